@@ -1,0 +1,275 @@
+//! A worker's counters: written by the worker alone, read by the admin thread.
+//!
+//! Every packet that a worker receives ends in exactly one of [`Outcome`]; a dropped one also in exactly one [`Drop`]
+//! reason (design: system.md, rules). Cost: one relaxed load and store per count, on the worker's own cache lines.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::handoff::PORTS_MAX;
+
+/// A number that one thread writes and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the owning worker may call this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Sets; only the owning worker may call this.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    #[inline]
+    pub fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Declares a closed enum whose variants are counters: name and meaning stand beside each variant, once.
+macro_rules! counted {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal, $help:literal;)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name {
+            $(#[doc = $help] $variant,)+
+        }
+
+        impl $name {
+            /// Every variant, in order.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)+];
+
+            /// The value of the metric's label.
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => $label,)+ }
+            }
+
+            /// What it means, in one sentence.
+            pub const fn help(self) -> &'static str {
+                match self { $($name::$variant => $help,)+ }
+            }
+        }
+    };
+}
+
+counted! {
+    /// What became of a received packet: exactly one of these.
+    Outcome {
+        Forwarded = "forwarded", "Sent on to the board that holds the endpoint.";
+        Answered = "answered", "Answered by the appliance itself.";
+        Held = "held", "Its octets or the frame itself wait in an entry.";
+        Control = "control", "Handed to the control core.";
+        Steered = "steered", "Handed to the worker that owns the flow, which counts it again.";
+        Dropped = "dropped", "Dropped, for exactly one of the reasons in ipos_drops_total.";
+    }
+}
+
+counted! {
+    /// Why a packet was dropped.
+    Drop {
+        OtherMac = "other_mac", "Not ours: the destination MAC address is not the port's.";
+        OtherEthertype = "other_ethertype", "Not ours: neither IPv4, ARP nor, on a farm port, the farm's ipOS EtherType.";
+        OtherAddress = "other_address", "Not ours: the destination IPv4 address is neither the port's nor a service's.";
+        OtherProtocol = "other_protocol", "Not ours: neither TCP nor ICMP to an address of ours.";
+        OtherArp = "other_arp", "Not ours: ARP about somebody else's address.";
+        OtherIcmp = "other_icmp", "Not ours: ICMP that is neither an echo request nor an error about a flow we know.";
+        IposOnWan = "ipos_on_wan", "Not ours: an ipOS frame on a port that does not face the farm.";
+        Vlan = "vlan", "Not ours: a VLAN tag; the appliance's ports are untagged.";
+        Segmented = "segmented", "Malformed: more segments than the port's buffers can join.";
+        BadEthernet = "bad_ethernet", "Malformed: shorter than an Ethernet header.";
+        BadArp = "bad_arp", "Malformed ARP.";
+        BadIpv4 = "bad_ipv4", "Malformed IPv4 header or length.";
+        BadIpv4Checksum = "bad_ipv4_checksum", "Malformed: IPv4 header checksum.";
+        BadTcp = "bad_tcp", "Malformed TCP header or length.";
+        BadTcpChecksum = "bad_tcp_checksum", "Malformed: TCP checksum.";
+        BadTcpOptions = "bad_tcp_options", "Malformed TCP options.";
+        BadTcpFlags = "bad_tcp_flags", "Malformed: flags that never go together, such as SYN and FIN, or none at all.";
+        BadIcmp = "bad_icmp", "Malformed ICMP.";
+        BadIpos = "bad_ipos", "Malformed ipOS header on a farm port.";
+        Fragment = "fragment", "Refused: an IPv4 fragment; clients of TCP do path MTU discovery.";
+        IpOptions = "ip_options", "Refused: IPv4 options.";
+        BadSource = "bad_source", "Refused: the source address is multicast, loopback, unspecified or one of ours.";
+        UnexpectedIpos = "unexpected_ipos", "Refused: an ipOS packet (0x02) sent to the appliance.";
+        NoRequest = "no_request", "Refused: the handshake's ACK without data; the first data proves the cookie.";
+        ClosedProbe = "closed_probe", "Refused: the last ACK of a connection that was closed without a request.";
+        OutOfWindow = "out_of_window", "Refused: outside the window that was advertised.";
+        OldSegment = "old_segment", "Refused: nothing new in it and nothing to answer.";
+        TooManyGaps = "too_many_gaps", "Refused: more than 16 gaps in the octets held; the client retransmits.";
+        AwaitingHolder = "awaiting_holder", "Refused: another packet of this flow already waits for the farm's answer.";
+        UnknownHolder = "unknown_holder", "Refused: not every live board has said whether it holds the endpoint; the client retransmits.";
+        AskLimit = "ask_limit", "Refused: too many questions to the farm at once (or this second).";
+        StrayReset = "stray_reset", "Refused: a RST for an endpoint that nobody holds.";
+        ResetLimit = "reset_limit", "Refused: a RST was due, but too many were sent this second.";
+        ShardFull = "shard_full", "Pressure: the worker's shard has no entry left.";
+        PendingFull = "pending_full", "Pressure: no buffer left for another unfinished request.";
+        ControlFull = "control_full", "Pressure: the queue to the control core is full.";
+        SteerFull = "steer_full", "Pressure: the queue to the owning worker is full.";
+        NoMbuf = "no_mbuf", "Pressure: no mbuf left for an answer.";
+        NoBoardMac = "no_board_mac", "Pressure: the board's MAC address is not known yet.";
+        NoHeadroom = "no_headroom", "Pressure: no headroom in the mbuf for the ipOS header.";
+    }
+}
+
+counted! {
+    /// Things that happen to connections.
+    Happening {
+        SynAnswered = "syn_answered", "SYN answered with a SYN-ACK.";
+        HandshakeProven = "handshake_proven", "First data that proved its cookie: a Temporary entry was made.";
+        CookieFailed = "cookie_failed", "A non-SYN packet without entry whose cookie does not hold.";
+        HeadComplete = "head_complete", "A request head became complete.";
+        Migrated = "migrated", "An endpoint moved to a board, and its octets followed.";
+        Repeated = "repeated", "A client's retransmission made the attempt be repeated.";
+        Proven = "proven", "The client showed that the board has the request; held octets were let go.";
+        AnsweredBadRequest = "answered_400", "Answered 400 by the appliance.";
+        AnsweredTimeout = "answered_408", "Answered 408 by the appliance.";
+        AnsweredTooLarge = "answered_431", "Answered 431 by the appliance.";
+        AnsweredUnavailable = "answered_503", "Answered 503 by the appliance.";
+        ResetSent = "reset_sent", "A RST was sent to a client.";
+        ProbeClosed = "probe_closed", "A connection that was closed without a request was answered with FIN-ACK.";
+        HolderAsked = "holder_asked", "The farm was asked who holds an endpoint.";
+        HolderFound = "holder_found", "A board said that it holds the endpoint; the Forward entry was rebuilt.";
+        HolderDenied = "holder_denied", "Every live board denied to hold the endpoint.";
+        HolderUnknown = "holder_unknown", "Not every live board answered who holds an endpoint.";
+        Replaced = "replaced", "A new connection proved itself on the addresses and ports of an entry.";
+        ClosedByBoard = "closed_by_board", "An entry ended by the board's notice.";
+        ClosedByReset = "closed_by_reset", "An entry ended by the client's RST.";
+        ExpiredIdle = "expired_idle", "An entry ended idle, after its board said that it does not hold the endpoint.";
+        ExpiredPending = "expired_pending", "An unfinished entry ended by a deadline.";
+        Originated = "originated", "A packet sent that no received packet asked for (replays, time-outs, the control core's frames).";
+        OriginateFailed = "originate_failed", "A packet that the appliance wanted to send found no mbuf, board or queue.";
+    }
+}
+
+/// What one port carried, as one worker saw it.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct PortCounters {
+    /// Packets received.
+    pub received_packets: Counter,
+    /// Octets received, without the frame check sequence.
+    pub received_octets: Counter,
+    /// Packets given to the port.
+    pub sent_packets: Counter,
+    /// Octets given to the port.
+    pub sent_octets: Counter,
+    /// Packets that the port's transmit queue had no room for.
+    pub send_failed: Counter,
+}
+
+/// All that one worker counts. Shared as an `Arc`; only the worker writes.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct WorkerCounters {
+    outcomes: [Counter; Outcome::ALL.len()],
+    drops: [Counter; Drop::ALL.len()],
+    happenings: [Counter; Happening::ALL.len()],
+    /// By port, in the order of the configuration.
+    pub ports: [PortCounters; PORTS_MAX],
+    /// Packets that came from another worker's hand-over: they are counted as received there, not here.
+    pub steered_in: Counter,
+    /// Polls, and those that found work.
+    pub polls: Counter,
+    /// Polls that found something to do.
+    pub busy_polls: Counter,
+    /// TSC cycles since the worker started.
+    pub total_cycles: Counter,
+    /// TSC cycles in polls that found something to do.
+    pub busy_cycles: Counter,
+    /// Entries by table: Temporary, Forward-Connect, Forward, Local, and those that wait for the farm's answer.
+    pub entries: [Counter; 5],
+    /// How many entries the shard can hold.
+    pub entries_capacity: Counter,
+    /// Buffers for unfinished requests in use.
+    pub pending: Counter,
+    /// How many of those there are.
+    pub pending_capacity: Counter,
+}
+
+impl WorkerCounters {
+    /// All zero.
+    pub fn new() -> Self {
+        Self {
+            outcomes: [const { Counter(AtomicU64::new(0)) }; Outcome::ALL.len()],
+            drops: [const { Counter(AtomicU64::new(0)) }; Drop::ALL.len()],
+            happenings: [const { Counter(AtomicU64::new(0)) }; Happening::ALL.len()],
+            ports: Default::default(),
+            steered_in: Counter::default(),
+            polls: Counter::default(),
+            busy_polls: Counter::default(),
+            total_cycles: Counter::default(),
+            busy_cycles: Counter::default(),
+            entries: Default::default(),
+            entries_capacity: Counter::default(),
+            pending: Counter::default(),
+            pending_capacity: Counter::default(),
+        }
+    }
+
+    /// The counter of an outcome.
+    #[inline]
+    pub fn outcome(&self, outcome: Outcome) -> &Counter {
+        &self.outcomes[outcome as usize]
+    }
+
+    /// The counter of a drop reason.
+    #[inline]
+    pub fn dropped(&self, reason: Drop) -> &Counter {
+        &self.drops[reason as usize]
+    }
+
+    /// The counter of a happening.
+    #[inline]
+    pub fn happening(&self, happening: Happening) -> &Counter {
+        &self.happenings[happening as usize]
+    }
+
+    /// Packets received on all ports or handed over by other workers.
+    pub fn packets_in(&self) -> u64 {
+        self.ports.iter().map(|port| port.received_packets.read()).sum::<u64>() + self.steered_in.read()
+    }
+
+    /// Packets whose outcome is settled: equal to [`Self::packets_in`] between two polls, whatever came in.
+    pub fn packets_settled(&self) -> u64 {
+        self.outcomes.iter().map(Counter::read).sum()
+    }
+}
+
+impl Default for WorkerCounters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_a_label() {
+        let mut names: Vec<&str> = Drop::ALL.iter().map(|d| d.name()).collect();
+        names.extend(Outcome::ALL.iter().map(|o| o.name()));
+        names.extend(Happening::ALL.iter().map(|h| h.name()));
+        assert!(names.iter().all(|n| n.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')));
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn each_counter_counts_itself_alone() {
+        let counters = WorkerCounters::new();
+        counters.dropped(Drop::Vlan).add(2);
+        counters.dropped(Drop::Vlan).add(1);
+        counters.outcome(Outcome::Dropped).add(3);
+        assert_eq!(counters.dropped(Drop::Vlan).read(), 3);
+        assert_eq!(counters.dropped(Drop::OtherMac).read(), 0);
+        assert_eq!(counters.packets_settled(), 3);
+    }
+}

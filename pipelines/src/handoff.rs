@@ -1,0 +1,303 @@
+//! The messages between a worker and the control core, and the queues that carry them.
+//!
+//! This is the only place where `pipelines` and the appliance's control core meet (design: style.md, layout). Each queue
+//! is a bounded ring with one producer and one consumer; its ends are different types, each with only its own side's
+//! operations. A full queue is counted by the side that found it full and is never waited on (design: system.md, roles).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ipos_dpdk::mbuf::Mbuf;
+use ipos_wire::flow::Flow;
+use ipos_wire::mac::Mac;
+use ipos_wire::tcb::Tcb;
+
+use crate::handshake::cookie::CookieKeys;
+use crate::services::Services;
+use crate::table::slab::EntryRef;
+
+/// A worker's number, from 0: which shard owns a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub u8);
+
+/// A board's place in the configuration, from 0. Workers keep a table of as many boards, see [`BOARDS_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BoardId(pub u16);
+
+/// A port's place in the configuration, from 0: the same number in every worker and in the control core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortIndex(pub u8);
+
+/// The most boards that a farm may have.
+pub const BOARDS_MAX: usize = 1024;
+
+/// The most ports that an appliance may have.
+pub const PORTS_MAX: usize = 8;
+
+/// Why an appliance itself answers a client (the Local Table of system.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// `400 Bad Request`, then close.
+    BadRequest,
+    /// `408 Request Timeout`, then close.
+    RequestTimeout,
+    /// `431 Request Header Fields Too Large`, then close.
+    HeadTooLarge,
+    /// `503 Service Unavailable`, then close: no board could take the endpoint.
+    Unavailable,
+    /// A RST: the endpoint is lost and nothing can be said in HTTP any more.
+    Reset,
+}
+
+/// What a worker tells the control core.
+#[derive(Debug)]
+pub enum Event {
+    /// A request head is complete: choose a board and migrate the endpoint to it (system.md, step 5). The entry is in
+    /// Forward-Connect until [`Command::Migrated`] or [`Command::Answer`] comes.
+    Place(Place),
+    /// The client retransmits what the board should have: send the Connection Packet of the same attempt again, to the
+    /// same board and to no other (system.md, step 9). Answered like [`Event::Place`]; failure means [`Answer::Reset`].
+    Repeat {
+        /// The entry, its flow and control block, as in [`Place`].
+        place: Place,
+        /// The board that acknowledged the attempt.
+        board: BoardId,
+        /// The id of the attempt that is repeated.
+        migration_id: u64,
+    },
+    /// The endpoint is not wanted any more: give up an attempt that is under way for this entry, or detach a migrated
+    /// endpoint by force (client RST while Forward-Connect, port reuse, deadline). Nothing is answered.
+    Abandon {
+        /// The entry as it was; already gone in the worker.
+        entry: EntryRef,
+        /// The connection.
+        flow: Flow,
+        /// Where the endpoint lives, when it was migrated; `None` while an attempt is under way.
+        migrated: Option<(BoardId, u64)>,
+    },
+    /// Who holds this endpoint (0x08)? With `board`, only that one is asked (idle expiry). Answered by
+    /// [`Command::Holder`], always.
+    WhoHolds {
+        /// The entry that waits for the answer.
+        entry: EntryRef,
+        /// The connection.
+        flow: Flow,
+        /// The board to ask; `None` asks every live board.
+        board: Option<BoardId>,
+    },
+    /// A frame from a farm port that is the control core's business: an ipOS message of any type but 0x02, or ARP. It
+    /// starts at its Ethernet header.
+    Frame {
+        /// Where it came in.
+        port: PortIndex,
+        /// The frame, in one segment.
+        frame: Mbuf,
+    },
+    /// The answer to [`Command::ListFlows`].
+    Flows(Box<FlowPage>),
+}
+
+/// A request whose head is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The entry that waits.
+    pub entry: EntryRef,
+    /// The connection.
+    pub flow: Flow,
+    /// Row of [`Services`] that the client addressed.
+    pub service: u16,
+    /// The pool of boards that the URL map names for this request.
+    pub pool: u16,
+    /// The endpoint. The control core fills in migration id, appliance id and epoch.
+    pub tcb: Tcb,
+}
+
+/// What the control core tells a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// The board acknowledged: flush what is held and forward from now on (system.md, step 7).
+    Migrated {
+        /// The entry that waits. If it is gone by then, the worker sends [`Event::Abandon`] with `migrated`.
+        entry: EntryRef,
+        /// The connection.
+        flow: Flow,
+        /// The board that holds the endpoint now.
+        board: BoardId,
+        /// The attempt that it acknowledged.
+        migration_id: u64,
+    },
+    /// No board takes the endpoint: answer the client.
+    Answer {
+        /// The entry that waits.
+        entry: EntryRef,
+        /// What to say.
+        answer: Answer,
+    },
+    /// The answer to [`Event::WhoHolds`].
+    Holder {
+        /// The entry that waits.
+        entry: EntryRef,
+        /// What the farm said.
+        holder: Holder,
+    },
+    /// A board says that the endpoint closed (0x07), or that it does not hold it.
+    Closed {
+        /// The connection.
+        flow: Flow,
+        /// The board that says so; an entry that names another board is left alone.
+        board: BoardId,
+        /// The attempt that ended; 0 where the board has no record (a stray packet): the entry goes at once, so that the
+        /// client's next packet asks the farm.
+        migration_id: u64,
+    },
+    /// Send this frame as it is.
+    Transmit {
+        /// Where.
+        port: PortIndex,
+        /// The whole frame.
+        frame: Mbuf,
+    },
+    /// Where a board is reached from now on. Sent once its MAC address is known, and when it changes.
+    Board {
+        /// Which board.
+        board: BoardId,
+        /// Its MAC address.
+        mac: Mac,
+        /// The farm port that it is behind.
+        port: PortIndex,
+    },
+    /// New secrets for the SYN cookies: the one before stays valid (system.md, step 1).
+    CookieKeys(CookieKeys),
+    /// A new configuration of services and maps.
+    Services(Arc<Services>),
+    /// Fill this page with flows and send it back as [`Event::Flows`].
+    ListFlows(Box<FlowPage>),
+    /// Leave the loop after what is queued has been sent.
+    Stop,
+}
+
+/// Who holds an endpoint, as the farm answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// This board, under this migration id.
+    Board(BoardId, u64),
+    /// Every live board denied.
+    Nobody,
+    /// Not every live board answered in time (or none is alive): nothing may be concluded.
+    Unknown,
+}
+
+/// The table that an entry is in (Fig. 12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Table {
+    /// The request is not complete.
+    Temporary,
+    /// A board has been asked.
+    ForwardConnect,
+    /// Migrated.
+    Forward,
+    /// The appliance itself answers.
+    Local,
+}
+
+/// One row of a flow listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowRow {
+    /// The connection.
+    pub flow: Flow,
+    /// The table that it is in.
+    pub table: Table,
+    /// The board that holds it, once there is one.
+    pub board: Option<BoardId>,
+    /// Milliseconds since its last packet.
+    pub idle_ms: u32,
+}
+
+/// Rows per [`FlowPage`].
+pub const FLOW_PAGE_ROWS: usize = 256;
+
+/// A page of a flow listing: made by who asks, filled by the worker, so that the worker allocates nothing.
+#[derive(Debug)]
+pub struct FlowPage {
+    /// Names the listing to who asked.
+    pub request: u64,
+    /// The worker that filled it.
+    pub worker: WorkerId,
+    /// Where the listing goes on; `None` at its end. Starts at `Some(0)`.
+    pub cursor: Option<u32>,
+    /// The rows; capacity [`FLOW_PAGE_ROWS`] is reserved by who asks, and never exceeded.
+    pub rows: Vec<FlowRow>,
+}
+
+/// Makes a queue of at least `capacity` messages.
+pub fn queue<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    let (producer, consumer) = rtrb::RingBuffer::new(capacity);
+    let overflows = Arc::new(AtomicU64::new(0));
+    (Sender { ring: producer, overflows: overflows.clone() }, Receiver { ring: consumer, overflows })
+}
+
+/// The sending end of a queue.
+pub struct Sender<T> {
+    ring: rtrb::Producer<T>,
+    overflows: Arc<AtomicU64>,
+}
+
+impl<T> Sender<T> {
+    /// Sends, or gives the message back when the queue is full, and counts that.
+    #[inline]
+    pub fn send(&mut self, message: T) -> Result<(), T> {
+        self.ring.push(message).map_err(|rtrb::PushError::Full(message)| {
+            // The sender is the only writer, so a load and a store do.
+            self.overflows.store(self.overflows.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            message
+        })
+    }
+
+    /// Room for this many messages, at least.
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.ring.slots()
+    }
+}
+
+/// The receiving end of a queue.
+pub struct Receiver<T> {
+    ring: rtrb::Consumer<T>,
+    overflows: Arc<AtomicU64>,
+}
+
+impl<T> Receiver<T> {
+    /// The next message, if there is one.
+    #[inline]
+    pub fn receive(&mut self) -> Option<T> {
+        self.ring.pop().ok()
+    }
+
+    /// How many messages wait.
+    #[inline]
+    pub fn depth(&self) -> usize {
+        self.ring.slots()
+    }
+
+    /// How many messages the sender could not queue since the start.
+    pub fn overflows(&self) -> u64 {
+        self.overflows.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_gives_the_message_back_and_counts_it() {
+        let (mut tx, mut rx) = queue::<u32>(2);
+        assert_eq!(tx.send(1), Ok(()));
+        assert_eq!(tx.send(2), Ok(()));
+        assert_eq!(tx.send(3), Err(3));
+        assert_eq!((rx.depth(), rx.overflows(), tx.room()), (2, 1, 0));
+        assert_eq!(rx.receive(), Some(1));
+        assert_eq!(tx.send(3), Ok(()));
+        assert_eq!((rx.receive(), rx.receive(), rx.receive()), (Some(2), Some(3), None));
+    }
+}

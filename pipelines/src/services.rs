@@ -1,0 +1,96 @@
+//! Services as a worker sees them: a read-only snapshot of addresses, ports and URL maps.
+//!
+//! Built by the appliance from its configuration, handed to every worker as one `Arc`; a reload hands over a new one.
+
+use std::net::Ipv4Addr;
+
+use crate::urlmap::UrlMap;
+
+/// How a service's connections are handled (system.md: service kinds).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The request head chooses the board.
+    Http,
+}
+
+/// One service address and port.
+#[derive(Debug)]
+pub struct Service {
+    /// The address that clients connect to.
+    pub address: Ipv4Addr,
+    /// The TCP port that clients connect to.
+    pub port: u16,
+    /// How its connections are handled.
+    pub kind: Kind,
+    /// The URL map; its values are pools, see [`crate::handoff::Place::pool`].
+    pub urls: UrlMap,
+    /// The pool for requests that no row of the URL map names.
+    pub default_pool: u16,
+}
+
+/// Every service, by address and port.
+#[derive(Debug, Default)]
+pub struct Services {
+    services: Vec<Service>,
+    /// Sorted (address, port) -> place in `services`.
+    by_endpoint: Vec<((u32, u16), u16)>,
+    /// Sorted, without repetition.
+    addresses: Vec<u32>,
+}
+
+/// Two services share an address and port.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("two services share {address}:{port}")]
+pub struct DuplicateService {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The port.
+    pub port: u16,
+}
+
+impl Services {
+    /// The snapshot of these services; a service's number is its place in the list.
+    ///
+    /// # Errors
+    /// [`DuplicateService`] names the address and port that two of them share.
+    pub fn new(services: Vec<Service>) -> Result<Self, DuplicateService> {
+        let mut by_endpoint: Vec<_> = services
+            .iter()
+            .enumerate()
+            .map(|(place, service)| ((service.address.to_bits(), service.port), place as u16))
+            .collect();
+        by_endpoint.sort_unstable();
+        if let Some(pair) = by_endpoint.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let (address, port) = pair[0].0;
+            return Err(DuplicateService { address: Ipv4Addr::from_bits(address), port });
+        }
+        let mut addresses: Vec<u32> = by_endpoint.iter().map(|((address, _), _)| *address).collect();
+        addresses.dedup();
+        Ok(Self { services, by_endpoint, addresses })
+    }
+
+    /// The number of the service at this address and port.
+    #[inline]
+    pub fn find(&self, address: Ipv4Addr, port: u16) -> Option<u16> {
+        let key = (address.to_bits(), port);
+        let place = self.by_endpoint.binary_search_by_key(&key, |row| row.0).ok()?;
+        self.by_endpoint.get(place).map(|row| row.1)
+    }
+
+    /// Whether some service has this address.
+    #[inline]
+    pub fn has_address(&self, address: Ipv4Addr) -> bool {
+        self.addresses.binary_search(&address.to_bits()).is_ok()
+    }
+
+    /// The service of this number.
+    #[inline]
+    pub fn service(&self, number: u16) -> Option<&Service> {
+        self.services.get(usize::from(number))
+    }
+
+    /// All services, by number.
+    pub fn all(&self) -> &[Service] {
+        &self.services
+    }
+}
