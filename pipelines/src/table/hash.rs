@@ -100,7 +100,10 @@ mod tests {
             let mut cells = [0u32; 256];
             hashes.iter().for_each(|hash| cells[(hash >> shift) as u8 as usize] += 1);
             let chi_squared: f64 = cells.iter().map(|&n| (f64::from(n) - 256.0).powi(2) / 256.0).sum();
-            assert!(chi_squared < 400.0, "shift {shift}: chi squared {chi_squared} with 255 degrees of freedom");
+            assert!(
+                chi_squared < 400.0,
+                "shift {shift}: chi squared {chi_squared} with 255 degrees of freedom"
+            );
         }
     }
 

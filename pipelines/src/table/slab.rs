@@ -34,25 +34,28 @@ impl EntryRef {
 
 /// One slot. Generation, key and entry share the cache line, so that a hit costs one miss here; the free list is
 /// threaded through the slots that are not in use.
-#[repr(align(64))]
 enum Slot<T, K> {
     Free { generation: NonZeroU32, next: u32 },
     Used { generation: NonZeroU32, key: K, value: T },
 }
 
+/// A slot on lines of its own. (The alignment on the enum itself would keep it from using the niche.)
+#[repr(align(64))]
+struct Line<T, K>(Slot<T, K>);
+
 const NONE: u32 = u32::MAX;
 
 // The two cases of a slot are told apart by a value that the generation never has, not by a word of their own: 4
 // octets of generation, 12 of key and 48 of entry fill a line exactly.
-const _: () = assert!(size_of::<Slot<[u32; 12], [u8; 12]>>() == 64);
-const _: () = assert!(size_of::<Slot<[u64; 6], [u8; 12]>>() == 64);
-const _: () = assert!(align_of::<Slot<u8, ()>>() == 64);
+const _: () = assert!(size_of::<Line<[u32; 12], [u8; 12]>>() == 64);
+const _: () = assert!(size_of::<Line<[u64; 6], [u8; 12]>>() == 64);
+const _: () = assert!(align_of::<Line<u8, ()>>() == 64);
 
 /// A fixed number of slots for values `T`, with a key `K` kept beside each (none by default).
 ///
 /// All memory is taken at construction. Every operation is O(1), and touches the one slot that it is about.
 pub struct Slab<T, K = (), M: Memory = Heap> {
-    slots: M::Array<Slot<T, K>>,
+    slots: M::Array<Line<T, K>>,
     first_free: u32,
     len: u32,
 }
@@ -83,7 +86,7 @@ impl<T, M: Memory> Slab<T, (), M> {
 
 impl<T, K, M: Memory> Slab<T, K, M> {
     /// Octets of one slot, generation and key included.
-    pub const SLOT_OCTETS: usize = size_of::<Slot<T, K>>();
+    pub const SLOT_OCTETS: usize = size_of::<Line<T, K>>();
 
     /// A slab of `capacity` slots in the given memory.
     ///
@@ -94,9 +97,9 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     /// When `capacity` is above [`MAX_CAPACITY`].
     pub fn with_memory(capacity: u32, memory: &M) -> Result<Self, OutOfMemory> {
         assert!(capacity <= MAX_CAPACITY, "a slab of {capacity} slots: at most {MAX_CAPACITY}");
-        let slots = memory.array(capacity as usize, |slot| Slot::Free {
-            generation: NonZeroU32::MIN,
-            next: if slot + 1 < capacity as usize { slot as u32 + 1 } else { NONE },
+        let slots = memory.array(capacity as usize, |slot| {
+            let next = if slot + 1 < capacity as usize { slot as u32 + 1 } else { NONE };
+            Line(Slot::Free { generation: NonZeroU32::MIN, next })
         })?;
         Ok(Self { slots, first_free: if capacity == 0 { NONE } else { 0 }, len: 0 })
     }
@@ -130,7 +133,7 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     #[inline]
     pub fn insert_keyed(&mut self, key: K, value: T) -> Result<EntryRef, T> {
         let slot = self.first_free;
-        let Some(place) = self.slots.get_mut(slot as usize) else { return Err(value) };
+        let Some(Line(place)) = self.slots.get_mut(slot as usize) else { return Err(value) };
         let Slot::Free { generation, next } = *place else {
             unreachable!("the free list names slot {slot}, which is in use");
         };
@@ -144,7 +147,9 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     #[inline]
     pub fn get(&self, entry: EntryRef) -> Option<&T> {
         match self.slots.get(entry.slot as usize) {
-            Some(Slot::Used { generation, value, .. }) if *generation == entry.generation => Some(value),
+            Some(Line(Slot::Used { generation, value, .. })) if *generation == entry.generation => {
+                Some(value)
+            }
             _ => None,
         }
     }
@@ -153,7 +158,9 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     #[inline]
     pub fn get_mut(&mut self, entry: EntryRef) -> Option<&mut T> {
         match self.slots.get_mut(entry.slot as usize) {
-            Some(Slot::Used { generation, value, .. }) if *generation == entry.generation => Some(value),
+            Some(Line(Slot::Used { generation, value, .. })) if *generation == entry.generation => {
+                Some(value)
+            }
             _ => None,
         }
     }
@@ -162,7 +169,7 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     #[inline]
     pub fn key(&self, entry: EntryRef) -> Option<&K> {
         match self.slots.get(entry.slot as usize) {
-            Some(Slot::Used { generation, key, .. }) if *generation == entry.generation => Some(key),
+            Some(Line(Slot::Used { generation, key, .. })) if *generation == entry.generation => Some(key),
             _ => None,
         }
     }
@@ -172,7 +179,7 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     #[inline]
     pub fn at(&self, slot: u32) -> Option<(EntryRef, &K, &T)> {
         match self.slots.get(slot as usize) {
-            Some(Slot::Used { generation, key, value }) => {
+            Some(Line(Slot::Used { generation, key, value })) => {
                 Some((EntryRef { slot, generation: *generation }, key, value))
             }
             _ => None,
@@ -183,7 +190,7 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     #[inline]
     pub fn at_mut(&mut self, slot: u32) -> Option<(EntryRef, &K, &mut T)> {
         match self.slots.get_mut(slot as usize) {
-            Some(Slot::Used { generation, key, value }) => {
+            Some(Line(Slot::Used { generation, key, value })) => {
                 Some((EntryRef { slot, generation: *generation }, key, value))
             }
             _ => None,
@@ -194,7 +201,7 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     #[inline(always)]
     pub(super) fn touch(&self, slot: u32) -> u32 {
         match self.slots.get(slot as usize) {
-            Some(Slot::Free { generation, .. } | Slot::Used { generation, .. }) => generation.get(),
+            Some(Line(Slot::Free { generation, .. } | Slot::Used { generation, .. })) => generation.get(),
             None => 0,
         }
     }
@@ -208,7 +215,7 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     /// As [`Slab::remove`], with the key.
     #[inline]
     pub fn remove_keyed(&mut self, entry: EntryRef) -> Option<(K, T)> {
-        let place = self.slots.get_mut(entry.slot as usize)?;
+        let Line(place) = self.slots.get_mut(entry.slot as usize)?;
         if !matches!(place, Slot::Used { generation, .. } if *generation == entry.generation) {
             return None;
         }
@@ -283,7 +290,7 @@ mod tests {
     #[test]
     fn generation_goes_round_without_zero() {
         let mut slab = Slab::new(1).unwrap();
-        slab.slots[0] = Slot::Free { generation: NonZeroU32::MAX, next: NONE };
+        slab.slots[0] = Line(Slot::Free { generation: NonZeroU32::MAX, next: NONE });
         let last = slab.insert('a').unwrap();
         assert_eq!(last.generation(), u32::MAX);
         slab.remove(last).unwrap();
