@@ -276,3 +276,285 @@ impl<E, M: Memory> Shard<E, M> {
         self.entries.visit_chunk(cursor, chunk, |entry, key, value| visit(entry, &flow_of(key), value))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::Cell;
+    use std::collections::HashMap;
+
+    /// As large as an entry may be.
+    type Entry = [u32; 12];
+
+    const KEY: [u64; 2] = [0x5bd1_e995_9e37_79b9, 0x0123_4567_89ab_cdef];
+
+    fn flow(number: u32) -> Flow {
+        Flow {
+            client: Ipv4Addr::from(0xc633_6400 + (number >> 16)),
+            client_port: number as u16,
+            endpoint: Ipv4Addr::new(203, 0, 113, 1),
+            endpoint_port: 80,
+        }
+    }
+
+    fn shard(capacity: u32) -> Shard<Entry> {
+        Shard::new(capacity, KEY, 0).unwrap()
+    }
+
+    #[test]
+    fn flow_survives_its_way_through_the_key() {
+        for number in [0, 1, 0x1234_5678, u32::MAX >> 8] {
+            assert_eq!(flow_of(&flow(number).to_octets()), flow(number));
+        }
+    }
+
+    #[test]
+    fn a_million_flows_in_a_full_shard_are_found_and_cost_less_than_96_octets_each() {
+        const FLOWS: u32 = 1_000_000;
+        let mut shard = shard(FLOWS);
+        let refs: Vec<_> = (0..FLOWS).map(|n| shard.insert(&flow(n), [n; 12]).unwrap()).collect();
+        let full = shard.octets() as f64 / f64::from(FLOWS);
+        assert!(full < 83.3, "{full} octets per flow in a full shard");
+        assert!(full / 0.9 < 96.0, "{} octets per flow with 90 % of the slots in use", full / 0.9);
+        assert_eq!(shard.len(), FLOWS);
+        let (mut found, mut flows) = ([None; 100], Vec::new());
+        for (piece, expected) in refs.chunks(100).enumerate() {
+            flows.clear();
+            flows.extend((0..100).map(|n| flow(piece as u32 * 100 + n)));
+            shard.lookup_burst(&flows, &mut found);
+            assert!(found.iter().zip(expected).all(|(found, expected)| *found == Some(*expected)));
+        }
+        for (number, &entry) in refs.iter().enumerate() {
+            assert_eq!(shard.lookup(&flow(number as u32)), Some(entry));
+            assert_eq!(shard.get(entry).unwrap()[11], number as u32);
+        }
+        assert!((FLOWS..FLOWS + 100_000).all(|n| shard.lookup(&flow(n)).is_none()));
+
+        // Full: new flows are refused, and no old one is harmed.
+        let refused = shard.insert(&flow(FLOWS), [7; 12]).unwrap_err();
+        assert_eq!(refused, Refused { entry: [7; 12], reason: RefusedReason::Full });
+        assert_eq!(shard.lookup(&flow(FLOWS)), None);
+        assert!((0..FLOWS).step_by(1_009).all(|n| shard.lookup(&flow(n)) == Some(refs[n as usize])));
+        assert_eq!(shard.remove(refs[3]), Some([3; 12]));
+        let entry = shard.insert(&flow(FLOWS), [8; 12]).unwrap();
+        assert_eq!(shard.lookup(&flow(FLOWS)), Some(entry));
+    }
+
+    #[test]
+    fn second_entry_for_a_flow_is_refused() {
+        let mut shard = shard(8);
+        let first = shard.insert(&flow(1), [1; 12]).unwrap();
+        let refused = shard.insert(&flow(1), [2; 12]).unwrap_err();
+        assert_eq!(refused, Refused { entry: [2; 12], reason: RefusedReason::Occupied(first) });
+        assert_eq!((shard.len(), shard.get(first)), (1, Some(&[1; 12])));
+    }
+
+    #[test]
+    fn stale_reference_reaches_neither_the_new_entry_nor_its_timer() {
+        let mut shard = shard(1);
+        let old = shard.insert(&flow(1), [1; 12]).unwrap();
+        assert!(shard.schedule(old, 10));
+        assert_eq!(shard.remove(old), Some([1; 12]));
+        let new = shard.insert(&flow(2), [2; 12]).unwrap();
+        assert_eq!(new.slot(), old.slot());
+        assert_eq!(shard.due_tick(new), None, "the timer went with the old entry");
+        assert!(shard.schedule(new, 20));
+        assert!(!shard.schedule(old, 5) && !shard.cancel(old));
+        assert_eq!((shard.due_tick(old), shard.due_tick(new)), (None, Some(20)));
+        assert_eq!((shard.get(old), shard.flow(old), shard.lookup(&flow(1))), (None, None, None));
+        assert_eq!(shard.remove(old), None);
+        assert_eq!(shard.flow(new), Some(flow(2)));
+    }
+
+    #[test]
+    fn every_port_of_one_client_and_every_client_of_one_port_keep_the_search_short() {
+        let ports = |n: u32| Flow { client_port: n as u16, ..flow(0) };
+        let clients = |n: u32| Flow { client: Ipv4Addr::from(0x0a00_0000 + n), ..flow(0) };
+        // Multiples of a power of two are what defeats hashes that only shift and add.
+        let strides = |n: u32| Flow { client: Ipv4Addr::from(n << 16), ..flow(0) };
+        for key in 0..4 {
+            for pattern in [ports as fn(u32) -> Flow, clients, strides] {
+                let mut shard = Shard::<Entry>::new(65_536, [key, 0], 0).unwrap();
+                (0..65_536).for_each(|n| assert!(shard.insert(&pattern(n), [n; 12]).is_ok()));
+                assert!((0..65_536).all(|n| shard.lookup(&pattern(n)).is_some()));
+                assert!(shard.longest_search() <= 20, "longest search {}", shard.longest_search());
+            }
+        }
+    }
+
+    #[test]
+    fn expired_entries_are_gone_and_put_off_ones_stay() {
+        let mut shard = shard(10);
+        let refs: Vec<_> = (0..10).map(|n| shard.insert(&flow(n), [n; 12]).unwrap()).collect();
+        refs.iter().for_each(|&entry| assert!(shard.schedule(entry, 100)));
+        assert!(shard.cancel(refs[9]));
+        let work = shard.expire(100, 64, |entry, flow_due, value| {
+            assert_eq!((entry, *flow_due), (refs[value[0] as usize], flow(value[0])));
+            value[1] = 77;
+            if value[0].is_multiple_of(2) { Due::Expire } else { Due::Again(200) }
+        });
+        assert_eq!(work, Work { expired: 5, put_off: 4, cascaded: 0 });
+        for (number, &entry) in refs.iter().enumerate() {
+            let stays = number % 2 == 1;
+            assert_eq!(shard.lookup(&flow(number as u32)), stays.then_some(entry));
+            assert_eq!(shard.get(entry).is_some(), stays);
+        }
+        assert_eq!((shard.get(refs[1]).unwrap()[1], shard.get(refs[9]).unwrap()[1]), (77, 9));
+        assert_eq!((shard.due_tick(refs[1]), shard.due_tick(refs[9])), (Some(200), None));
+        assert_eq!(shard.len(), 5);
+    }
+
+    #[test]
+    fn listing_in_chunks_shows_every_flow_once() {
+        let mut shard = shard(1_000);
+        (0..900).for_each(|n| assert!(shard.insert(&flow(n), [n; 12]).is_ok()));
+        let (mut seen, mut cursor) = (Vec::new(), Some(0));
+        while let Some(from) = cursor {
+            cursor = shard.visit_chunk(from, 64, |entry, listed, value| {
+                assert_eq!((*listed, shard.lookup(listed)), (flow(value[0]), Some(entry)));
+                seen.push(value[0]);
+            });
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..900).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn burst_of_unequal_slices_uses_the_shorter() {
+        let mut shard = shard(100);
+        let refs: Vec<_> = (0..100).map(|n| shard.insert(&flow(n), [n; 12]).unwrap()).collect();
+        let flows: Vec<_> = (0..70).map(flow).collect();
+        for len in [0, 1, 31, 32, 33, 64, 70] {
+            let mut found = [None; 100];
+            shard.lookup_burst(&flows[..len], &mut found);
+            assert!((0..100).all(|n| found[n] == (n < len).then_some(refs[n])));
+            let mut found = vec![None; len];
+            shard.lookup_burst(&flows, &mut found);
+            assert!((0..len).all(|n| found[n] == Some(refs[n])));
+        }
+    }
+
+    /// Memory that counts how often it was asked.
+    #[derive(Default)]
+    struct Counting(Cell<usize>);
+
+    impl Memory for Counting {
+        type Array<T> = Box<[T]>;
+
+        fn array<T>(&self, len: usize, make: impl FnMut(usize) -> T) -> Result<Box<[T]>, OutOfMemory> {
+            self.0.set(self.0.get() + 1);
+            Heap.array(len, make)
+        }
+    }
+
+    #[test]
+    fn arrays_come_from_the_given_memory() {
+        let memory = Counting::default();
+        let mut shard = Shard::<Entry, Counting>::with_memory(100, KEY, 0, &memory).unwrap();
+        (0..100).for_each(|n| assert!(shard.insert(&flow(n), [n; 12]).is_ok()));
+        assert_eq!(memory.0.get(), 3, "index, entries, timers, once each");
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert(u32, u32),
+        Remove(u32),
+        Schedule(u32, u32),
+        Cancel(u32),
+        Lookup(Vec<u32>),
+        Expire(u32, usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let number = 0..90u32;
+        prop_oneof![
+            4 => (number.clone(), any::<u32>()).prop_map(|(n, value)| Step::Insert(n, value)),
+            2 => number.clone().prop_map(Step::Remove),
+            3 => (number.clone(), 0..2_000u32).prop_map(|(n, delay)| Step::Schedule(n, delay)),
+            1 => number.clone().prop_map(Step::Cancel),
+            2 => prop::collection::vec(number, 0..70).prop_map(Step::Lookup),
+            2 => (0..700u32, 0..12usize).prop_map(|(ticks, budget)| Step::Expire(ticks, budget)),
+        ]
+    }
+
+    struct Modelled {
+        entry: EntryRef,
+        value: u32,
+        due: Option<u64>,
+    }
+
+    proptest! {
+        /// Against a map of everything, with more flows than slots so that it is full now and then.
+        #[test]
+        fn behaves_like_a_map_with_deadlines(
+            start in prop_oneof![Just(u32::MAX - 500), any::<u32>()],
+            steps in prop::collection::vec(step(), 1..400),
+        ) {
+            let mut shard = Shard::<Entry>::new(64, KEY, start).unwrap();
+            let mut model: HashMap<u32, Modelled> = HashMap::new();
+            let mut gone: Vec<EntryRef> = Vec::new();
+            let mut now = u64::from(start);
+            for step in steps {
+                match step {
+                    Step::Insert(n, value) => match (shard.insert(&flow(n), [value; 12]), model.get(&n)) {
+                        (Ok(entry), None) => {
+                            model.insert(n, Modelled { entry, value, due: None });
+                        }
+                        (Err(Refused { reason: RefusedReason::Occupied(at), .. }), Some(old)) => {
+                            prop_assert_eq!(at, old.entry);
+                        }
+                        (Err(Refused { reason: RefusedReason::Full, .. }), None) => {
+                            prop_assert_eq!(model.len(), 64);
+                        }
+                        (result, old) => prop_assert!(false, "{:?}, had one: {}", result, old.is_some()),
+                    },
+                    Step::Remove(n) => if let Some(old) = model.remove(&n) {
+                        prop_assert_eq!(shard.remove(old.entry), Some([old.value; 12]));
+                        gone.push(old.entry);
+                    },
+                    Step::Schedule(n, delay) => if let Some(old) = model.get_mut(&n) {
+                        prop_assert!(shard.schedule(old.entry, (now as u32).wrapping_add(delay)));
+                        old.due = Some(now + u64::from(delay));
+                    },
+                    Step::Cancel(n) => if let Some(old) = model.get_mut(&n) {
+                        prop_assert_eq!(shard.cancel(old.entry), old.due.take().is_some());
+                    },
+                    Step::Lookup(numbers) => {
+                        let flows: Vec<_> = numbers.iter().map(|&n| flow(n)).collect();
+                        let mut found = vec![None; flows.len()];
+                        shard.lookup_burst(&flows, &mut found);
+                        for (n, found) in numbers.iter().zip(found) {
+                            prop_assert_eq!(found, model.get(n).map(|old| old.entry));
+                            prop_assert_eq!(shard.lookup(&flow(*n)), found);
+                        }
+                    }
+                    Step::Expire(ticks, budget) => {
+                        now += u64::from(ticks);
+                        let mut expired = Vec::new();
+                        let work = shard.expire(now as u32, budget, |entry, _, value| {
+                            expired.push((entry, value[0]));
+                            Due::Expire
+                        });
+                        prop_assert!(work.total() <= budget && work.expired == expired.len());
+                        for (entry, value) in expired {
+                            let n = *model.iter().find(|(_, old)| old.entry == entry).unwrap().0;
+                            let old = model.remove(&n).unwrap();
+                            prop_assert!(old.value == value && old.due.is_some_and(|due| due <= now));
+                            gone.push(entry);
+                        }
+                        if work.total() < budget {
+                            prop_assert!(model.values().all(|old| old.due.is_none_or(|due| due > now)));
+                        }
+                    }
+                }
+                prop_assert_eq!(shard.len() as usize, model.len());
+            }
+            prop_assert!(gone.iter().all(|&entry| shard.get(entry).is_none() && shard.remove(entry).is_none()));
+            for (n, old) in &model {
+                prop_assert_eq!(shard.lookup(&flow(*n)), Some(old.entry));
+                prop_assert_eq!(shard.get(old.entry), Some(&[old.value; 12]));
+            }
+        }
+    }
+}
