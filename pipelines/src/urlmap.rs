@@ -302,3 +302,213 @@ fn is_host_name(host: &[u8]) -> bool {
     };
     host.len() <= MAX_HOST_OCTETS && host.split(|octet| *octet == b'.').all(is_label)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rule(host: Option<&str>, path_prefix: &str, value: u16) -> Rule {
+        Rule { host: host.map(str::to_owned), path_prefix: path_prefix.to_owned(), value }
+    }
+
+    fn map(rules: &[(Option<&str>, &str, u16)]) -> UrlMap {
+        let rules: Vec<Rule> =
+            rules.iter().map(|(host, prefix, value)| rule(*host, prefix, *value)).collect();
+        UrlMap::build(&rules).unwrap()
+    }
+
+    fn fault_of(host: Option<&str>, path_prefix: &str) -> RuleFault {
+        let mut errors = UrlMap::build(&[rule(host, path_prefix, 1)]).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        errors.remove(0).fault
+    }
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let map = map(&[(None, "/", 1), (None, "/a/", 2), (None, "/a/b/", 3), (None, "/a/bc", 4)]);
+        let cases: [(&str, u16); 8] = [
+            ("/", 1),
+            ("/a", 1),
+            ("/a/", 2),
+            ("/a/b", 2),
+            ("/a/b/x", 3),
+            ("/a/bcd", 4),
+            ("/a/bb", 2),
+            ("/z", 1),
+        ];
+        for (path, value) in cases {
+            assert_eq!(map.lookup(None, path.as_bytes()), Some(value), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_plain_text_without_segment_boundaries() {
+        let map = map(&[(None, "/a", 1), (None, "/b/", 2)]);
+        assert_eq!(map.lookup(None, b"/ab"), Some(1));
+        assert_eq!(map.lookup(None, b"/b"), None);
+        assert_eq!(map.lookup(None, b"/A"), None, "paths have a case");
+    }
+
+    #[test]
+    fn the_very_host_comes_before_any_host() {
+        let map = map(&[
+            (None, "/a/long/prefix/", 1),
+            (Some("one.example"), "/", 2),
+            (Some("two.example"), "/x/", 3),
+        ]);
+        assert_eq!(map.lookup(Some(b"one.example"), b"/a/long/prefix/"), Some(2));
+        assert_eq!(
+            map.lookup(Some(b"two.example"), b"/a/long/prefix/"),
+            Some(1),
+            "nothing under the host matches"
+        );
+        assert_eq!(map.lookup(Some(b"two.example"), b"/x/"), Some(3));
+        assert_eq!(map.lookup(Some(b"six.example"), b"/a/long/prefix/"), Some(1));
+        assert_eq!(map.lookup(None, b"/x/"), None);
+    }
+
+    #[test]
+    fn hosts_have_no_case() {
+        let map = map(&[(Some("WWW.Example"), "/", 1), (Some("www.example.org"), "/", 2)]);
+        for host in ["www.example", "WWW.EXAMPLE", "Www.Example"] {
+            assert_eq!(map.lookup(Some(host.as_bytes()), b"/"), Some(1), "{host}");
+        }
+        assert_eq!(map.lookup(Some(b"www.exampl"), b"/"), None);
+        assert_eq!(map.lookup(Some(b""), b"/"), None);
+    }
+
+    #[test]
+    fn what_is_no_path_is_looked_up_as_the_root() {
+        let map = map(&[(None, "/", 1), (None, "/*", 2)]);
+        assert_eq!(map.lookup(None, b"*"), Some(1));
+        assert_eq!(map.lookup(None, b""), Some(1));
+    }
+
+    #[test]
+    fn an_empty_map_matches_nothing() {
+        let map = UrlMap::build(&[]).unwrap();
+        assert!(map.is_empty());
+        assert_eq!(map.lookup(Some(b"a.example"), b"/"), None);
+    }
+
+    #[test]
+    fn a_normalised_path_cannot_be_placed_by_a_prefix_it_left() {
+        let map = map(&[(None, "/a/", 1), (None, "/b/", 2)]);
+        let mut buffer = [0; 32];
+        for path in ["/a/../b/", "/a/%2e%2e/b/", "//a/..//b/", "/%62/"] {
+            let normal = path::normalise(path.as_bytes(), &mut buffer).unwrap();
+            assert_eq!(map.lookup(None, normal), Some(2), "{path}");
+        }
+    }
+
+    #[test]
+    fn bad_prefixes_are_named() {
+        assert_eq!(fault_of(None, ""), RuleFault::EmptyPrefix);
+        assert_eq!(fault_of(None, "a/"), RuleFault::NoSlash("a/".into()));
+        assert_eq!(fault_of(None, "/a?b"), RuleFault::NotAPath("/a?b".into()));
+        assert_eq!(fault_of(None, "/a b"), RuleFault::NotAPath("/a b".into()));
+        assert_eq!(
+            fault_of(None, &format!("/{}", "a".repeat(MAX_PREFIX_OCTETS))),
+            RuleFault::PrefixTooLong(4097)
+        );
+        for (prefix, normal) in [("/a/../b/", "/b/"), ("/a//b", "/a/b"), ("/%61", "/a"), ("/%2f", "/%2F")] {
+            assert_eq!(
+                fault_of(None, prefix),
+                RuleFault::NotNormal { prefix: prefix.into(), normal: normal.into() }
+            );
+        }
+    }
+
+    #[test]
+    fn bad_hosts_are_named() {
+        let long_label = format!("{}.example", "a".repeat(64));
+        let long_name = ["abcdefg"; 32].join(".");
+        for host in [
+            "",
+            ".",
+            "a..b",
+            "a.example.",
+            "a.example:80",
+            "*.example",
+            "a b",
+            "ä.example",
+            &long_label,
+            &long_name,
+        ] {
+            assert_eq!(fault_of(Some(host), "/"), RuleFault::BadHost(host.into()));
+        }
+    }
+
+    #[test]
+    fn all_errors_are_reported_in_the_order_of_the_rules() {
+        let rules = [
+            rule(Some("a.example"), "/x/", 1),
+            rule(Some("a:80"), "y", 2),
+            rule(None, "/x/", 3),
+            rule(Some("A.EXAMPLE"), "/x/", 4),
+        ];
+        let errors = UrlMap::build(&rules).unwrap_err();
+        let expected = [
+            RuleError { rule: 1, fault: RuleFault::BadHost("a:80".into()) },
+            RuleError { rule: 1, fault: RuleFault::NoSlash("y".into()) },
+            RuleError { rule: 3, fault: RuleFault::Duplicate { first: 0 } },
+        ];
+        assert_eq!(errors, expected);
+        assert_eq!(errors[2].to_string(), "rule 3: same host and path prefix as rule 0; remove one");
+    }
+
+    #[test]
+    fn a_hundred_thousand_rules_are_each_found() {
+        let rules: Vec<Rule> = (0..100_000_u32)
+            .map(|n| rule(Some(&format!("h{}.example", n % 1000)), &format!("/{n}/"), (n % 60_000) as u16))
+            .collect();
+        let map = UrlMap::build(&rules).unwrap();
+        assert_eq!(map.len(), 100_000);
+        for n in (0..100_000_u32).step_by(77) {
+            let host = format!("H{}.example", n % 1000);
+            let found = map.lookup(Some(host.as_bytes()), format!("/{n}/index.html").as_bytes());
+            assert_eq!(found, Some((n % 60_000) as u16));
+        }
+    }
+
+    fn names() -> impl Strategy<Value = String> {
+        prop::collection::vec(prop::sample::select(vec!['a', 'b', 'c', '/', '-']), 0..7)
+            .prop_map(|tail| {
+                tail.into_iter().fold(String::from("/"), |path, letter| path + &letter.to_string())
+            })
+            .prop_map(|path| {
+                String::from_utf8(path::normalise(path.as_bytes(), &mut [0; 8]).unwrap().to_vec()).unwrap()
+            })
+    }
+
+    fn hosts() -> impl Strategy<Value = Option<String>> {
+        prop::option::of(prop::sample::select(vec!["a".to_owned(), "B".to_owned(), "b.a".to_owned()]))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn lookup_is_the_linear_search(
+            keys in prop::collection::btree_set((hosts(), names()), 0..40),
+            asked in prop::collection::vec((hosts(), names()), 1..20),
+        ) {
+            let rules: Vec<Rule> = keys
+                .into_iter()
+                .enumerate()
+                .map(|(value, (host, path_prefix))| Rule { host, path_prefix, value: value as u16 })
+                .collect();
+            let map = UrlMap::build(&rules).unwrap();
+            for (host, path) in asked {
+                let best = |host: Option<&String>| {
+                    let matching = rules.iter().filter(|rule| rule.host.as_ref() == host && path.starts_with(&rule.path_prefix));
+                    matching.max_by_key(|rule| rule.path_prefix.len()).map(|rule| rule.value)
+                };
+                let expected = host.as_ref().and_then(|host| best(Some(host))).or_else(|| best(None));
+                prop_assert_eq!(map.lookup(host.as_deref().map(str::as_bytes), path.as_bytes()), expected);
+            }
+        }
+    }
+}

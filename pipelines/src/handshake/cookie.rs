@@ -159,3 +159,206 @@ pub fn tsval_with_ecn(now_ms: u32, ecn: bool) -> u32 {
 pub fn ecn_from_tsecr(tsecr: u32) -> bool {
     tsecr & 1 == 1
 }
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY_1: [u8; 16] = [0x11; 16];
+    const KEY_2: [u8; 16] = [0x22; 16];
+    const KEY_3: [u8; 16] = [0x33; 16];
+    const IRS: Seq = Seq(0xfeed_beef);
+    const SLOT: u32 = 0x1234_5677;
+
+    fn keys() -> CookieKeys {
+        CookieKeys::new(&KEY_1, &KEY_2)
+    }
+
+    fn flow() -> Flow {
+        Flow {
+            client: Ipv4Addr::new(192, 0, 2, 7),
+            client_port: 40_000,
+            endpoint: Ipv4Addr::new(198, 51, 100, 1),
+            endpoint_port: 80,
+        }
+    }
+
+    fn offer() -> Offer {
+        Offer { mss: Some(1460), window_scale: Some(7), sack: true }
+    }
+
+    #[test]
+    fn a_cookie_brings_the_offer_back() {
+        let iss = keys().make(&flow(), IRS, offer(), SLOT);
+        let expected = Cookie { mss: 1460, window_scale: Some(7), sack: true };
+        assert_eq!(keys().check(&flow(), IRS, iss, SLOT), Some(expected));
+    }
+
+    #[test]
+    fn every_mss_is_rounded_down_to_the_table() {
+        let cases = [
+            (None, 536),
+            (Some(0), 64),
+            (Some(64), 64),
+            (Some(535), 64),
+            (Some(536), 536),
+            (Some(1219), 536),
+            (Some(1380), 1360),
+            (Some(1452), 1440),
+            (Some(1460), 1460),
+            (Some(8959), 1460),
+            (Some(8960), 8960),
+            (Some(65495), 8960),
+        ];
+        for (mss, expected) in cases {
+            let iss = keys().make(&flow(), IRS, Offer { mss, ..Offer::default() }, SLOT);
+            let cookie = keys().check(&flow(), IRS, iss, SLOT).unwrap();
+            assert_eq!(cookie, Cookie { mss: expected, window_scale: None, sack: false }, "{mss:?}");
+        }
+    }
+
+    #[test]
+    fn a_window_scale_above_14_counts_as_14_and_is_not_taken_for_none() {
+        for (shift, expected) in [(0, 0), (14, 14), (15, 14), (255, 14)] {
+            let iss = keys().make(&flow(), IRS, Offer { window_scale: Some(shift), ..offer() }, SLOT);
+            let cookie = keys().check(&flow(), IRS, iss, SLOT).unwrap();
+            assert_eq!(cookie.window_scale, Some(expected));
+        }
+    }
+
+    #[test]
+    fn the_fields_lie_where_the_figure_says() {
+        let iss = keys().make(&flow(), IRS, Offer { mss: Some(1460), window_scale: None, sack: true }, 2).0;
+        assert_eq!(iss >> 30, 2, "slot");
+        assert_eq!(iss >> 27 & 7, 6, "MSS index of 1460");
+        assert_eq!(iss >> 23 & 15, 15, "no window scale");
+        assert_eq!(iss >> 22 & 1, 1, "SACK");
+    }
+
+    #[test]
+    fn the_mac_is_siphash_2_4_over_flow_irs_slot_and_fields() {
+        let mut message = flow().to_octets().to_vec();
+        message.extend([0xfe, 0xed, 0xbe, 0xef, 0x12, 0x34, 0x56, 0x77, 6 << 5 | 7 << 1 | 1]);
+        let expected = SipHasher24::new_with_key(&KEY_1).hash(&message) as u32 & 0x3f_ffff;
+        assert_eq!(keys().make(&flow(), IRS, offer(), SLOT).0 & 0x3f_ffff, expected);
+    }
+
+    #[test]
+    fn a_cookie_is_good_in_its_slot_and_the_next_only() {
+        // The last slot of all: the slot number may wrap.
+        for made in [SLOT, u32::MAX] {
+            let iss = keys().make(&flow(), IRS, offer(), made);
+            assert!(keys().check(&flow(), IRS, iss, made).is_some());
+            assert!(keys().check(&flow(), IRS, iss, made.wrapping_add(1)).is_some());
+            assert_eq!(keys().check(&flow(), IRS, iss, made.wrapping_sub(1)), None);
+            assert_eq!(keys().check(&flow(), IRS, iss, made.wrapping_add(2)), None);
+        }
+    }
+
+    #[test]
+    fn a_cookie_does_not_come_back_when_the_slot_bits_repeat() {
+        let iss = keys().make(&flow(), IRS, offer(), SLOT);
+        for age in [4, 5, 8, 400] {
+            assert_eq!(keys().check(&flow(), IRS, iss, SLOT + age), None);
+        }
+    }
+
+    #[test]
+    fn a_cookie_survives_one_rotation_and_not_two() {
+        let mut keys = keys();
+        let iss = keys.make(&flow(), IRS, offer(), SLOT);
+        keys.rotate(&KEY_3);
+        assert!(keys.check(&flow(), IRS, iss, SLOT).is_some());
+        assert_ne!(keys.make(&flow(), IRS, offer(), SLOT), iss, "new cookies are made with the new key");
+        keys.rotate(&[0x44; 16]);
+        assert_eq!(keys.check(&flow(), IRS, iss, SLOT), None);
+    }
+
+    #[test]
+    fn another_flow_or_irs_does_not_fit() {
+        let iss = keys().make(&flow(), IRS, offer(), SLOT);
+        let others = [
+            Flow { client: Ipv4Addr::new(192, 0, 2, 8), ..flow() },
+            Flow { client_port: 40_001, ..flow() },
+            Flow { endpoint: Ipv4Addr::new(198, 51, 100, 2), ..flow() },
+            Flow { endpoint_port: 81, ..flow() },
+        ];
+        for other in others {
+            assert_eq!(keys().check(&other, IRS, iss, SLOT), None);
+        }
+        assert_eq!(keys().check(&flow(), Seq(IRS.0.wrapping_add(1)), iss, SLOT), None);
+    }
+
+    #[test]
+    fn guesses_succeed_about_as_often_as_the_mac_allows() {
+        // 2^22 guesses, half in the wrong slot: 0.5 expected under each of the two keys.
+        let keys = keys();
+        let hits = (0..1_u32 << 22)
+            .filter(|guess| keys.check(&flow(), IRS, Seq(guess.wrapping_mul(0x9e37_79b1)), SLOT).is_some())
+            .count();
+        assert!(hits <= 8, "{hits} of 2^22 guesses accepted");
+    }
+
+    #[test]
+    fn keys_do_not_show_in_debug_output() {
+        assert_eq!(format!("{:?}", keys()), "CookieKeys { .. }");
+    }
+
+    #[test]
+    fn the_tsval_carries_ecn_and_never_runs_ahead_of_the_clock() {
+        for now_ms in [0, 1, 2, 1000, 1001, u32::MAX - 1, u32::MAX] {
+            for ecn in [false, true] {
+                let tsval = tsval_with_ecn(now_ms, ecn);
+                assert_eq!(ecn_from_tsecr(tsval), ecn);
+                assert!(now_ms.wrapping_sub(tsval) <= 1, "{now_ms} {ecn} {tsval}");
+            }
+        }
+    }
+
+    fn any_flow() -> impl Strategy<Value = Flow> {
+        any::<(u32, u16, u32, u16)>().prop_map(|(client, client_port, endpoint, endpoint_port)| Flow {
+            client: Ipv4Addr::from(client),
+            client_port,
+            endpoint: Ipv4Addr::from(endpoint),
+            endpoint_port,
+        })
+    }
+
+    fn any_offer() -> impl Strategy<Value = Offer> {
+        (any::<Option<u16>>(), prop::option::of(0..=14_u8), any::<bool>())
+            .prop_map(|(mss, window_scale, sack)| Offer { mss, window_scale, sack })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            rng_seed: proptest::test_runner::RngSeed::Fixed(0x1905),
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn every_cookie_comes_back_whole(
+            flow in any_flow(), irs: u32, offer in any_offer(), slot: u32, age in 0..2_u32,
+        ) {
+            let iss = keys().make(&flow, Seq(irs), offer, slot);
+            let cookie = keys().check(&flow, Seq(irs), iss, slot.wrapping_add(age)).unwrap();
+            let client_mss = offer.mss.unwrap_or(536);
+            prop_assert!(cookie.mss <= client_mss.max(64));
+            prop_assert_eq!(Some(&cookie.mss), MSS_TABLE.iter().rev().find(|mss| **mss <= client_mss.max(64)));
+            prop_assert_eq!((cookie.window_scale, cookie.sack), (offer.window_scale, offer.sack));
+        }
+
+        // With a fixed seed this cannot fail by chance (about 1 in 130,000 per run otherwise).
+        #[test]
+        fn any_flipped_bit_voids_the_cookie(
+            flow in any_flow(), irs: u32, offer in any_offer(), slot: u32, bit in 0..32_u32,
+        ) {
+            let iss = keys().make(&flow, Seq(irs), offer, slot);
+            prop_assert_eq!(keys().check(&flow, Seq(irs), Seq(iss.0 ^ 1 << bit), slot), None);
+        }
+    }
+}

@@ -293,3 +293,236 @@ impl core::fmt::Debug for AssemblyPool {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn inserted(
+        new_octets: usize,
+        contiguous_len: usize,
+        duplicate: bool,
+    ) -> Result<Inserted, AssemblyError> {
+        Ok(Inserted { new_octets, contiguous_len, duplicate })
+    }
+
+    fn range(start: u16, end: u16) -> OffsetRange {
+        OffsetRange { start, end }
+    }
+
+    #[test]
+    fn octets_in_order_become_the_stream() {
+        let mut assembly = Assembly::new();
+        assert_eq!(assembly.insert(0, b"GET "), inserted(4, 4, false));
+        assert_eq!(assembly.insert(4, b"/ HT"), inserted(4, 8, false));
+        assert_eq!(assembly.contiguous(), b"GET / HT");
+    }
+
+    #[test]
+    fn a_gap_holds_the_stream_back_until_it_is_filled() {
+        let mut assembly = Assembly::new();
+        assert_eq!(assembly.insert(3, b"def"), inserted(3, 0, false));
+        assert_eq!(assembly.insert(9, b"jk"), inserted(2, 0, false));
+        assert_eq!(assembly.ranges(), [range(3, 6), range(9, 11)]);
+        assert_eq!(assembly.insert(0, b"abc"), inserted(3, 6, false));
+        assert_eq!(assembly.ranges(), [range(9, 11)]);
+        assert_eq!(assembly.insert(6, b"ghi"), inserted(3, 11, false));
+        assert_eq!(assembly.contiguous(), b"abcdefghijk");
+        assert_eq!(assembly.ranges(), []);
+    }
+
+    #[test]
+    fn ranges_join_as_they_touch() {
+        let mut assembly = Assembly::new();
+        for start in [40, 20, 30] {
+            assembly.insert(start, &[b'x'; 5]).unwrap();
+        }
+        assert_eq!(assembly.ranges(), [range(20, 25), range(30, 35), range(40, 45)]);
+        assert_eq!(assembly.insert(25, &[b'y'; 5]), inserted(5, 0, false));
+        assert_eq!(assembly.ranges(), [range(20, 35), range(40, 45)]);
+        assert_eq!(assembly.insert(18, &[b'z'; 40]), inserted(20, 0, false));
+        assert_eq!(assembly.ranges(), [range(18, 58)]);
+    }
+
+    #[test]
+    fn octets_that_arrived_first_stay() {
+        let mut assembly = Assembly::new();
+        assembly.insert(0, b"GET /a").unwrap();
+        assembly.insert(8, b"TTP").unwrap();
+        assert_eq!(assembly.insert(4, b"/b HXXX/"), inserted(3, 12, false));
+        assert_eq!(assembly.contiguous(), b"GET /a HTTP/");
+    }
+
+    #[test]
+    fn a_retransmission_is_a_duplicate_in_the_stream_and_past_the_gap() {
+        let mut assembly = Assembly::new();
+        assembly.insert(0, b"abcd").unwrap();
+        assembly.insert(10, b"klmn").unwrap();
+        assert_eq!(assembly.insert(1, b"bc"), inserted(0, 4, true));
+        assert_eq!(assembly.insert(11, b"lm"), inserted(0, 4, true));
+        assert_eq!(assembly.insert(2, b""), inserted(0, 4, false));
+    }
+
+    #[test]
+    fn nothing_beyond_the_window_is_taken() {
+        let mut assembly = Assembly::new();
+        assert_eq!(assembly.insert(WINDOW as u32 - 2, b"abc"), Err(AssemblyError::Beyond));
+        assert_eq!(assembly.insert(u32::MAX, b"a"), Err(AssemblyError::Beyond), "keep-alive probe at IRS");
+        assert_eq!(assembly.insert(u32::MAX, b""), Err(AssemblyError::Beyond));
+        assert_eq!(assembly.ranges(), []);
+        assert_eq!(assembly.insert(0, &[b'a'; WINDOW]), inserted(WINDOW, WINDOW, false));
+        assert_eq!(assembly.contiguous(), [b'a'; WINDOW]);
+    }
+
+    #[test]
+    fn a_seventeenth_range_is_refused_and_the_others_still_grow() {
+        let mut assembly = Assembly::new();
+        for slot in (1..=MAX_RANGES as u32).rev() {
+            assembly.insert(slot * 10, b"ab").unwrap();
+        }
+        assert_eq!(assembly.insert(500, b"x"), Err(AssemblyError::TooManyRanges));
+        assert_eq!(assembly.insert(15, b"x"), Err(AssemblyError::TooManyRanges));
+        assert_eq!(assembly.ranges().len(), MAX_RANGES);
+        assert_eq!(assembly.insert(12, b"c"), inserted(1, 0, false));
+        assert_eq!(assembly.insert(0, &[b'f'; 500]), inserted(500 - 2 * MAX_RANGES - 1, 500, false));
+        assert_eq!(assembly.ranges(), []);
+        assert_eq!(assembly.contiguous()[10..14], *b"abcf");
+    }
+
+    #[test]
+    fn a_fin_counts_once_everything_before_it_is_here() {
+        let mut assembly = Assembly::new();
+        assembly.insert(0, b"ab").unwrap();
+        assert_eq!(assembly.note_fin(4), Ok(()));
+        assert!(!assembly.fin_reached());
+        assembly.insert(2, b"cd").unwrap();
+        assert!(assembly.fin_reached());
+        assert_eq!(assembly.note_fin(4), Ok(()), "a retransmitted FIN");
+    }
+
+    #[test]
+    fn a_fin_right_after_the_handshake_counts_at_once() {
+        let mut assembly = Assembly::new();
+        assert!(!assembly.fin_reached());
+        assert_eq!(assembly.note_fin(0), Ok(()));
+        assert!(assembly.fin_reached());
+    }
+
+    #[test]
+    fn octets_and_fins_that_contradict_a_fin_are_refused() {
+        let mut assembly = Assembly::new();
+        assembly.insert(4, b"ef").unwrap();
+        assert_eq!(assembly.note_fin(5), Err(AssemblyError::PastFin));
+        assert_eq!(assembly.note_fin(WINDOW as u32 + 1), Err(AssemblyError::Beyond));
+        assert_eq!(assembly.note_fin(6), Ok(()));
+        assert_eq!(assembly.note_fin(7), Err(AssemblyError::PastFin));
+        assert_eq!(assembly.insert(6, b"g"), Err(AssemblyError::PastFin));
+        assert_eq!(assembly.ranges(), [range(4, 6)]);
+    }
+
+    #[test]
+    fn reset_forgets_octets_ranges_and_fin() {
+        let mut assembly = Assembly::new();
+        assembly.insert(0, b"secret").unwrap();
+        assembly.insert(10, b"more").unwrap();
+        assembly.note_fin(14).unwrap();
+        assembly.reset();
+        assert_eq!(assembly.contiguous(), b"");
+        assert_eq!(assembly.ranges(), []);
+        assert_eq!(assembly.insert(10, b"m"), inserted(1, 0, false));
+        assert_eq!(assembly.note_fin(20), Ok(()));
+    }
+
+    #[test]
+    fn the_pool_gives_out_its_capacity_and_reuses_the_last_given_back() {
+        let mut pool = AssemblyPool::with_capacity(2);
+        let first = pool.take().unwrap();
+        let second = pool.take().unwrap();
+        assert_eq!(pool.take(), None);
+        assert_eq!((pool.in_use(), pool.capacity()), (2, 2));
+        pool.at_mut(&first).insert(0, b"one").unwrap();
+        pool.at_mut(&second).insert(0, b"two").unwrap();
+        assert_eq!(pool.at(&first).contiguous(), b"one");
+        let storage = pool.assemblies.as_ptr();
+        pool.give(first);
+        assert_eq!(pool.in_use(), 1);
+        let again = pool.take().unwrap();
+        assert_eq!(pool.at(&again).contiguous(), b"", "what the last owner left is gone");
+        assert_eq!(pool.at(&second).contiguous(), b"two");
+        assert_eq!(pool.assemblies.as_ptr(), storage, "no allocation after the first");
+        pool.give(again);
+        pool.give(second);
+        assert_eq!(pool.in_use(), 0);
+    }
+
+    /// What an assembly must behave as: the first octet to arrive at each offset.
+    struct Model(Vec<Option<u8>>);
+
+    impl Model {
+        fn contiguous_len(&self) -> usize {
+            self.0.iter().take_while(|octet| octet.is_some()).count()
+        }
+
+        fn ranges(&self) -> Vec<OffsetRange> {
+            let mut ranges: Vec<OffsetRange> = Vec::new();
+            for at in (self.contiguous_len()..WINDOW).filter(|at| self.0[*at].is_some()) {
+                let at = at as u16;
+                match ranges.last_mut() {
+                    Some(last) if last.end == at => last.end += 1,
+                    _ => ranges.push(range(at, at + 1)),
+                }
+            }
+            ranges
+        }
+
+        fn insert(&mut self, offset: usize, bytes: &[u8]) -> Result<usize, AssemblyError> {
+            if offset + bytes.len() > WINDOW {
+                return Err(AssemblyError::Beyond);
+            }
+            let before = self.0.clone();
+            let mut new_octets = 0;
+            for (slot, octet) in self.0[offset..].iter_mut().zip(bytes) {
+                if slot.is_none() {
+                    *slot = Some(*octet);
+                    new_octets += 1;
+                }
+            }
+            if self.ranges().len() > MAX_RANGES {
+                self.0 = before;
+                return Err(AssemblyError::TooManyRanges);
+            }
+            Ok(new_octets)
+        }
+    }
+
+    fn segments() -> impl Strategy<Value = Vec<(u32, Vec<u8>)>> {
+        // Short and crowded, so that segments overlap and touch; some at the window's end and far beyond it.
+        let crowded = (0..200_u32, prop::collection::vec(any::<u8>(), 0..12));
+        let scattered = (0..WINDOW as u32 + 50, prop::collection::vec(any::<u8>(), 0..1600));
+        let absurd = (any::<u32>(), prop::collection::vec(any::<u8>(), 0..4));
+        prop::collection::vec(prop_oneof![6 => crowded, 2 => scattered, 1 => absurd], 1..60)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn an_assembly_behaves_as_its_model(segments in segments()) {
+            let mut assembly = Assembly::new();
+            let mut model = Model(vec![None; WINDOW]);
+            for (offset, bytes) in segments {
+                let expected = model.insert(offset as usize, &bytes).map(|new_octets| Inserted {
+                    new_octets,
+                    contiguous_len: model.contiguous_len(),
+                    duplicate: new_octets == 0 && !bytes.is_empty(),
+                });
+                prop_assert_eq!(assembly.insert(offset, &bytes), expected);
+                prop_assert_eq!(assembly.ranges(), model.ranges());
+            }
+            let stream: Vec<u8> = model.0.iter().map_while(|octet| *octet).collect();
+            prop_assert_eq!(assembly.contiguous(), stream);
+        }
+    }
+}
