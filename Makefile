@@ -1,0 +1,42 @@
+# ipOS: everything that a newcomer, an operator or CI runs. `make` alone lists it.
+
+CARGO ?= cargo
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup build demo test test-unit test-lab lint clean-lab
+
+help: ## this list
+	@echo "ipOS: make TARGET"
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14 | sed 's/^/  /'
+
+setup: ## install what is missing (Debian 12 and later, as root); says what it installs
+	deploy/setup
+
+build: ## build the release binaries: target/release/ipos-appliance and ipos-board
+	$(CARGO) build --release --locked -p ipos-appliance -p ipos-board
+
+demo: setup build ## set up, build, and show it at work in a lab of two boards (DEMO_ARGS="--port af_xdp --memory no-huge")
+	deploy/demo $(DEMO_ARGS)
+
+test: setup build test-unit test-lab ## set up, build, and run every test
+
+test-unit: ## the tests that need no lab: in files, properties, packets, fuzz targets
+	$(CARGO) test --locked --workspace --exclude ipos-tests
+
+test-lab: build ## the tests in the lab, with real clients and servers (TEST_ARGS=name runs those that match)
+	$(CARGO) test --locked -p ipos-tests -- --test-threads=1 $(TEST_ARGS)
+
+lint: ## formatting, clippy, rustdoc, licences, scripts; all warnings denied
+	deploy/setup lint
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+	$(CARGO) deny --locked check licenses bans sources
+	@$(CARGO) deny --locked check advisories || echo "lint: advisories could not be checked, or found something (see above); not failing"
+	deploy/check-scripts
+
+clean-lab: ## take the lab down, whatever state it is in
+	deploy/lab down
