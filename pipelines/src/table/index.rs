@@ -12,6 +12,7 @@
 //! Le Scouarnec, Cuckoo++, 2018, as an exact count).
 
 use super::memory::{Heap, Memory, OutOfMemory};
+use super::slab::MAX_CAPACITY;
 
 /// Places in a bucket.
 pub const WAYS: usize = 10;
@@ -62,6 +63,14 @@ impl Bucket {
         (free != 0).then(|| free.trailing_zeros() as usize)
     }
 
+    #[inline(always)]
+    fn candidate(&self, tag: u16, otherwise: Candidate) -> Candidate {
+        let found = self.matches(tag);
+        // Loaded in any case: a branch here would be chance.
+        let slot = self.slots[(found | 1 << (WAYS - 1)).trailing_zeros() as usize];
+        if found == 0 { otherwise } else { Candidate(slot) }
+    }
+
     /// The way that holds this slot under this tag.
     #[inline]
     fn way_of(&self, tag: u16, slot: u32) -> Option<usize> {
@@ -107,15 +116,24 @@ impl Iterator for Ways {
 #[error("the table is full")]
 pub struct Full;
 
-/// What the first bucket says about a hash, without any key being looked at.
+/// What a bucket says about a hash, without any key being looked at: a slot, nearly always the right one, or one of two
+/// values that are no slot. One word and not an enum, so that it is chosen without a branch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Candidate {
-    /// Look at the key in this slot: nearly always it is the one.
-    Slot(u32),
-    /// Not in the first bucket; the second has to be asked.
-    Second,
+pub struct Candidate(u32);
+
+const _: () = assert!(Candidate::SECOND.0 > MAX_CAPACITY);
+
+impl Candidate {
     /// Not in the table.
-    Absent,
+    pub const ABSENT: Self = Self(u32::MAX);
+    /// Not in the first bucket; the second has to be asked.
+    pub const SECOND: Self = Self(u32::MAX - 1);
+
+    /// The slot whose key is to be compared; above every capacity when there is none.
+    #[inline(always)]
+    pub fn slot(self) -> u32 {
+        self.0
+    }
 }
 
 /// A step of the search for room: a full bucket, and the way in its parent whose entry could move here.
@@ -209,24 +227,19 @@ impl<M: Memory> Index<M> {
         self.buckets[self.first_bucket(hash)].spilled
     }
 
-    /// What the first bucket says. Confirm a [`Candidate::Slot`] by its key; if that differs, use [`Index::lookup`].
+    /// What the first bucket says. A slot is to be confirmed by its key; if that differs, use [`Index::lookup`].
     #[inline(always)]
     pub fn candidate(&self, hash: u64) -> Candidate {
         let bucket = &self.buckets[self.first_bucket(hash)];
-        let found = bucket.matches(Self::tag(hash));
-        if found != 0 {
-            Candidate::Slot(bucket.slots[found.trailing_zeros() as usize % WAYS])
-        } else if bucket.spilled != 0 {
-            Candidate::Second
-        } else {
-            Candidate::Absent
-        }
+        let otherwise = if bucket.spilled == 0 { Candidate::ABSENT } else { Candidate::SECOND };
+        bucket.candidate(Self::tag(hash), otherwise)
     }
 
-    /// As [`Index::touch`], for the second bucket.
+    /// As [`Index::candidate`], for the second bucket.
     #[inline(always)]
-    pub fn touch_second(&self, hash: u64) -> u16 {
-        self.buckets[self.other_bucket(self.first_bucket(hash), Self::tag(hash))].spilled
+    pub fn candidate_in_second(&self, hash: u64) -> Candidate {
+        let tag = Self::tag(hash);
+        self.buckets[self.other_bucket(self.first_bucket(hash), tag)].candidate(tag, Candidate::ABSENT)
     }
 
     /// The slot for this hash whose key is the right one, as `is_key` tells.
@@ -443,7 +456,7 @@ mod tests {
         );
         assert!(index.longest_search() < 30, "longest search {}", index.longest_search());
         // Most lookups end in the first bucket.
-        let in_first = (0..ENTRIES).filter(|&n| index.candidate(hash(n)) != Candidate::Second).count();
+        let in_first = (0..ENTRIES).filter(|&n| index.candidate(hash(n)) != Candidate::SECOND).count();
         assert!(in_first as f64 > 0.85 * f64::from(ENTRIES), "{in_first} in their first bucket");
     }
 

@@ -24,7 +24,7 @@ pub mod shard;
 pub mod slab;
 pub mod wheel;
 
-pub use hash::FlowHasher;
+pub use hash::{FlowHasher, FlowKey};
 pub use index::{Full, Index};
 pub use memory::{Heap, Memory, OutOfMemory};
 pub use shard::{LOOKUP_BURST, Refused, RefusedReason, Shard};
