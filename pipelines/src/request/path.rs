@@ -1,15 +1,19 @@
-//! One spelling per path, before the URL map is asked (RFC 3986 section 6.2.2): `/a/../b/` must not be placed by `/a/`.
+//! One spelling per path, before the URL map is asked (RFC 3986 section 6.2.2): `/a/../b/` must not be placed by
+//! `/a/`.
 //!
-//! Only the look-up sees the normal form; the board gets the client's octets as they came.
+//! Only the look-up sees the normal form; the board gets the client's octets as they came. One difference to what
+//! nginx makes of them remains: nginx decodes `%2F` to a slash, RFC 3986 section 2.2 forbids that. `/a%2F../b` is one
+//! strange segment and `b` here, `/b` there. So the map places, and access control stays with the server. Cost: 15 ns
+//! for `/a/b/c/index.html` (release, one AMD EPYC vCPU, measured ad hoc).
 
 use super::assembly::WINDOW;
 
 /// A buffer of this many octets is enough for every path of a head that the appliance accepts.
 pub const PATH_OCTETS: usize = WINDOW;
 
-/// The normal form of `path`, written to `buffer`, or `None` when the buffer is shorter than the path. With a buffer of
-/// [`PATH_OCTETS`] that cannot happen for a parsed head; who meets it must treat the path as matching nothing, never use
-/// it raw.
+/// The normal form of `path`, written to `buffer`, or `None` when the buffer is shorter than the path. With a buffer
+/// of [`PATH_OCTETS`] that cannot happen for a parsed head; who meets it must treat the path as matching nothing,
+/// never use it raw.
 ///
 /// - Percent-encoded unreserved characters (letters, digits, `-._~`) are decoded, once. Others stay encoded, with
 ///   capital hexadecimal digits, so an encoded slash or NUL never becomes one; a `%` without two hexadecimal digits
