@@ -449,12 +449,14 @@ mod tests {
             rule(Some("a:80"), "y", 2),
             rule(None, "/x/", 3),
             rule(Some("A.EXAMPLE"), "/x/", 4),
+            rule(None, "", 5),
         ];
         let errors = UrlMap::build(&rules).unwrap_err();
         let expected = [
             RuleError { rule: 1, fault: RuleFault::BadHost("a:80".into()) },
             RuleError { rule: 1, fault: RuleFault::NoSlash("y".into()) },
             RuleError { rule: 3, fault: RuleFault::Duplicate { first: 0 } },
+            RuleError { rule: 4, fault: RuleFault::EmptyPrefix },
         ];
         assert_eq!(errors, expected);
         assert_eq!(errors[2].to_string(), "rule 3: same host and path prefix as rule 0; remove one");

@@ -625,6 +625,7 @@ mod tests {
     #[test]
     fn headers_that_servers_read_differently_are_refused() {
         is_bad(&with_headers("X: a\r\n b\r\n"), BadReason::ObsFold);
+        is_bad(&with_headers("X: a\r\n\tb\r\n"), BadReason::ObsFold);
         is_bad("GET / HTTP/1.1\r\n Host: a\r\n\r\n", BadReason::ObsFold);
         is_bad(&with_headers("X : a\r\n"), BadReason::SpaceBeforeColon);
         is_bad(&with_headers("Content-Length\t: 1\r\n"), BadReason::SpaceBeforeColon);
@@ -634,6 +635,7 @@ mod tests {
         is_bad("GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", BadReason::Nul);
         is_bad("GET /\r HTTP/1.1\r\nHost: a\r\n\r\n", BadReason::BareCr);
         is_bad("GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", BadReason::RequestLine);
+        is_bad("GET :\x01 HTTP/1.1\r\nHost: a\r\n\r\n", BadReason::RequestLine);
         is_bad(&with_headers("no colon\r\n"), BadReason::Header);
         is_bad(&with_headers(": a\r\n"), BadReason::Header);
         is_bad(&with_headers("X(: a\r\n"), BadReason::Header);
