@@ -1,0 +1,81 @@
+//! ipOS messages: what appliance and boards say to each other (Figs 11A-11I; docs/wire.md).
+//!
+//! Every buffer starts at the ipOS header, right after the Ethernet header. `parse` reads the message at its start and
+//! leaves Ethernet padding behind it alone, because lengths come from the formats, never from the frame. `parse` never
+//! panics, whatever the octets; `emit` panics only when its buffer is shorter than the message.
+
+mod connection;
+mod header;
+mod message;
+mod migration;
+pub(crate) mod octets;
+mod packet;
+mod state;
+
+use crate::error::LengthError;
+use crate::tcb;
+
+pub use connection::{TcpConnection, UdpConnection};
+pub use header::{
+    HEADER_LEN, Header, Protocol, TRAILER_LEN, TYPE_ACK, TYPE_CLOSED, TYPE_CONNECTION, TYPE_DETACH,
+    TYPE_HOLDS, TYPE_LISTENING, TYPE_PACKET, TYPE_REFUSED, TYPE_SERVER_STATE, TYPE_WHO_HOLDS, Trailer,
+};
+pub use message::Message;
+pub use migration::{Ack, Closed, ClosedReason, Detach, HeldState, Holds, RefusalReason, Refused, WhoHolds};
+pub use packet::{decapsulate, encapsulate};
+pub use state::{Listening, ListeningRow, ROW_LEN, ROWS_MAX, ServerState};
+
+/// Why octets are not the message that they claim to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The buffer ends before the message does.
+    #[error(transparent)]
+    Length(#[from] LengthError),
+    /// The RFC 1071 sum over the covered octets is wrong.
+    #[error("wrong checksum over the first {covered} octets of the ipOS message")]
+    Checksum {
+        /// Octets that the checksum covers, from the start of the header.
+        covered: usize,
+    },
+    /// A parser of one type met another.
+    #[error("ipOS type {found:#04x}, not {expected:#04x}")]
+    Type {
+        /// The type that the parser reads.
+        expected: u8,
+        /// The type in the header.
+        found: u8,
+    },
+    /// The protocol has no name, or is not one that the type can speak of.
+    #[error("protocol {protocol} in an ipOS message of type {kind:#04x}")]
+    Protocol {
+        /// The type in the header.
+        kind: u8,
+        /// The protocol in the header.
+        protocol: u8,
+    },
+    /// The body is of a version that this crate does not know.
+    #[error("version {version} of the body of ipOS type {kind:#04x} is not known")]
+    Version {
+        /// The type in the header.
+        kind: u8,
+        /// The version in the body.
+        version: u8,
+    },
+    /// The control block cannot be read.
+    #[error(transparent)]
+    Tcb(#[from] tcb::Error),
+    /// The encapsulated packet is not IPv4.
+    #[error("IP version {0} in an encapsulated packet, not 4")]
+    PacketVersion(u8),
+    /// More listening rows than a message may have.
+    #[error("{0} listening rows in one message, more than {ROWS_MAX}")]
+    Rows(u8),
+    /// A part that the report does not have.
+    #[error("listening part {part} of {parts}, counted from 0")]
+    Part {
+        /// The part in the message.
+        part: u8,
+        /// The number of parts in the message.
+        parts: u8,
+    },
+}

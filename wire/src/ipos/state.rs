@@ -1,0 +1,311 @@
+//! State messages, types 0x10 and 0x11: what a board tells about itself and its listening sockets (docs/wire.md).
+
+use core::net::Ipv4Addr;
+
+use super::Error;
+use super::header::{HEADER_LEN, Header, Protocol, TYPE_LISTENING, TYPE_SERVER_STATE, seal, verify};
+use super::octets::{first, first_mut, ipv4_at, put, take, u8_at, u16_at, u32_at, u64_at};
+use crate::error::LengthError;
+use crate::flow::Flow;
+use crate::tcb::OptionBits;
+
+/// Most rows in one listening message.
+pub const ROWS_MAX: usize = 40;
+/// Size of one row of a listening message, octets.
+pub const ROW_LEN: usize = 32;
+
+/// The version of both layouts that this crate reads and writes.
+const VERSION: u8 = 1;
+/// Size of a listening message before its rows, octets.
+const LISTENING_FIXED_LEN: usize = 32;
+/// Size of an authentication tag, octets.
+const TAG_LEN: usize = 16;
+
+const FLAG_DRAINING: u8 = 1 << 0;
+const FLAG_IPV6: u16 = 1 << 0;
+const FLAG_MPTCP: u16 = 1 << 1;
+
+// The largest message still fits the payload of an Ethernet frame.
+const _: () = assert!(Listening::buffer_len(ROWS_MAX) <= 1500);
+
+/// The flow of a message from a board to an appliance: no ports, because it speaks of no connection.
+const fn report_flow(board: Ipv4Addr, appliance: Ipv4Addr) -> Flow {
+    Flow { client: board, client_port: 0, endpoint: appliance, endpoint_port: 0 }
+}
+
+/// Refuses another version of the body than this crate's.
+fn check_version(kind: u8, version: u8) -> Result<(), Error> {
+    if version == VERSION { Ok(()) } else { Err(Error::Version { kind, version }) }
+}
+
+/// Hello and server state, type 0x10: one row of the Server State Table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerState {
+    /// The board that reports.
+    pub board: Ipv4Addr,
+    /// The appliance it reports to.
+    pub appliance: Ipv4Addr,
+    /// The board wants no new connections.
+    pub draining: bool,
+    /// Time between two reports, milliseconds.
+    pub interval_ms: u16,
+    /// When the agent started, Unix seconds.
+    pub epoch: u32,
+    /// Grows by 1 with every report; restarts at 1 with a new epoch.
+    pub sequence: u32,
+    /// TCP options that the board's kernel supports.
+    pub options: OptionBits,
+    /// CPU cores.
+    pub cpu_cores: u16,
+    /// CPU utilisation of all cores, hundredths of a percent (0..=10000).
+    pub cpu_utilisation: u16,
+    /// Established TCP connections.
+    pub established: u32,
+    /// Memory, octets.
+    pub memory: u64,
+    /// Available memory, octets.
+    pub memory_available: u64,
+    /// Link speed, bits per second; 0 unknown.
+    pub link_speed_bps: u64,
+    /// Available bandwidth, bits per second; 0 when the speed is unknown.
+    pub bandwidth_available_bps: u64,
+    /// Endpoints held, pending or live.
+    pub endpoints_held: u32,
+    /// Authentication tag; zero in an open farm.
+    pub tag: [u8; 16],
+}
+
+impl ServerState {
+    /// Size of the message, octets.
+    pub const LEN: usize = HEADER_LEN + 64 + TAG_LEN;
+
+    /// Reads the message at the start of `buffer`; what follows it is Ethernet padding. Unknown flags are ignored.
+    ///
+    /// # Errors
+    /// [`Error::Length`], [`Error::Type`], [`Error::Protocol`] (not none), [`Error::Checksum`] and [`Error::Version`].
+    pub fn parse(buffer: &[u8]) -> Result<ServerState, Error> {
+        let header = Header::of(TYPE_SERVER_STATE, Protocol::None, buffer)?;
+        let message = first::<{ Self::LEN }>("ipOS server state", buffer)?;
+        verify(message)?;
+        check_version(TYPE_SERVER_STATE, u8_at::<16, _>(message))?;
+        Ok(ServerState {
+            board: header.flow.client,
+            appliance: header.flow.endpoint,
+            draining: u8_at::<17, _>(message) & FLAG_DRAINING != 0,
+            interval_ms: u16_at::<18, _>(message),
+            epoch: u32_at::<20, _>(message),
+            sequence: u32_at::<24, _>(message),
+            options: OptionBits(u16_at::<28, _>(message)),
+            cpu_cores: u16_at::<30, _>(message),
+            cpu_utilisation: u16_at::<32, _>(message),
+            established: u32_at::<36, _>(message),
+            memory: u64_at::<40, _>(message),
+            memory_available: u64_at::<48, _>(message),
+            link_speed_bps: u64_at::<56, _>(message),
+            bandwidth_available_bps: u64_at::<64, _>(message),
+            endpoints_held: u32_at::<72, _>(message),
+            tag: take::<80, TAG_LEN, _>(message),
+        })
+    }
+
+    /// Writes the message with its checksum.
+    ///
+    /// # Panics
+    /// When the buffer is shorter than [`Self::LEN`].
+    pub fn emit(&self, buffer: &mut [u8]) {
+        let message = first_mut::<{ Self::LEN }>(buffer);
+        let flow = report_flow(self.board, self.appliance);
+        Header { flow, kind: TYPE_SERVER_STATE, protocol: Protocol::None }.emit(message);
+        put::<16, 1, _>(message, [VERSION]);
+        put::<17, 1, _>(message, [if self.draining { FLAG_DRAINING } else { 0 }]);
+        put::<18, 2, _>(message, self.interval_ms.to_be_bytes());
+        put::<20, 4, _>(message, self.epoch.to_be_bytes());
+        put::<24, 4, _>(message, self.sequence.to_be_bytes());
+        put::<28, 2, _>(message, self.options.0.to_be_bytes());
+        put::<30, 2, _>(message, self.cpu_cores.to_be_bytes());
+        put::<32, 2, _>(message, self.cpu_utilisation.to_be_bytes());
+        put::<34, 2, _>(message, [0; 2]);
+        put::<36, 4, _>(message, self.established.to_be_bytes());
+        put::<40, 8, _>(message, self.memory.to_be_bytes());
+        put::<48, 8, _>(message, self.memory_available.to_be_bytes());
+        put::<56, 8, _>(message, self.link_speed_bps.to_be_bytes());
+        put::<64, 8, _>(message, self.bandwidth_available_bps.to_be_bytes());
+        put::<72, 4, _>(message, self.endpoints_held.to_be_bytes());
+        put::<76, 4, _>(message, [0; 4]);
+        put::<80, TAG_LEN, _>(message, self.tag);
+        seal(message);
+    }
+}
+
+/// One listening TCP socket of a board.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListeningRow {
+    /// The address bound; 0.0.0.0 also for a dual-stack `[::]`.
+    pub address: Ipv4Addr,
+    /// The port bound.
+    pub port: u16,
+    /// Bound to `[::]`.
+    pub ipv6: bool,
+    /// Speaks MPTCP.
+    pub mptcp: bool,
+    /// Connections in the accept queue.
+    pub queue_len: u32,
+    /// Most connections that the accept queue takes.
+    pub queue_max: u32,
+    /// Process that owns the socket.
+    pub pid: u32,
+    /// The process's name, cut, padded with zeros.
+    pub name: [u8; 12],
+}
+
+impl ListeningRow {
+    /// A process name as a row carries it: cut at 12 octets, padded with zeros.
+    #[must_use]
+    pub fn name_from(comm: &str) -> [u8; 12] {
+        let mut name = [0; 12];
+        for (to, from) in name.iter_mut().zip(comm.bytes()) {
+            *to = from;
+        }
+        name
+    }
+
+    /// The name up to its padding, or up to the first octet that is not UTF-8 (a character may have been cut).
+    #[must_use]
+    pub fn name_str(&self) -> &str {
+        let name = self.name.split(|octet| *octet == 0).next().unwrap_or_default();
+        name.utf8_chunks().next().map_or("", |chunk| chunk.valid())
+    }
+
+    fn parse(row: &[u8; ROW_LEN]) -> ListeningRow {
+        let flags = u16_at::<6, _>(row);
+        ListeningRow {
+            address: ipv4_at::<0, _>(row),
+            port: u16_at::<4, _>(row),
+            ipv6: flags & FLAG_IPV6 != 0,
+            mptcp: flags & FLAG_MPTCP != 0,
+            queue_len: u32_at::<8, _>(row),
+            queue_max: u32_at::<12, _>(row),
+            pid: u32_at::<16, _>(row),
+            name: take::<20, 12, _>(row),
+        }
+    }
+
+    fn emit(&self, row: &mut [u8; ROW_LEN]) {
+        let ipv6 = if self.ipv6 { FLAG_IPV6 } else { 0 };
+        let mptcp = if self.mptcp { FLAG_MPTCP } else { 0 };
+        put::<0, 4, _>(row, self.address.octets());
+        put::<4, 2, _>(row, self.port.to_be_bytes());
+        put::<6, 2, _>(row, (ipv6 | mptcp).to_be_bytes());
+        put::<8, 4, _>(row, self.queue_len.to_be_bytes());
+        put::<12, 4, _>(row, self.queue_max.to_be_bytes());
+        put::<16, 4, _>(row, self.pid.to_be_bytes());
+        put::<20, 12, _>(row, self.name);
+    }
+}
+
+/// Listening sockets, type 0x11: one part of a board's list, seen in its buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listening<'a> {
+    /// The board that reports.
+    pub board: Ipv4Addr,
+    /// The appliance it reports to.
+    pub appliance: Ipv4Addr,
+    /// Which part of the report, from 0; below `parts`.
+    pub part: u8,
+    /// Parts in the report.
+    pub parts: u8,
+    /// When the agent started, Unix seconds.
+    pub epoch: u32,
+    /// Sequence of the report, alike in all its parts.
+    pub sequence: u32,
+    /// Authentication tag; zero in an open farm.
+    pub tag: [u8; 16],
+    rows: &'a [[u8; ROW_LEN]],
+}
+
+impl<'a> Listening<'a> {
+    /// Size of a message with `rows` rows, octets.
+    #[must_use]
+    pub const fn buffer_len(rows: usize) -> usize {
+        LISTENING_FIXED_LEN + ROW_LEN * rows + TAG_LEN
+    }
+
+    /// Reads the message at the start of `buffer`; what follows it is Ethernet padding.
+    ///
+    /// # Errors
+    /// [`Error::Length`], [`Error::Type`], [`Error::Protocol`] (not none), [`Error::Rows`], [`Error::Checksum`],
+    /// [`Error::Version`] and [`Error::Part`].
+    pub fn parse(buffer: &'a [u8]) -> Result<Listening<'a>, Error> {
+        const LAYER: &str = "ipOS listening sockets";
+        let header = Header::of(TYPE_LISTENING, Protocol::None, buffer)?;
+        let fixed = first::<LISTENING_FIXED_LEN>(LAYER, buffer)?;
+        check_version(TYPE_LISTENING, u8_at::<16, _>(fixed))?;
+        let count = u8_at::<19, _>(fixed);
+        if usize::from(count) > ROWS_MAX {
+            return Err(Error::Rows(count));
+        }
+        let required = Self::buffer_len(usize::from(count));
+        let short = LengthError { layer: LAYER, offset: 0, required, actual: buffer.len() };
+        let message = buffer.get(..required).ok_or(short)?;
+        verify(message)?;
+        let (part, parts) = (u8_at::<17, _>(fixed), u8_at::<18, _>(fixed));
+        if part >= parts {
+            return Err(Error::Part { part, parts });
+        }
+        let (body, tag) = message.split_last_chunk::<TAG_LEN>().ok_or(short)?;
+        let (rows, _) = body.get(LISTENING_FIXED_LEN..).ok_or(short)?.as_chunks();
+        Ok(Listening {
+            board: header.flow.client,
+            appliance: header.flow.endpoint,
+            part,
+            parts,
+            epoch: u32_at::<20, _>(fixed),
+            sequence: u32_at::<24, _>(fixed),
+            tag: *tag,
+            rows,
+        })
+    }
+
+    /// The sockets of this part.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = ListeningRow> + use<'a> {
+        self.rows.iter().map(ListeningRow::parse)
+    }
+
+    /// Writes one part of a report for an open farm, with its checksum, and returns its size in octets
+    /// ([`Self::buffer_len`] of the number of rows).
+    ///
+    /// # Panics
+    /// When there are more than [`ROWS_MAX`] rows, or the buffer is shorter than the message.
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of the message, which borrows its rows")]
+    pub fn emit(
+        board: Ipv4Addr,
+        appliance: Ipv4Addr,
+        part: u8,
+        parts: u8,
+        epoch: u32,
+        sequence: u32,
+        rows: &[ListeningRow],
+        buffer: &mut [u8],
+    ) -> usize {
+        assert!(rows.len() <= ROWS_MAX, "{} rows do not fit one message of {ROWS_MAX}", rows.len());
+        let len = Self::buffer_len(rows.len());
+        assert!(len <= buffer.len(), "a buffer of {} octets cannot hold a message of {len}", buffer.len());
+        let message = &mut buffer[..len];
+        let (fixed, rest) = message.split_at_mut(LISTENING_FIXED_LEN);
+        let fixed = first_mut::<LISTENING_FIXED_LEN>(fixed);
+        let flow = report_flow(board, appliance);
+        Header { flow, kind: TYPE_LISTENING, protocol: Protocol::None }.emit(fixed);
+        // At most ROWS_MAX, which fits an octet.
+        put::<16, 4, _>(fixed, [VERSION, part, parts, rows.len() as u8]);
+        put::<20, 4, _>(fixed, epoch.to_be_bytes());
+        put::<24, 4, _>(fixed, sequence.to_be_bytes());
+        put::<28, 4, _>(fixed, [0; 4]);
+        let (slots, tag) = rest.as_chunks_mut::<ROW_LEN>();
+        for (row, slot) in rows.iter().zip(slots) {
+            row.emit(slot);
+        }
+        tag.fill(0);
+        seal(message);
+        len
+    }
+}

@@ -1,0 +1,206 @@
+//! The TCP control block that a connection message carries (Fig. 11D; docs/wire.md "The TCP control block").
+
+use core::ops::BitOr;
+
+use crate::error::LengthError;
+use crate::ipos::octets::{first, first_mut, put, take, u8_at, u16_at, u32_at, u64_at};
+use crate::seq::Seq;
+
+/// Size of a control block, octets (Fig. 11D: 146 less server IP and port).
+pub const LEN: usize = 140;
+
+/// The version of the layout that this crate reads and writes.
+pub const VERSION: u8 = 1;
+
+/// [`Tcb::state`] of an established connection, the only one that a board takes over.
+pub const STATE_ESTABLISHED: u8 = 4;
+
+/// Why octets are not a control block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The buffer ends before the control block does.
+    #[error(transparent)]
+    Length(#[from] LengthError),
+    /// The layout is of a version that this crate does not know.
+    #[error("TCP control block of version {0}, not {VERSION}")]
+    Version(u8),
+}
+
+/// TCP options, one bit each, in a control block (those in force) and in a server's state (those its kernel supports).
+/// Bits without a name are kept as they came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct OptionBits(pub u16);
+
+impl OptionBits {
+    /// Timestamps (RFC 7323 section 3).
+    pub const TIMESTAMPS: OptionBits = OptionBits(1 << 0);
+    /// Selective acknowledgement (RFC 2018).
+    pub const SACK: OptionBits = OptionBits(1 << 1);
+    /// Window scale (RFC 7323 section 2).
+    pub const WINDOW_SCALE: OptionBits = OptionBits(1 << 2);
+    /// Explicit congestion notification (RFC 3168).
+    pub const ECN: OptionBits = OptionBits(1 << 3);
+
+    /// Whether every bit of `other` is set here.
+    #[must_use]
+    pub const fn contains(self, other: OptionBits) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for OptionBits {
+    type Output = OptionBits;
+
+    fn bitor(self, other: OptionBits) -> OptionBits {
+        OptionBits(self.0 | other.0)
+    }
+}
+
+/// A TCP control block: the connection as the board shall continue it. Names as in RFC 9293 section 3.3.1, seen from
+/// the server's end: SND is towards the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tcb {
+    /// TCP state in the order of RFC 9293 section 3.3.2 (3 SYN-RECEIVED, 4 ESTABLISHED, ...).
+    pub state: u8,
+    /// Options in force on the connection.
+    pub options: OptionBits,
+    /// The MSS that the client announced, octets.
+    pub client_mss: u16,
+    /// The MSS that the appliance announced, octets.
+    pub our_mss: u16,
+    /// Shift of the windows that the client announces.
+    pub client_window_scale: u8,
+    /// Shift of the windows that the appliance announced.
+    pub our_window_scale: u8,
+    /// Initial send sequence number.
+    pub iss: Seq,
+    /// Initial receive sequence number.
+    pub irs: Seq,
+    /// SND.UNA; equals SND.NXT in a block that a board takes over.
+    pub snd_una: Seq,
+    /// SND.NXT.
+    pub snd_nxt: Seq,
+    /// SND.WND, octets (already scaled).
+    pub snd_wnd: u32,
+    /// SND.WL1: sequence number of the segment that last updated the window.
+    pub snd_wl1: Seq,
+    /// SND.WL2: acknowledgement number of the segment that last updated the window.
+    pub snd_wl2: Seq,
+    /// RCV.NXT: sequence number of the first packet that will follow.
+    pub rcv_nxt: Seq,
+    /// RCV.WND, octets (already scaled).
+    pub rcv_wnd: u32,
+    /// TS.Recent: TSval of the first packet that will follow.
+    pub ts_recent: u32,
+    /// The last TSval sent to the client.
+    pub last_tsval: u32,
+    /// SRTT, microseconds; 0 unknown.
+    pub srtt_us: u32,
+    /// RTTVAR, microseconds.
+    pub rttvar_us: u32,
+    /// Congestion window, octets; 0 unknown.
+    pub cwnd: u32,
+    /// Slow-start threshold, octets.
+    pub ssthresh: u32,
+    /// Unique per attempt, never 0; a repeated id is the same attempt.
+    pub migration_id: u64,
+    /// When the handshake was completed, Unix microseconds.
+    pub established_at_us: u64,
+    /// The service whose URL map chose the board.
+    pub service_id: u32,
+    /// Octets of client data in the packets that follow.
+    pub octets_following: u32,
+    /// The appliance that migrates the connection.
+    pub appliance_id: u16,
+    /// Grows at every start of that appliance.
+    pub epoch: u16,
+    /// Authentication tag; zero in an open farm.
+    pub tag: [u8; 16],
+}
+
+impl Tcb {
+    /// Size of a control block, octets.
+    pub const LEN: usize = LEN;
+
+    /// Reads the first [`LEN`] octets of `buffer`. Reserved octets are ignored, and so is what the fields mean: whether
+    /// a board can take the connection over is the board's to judge.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when the buffer is shorter, [`Error::Version`] when the version is not 1.
+    pub fn parse(buffer: &[u8]) -> Result<Tcb, Error> {
+        let block = first::<LEN>("TCP control block", buffer)?;
+        let version = u8_at::<0, _>(block);
+        if version != VERSION {
+            return Err(Error::Version(version));
+        }
+        Ok(Tcb {
+            state: u8_at::<1, _>(block),
+            options: OptionBits(u16_at::<2, _>(block)),
+            client_mss: u16_at::<4, _>(block),
+            our_mss: u16_at::<6, _>(block),
+            client_window_scale: u8_at::<8, _>(block),
+            our_window_scale: u8_at::<9, _>(block),
+            iss: Seq(u32_at::<12, _>(block)),
+            irs: Seq(u32_at::<16, _>(block)),
+            snd_una: Seq(u32_at::<20, _>(block)),
+            snd_nxt: Seq(u32_at::<24, _>(block)),
+            snd_wnd: u32_at::<28, _>(block),
+            snd_wl1: Seq(u32_at::<32, _>(block)),
+            snd_wl2: Seq(u32_at::<36, _>(block)),
+            rcv_nxt: Seq(u32_at::<40, _>(block)),
+            rcv_wnd: u32_at::<44, _>(block),
+            ts_recent: u32_at::<48, _>(block),
+            last_tsval: u32_at::<52, _>(block),
+            srtt_us: u32_at::<56, _>(block),
+            rttvar_us: u32_at::<60, _>(block),
+            cwnd: u32_at::<64, _>(block),
+            ssthresh: u32_at::<68, _>(block),
+            migration_id: u64_at::<72, _>(block),
+            established_at_us: u64_at::<80, _>(block),
+            service_id: u32_at::<88, _>(block),
+            octets_following: u32_at::<92, _>(block),
+            appliance_id: u16_at::<96, _>(block),
+            epoch: u16_at::<98, _>(block),
+            tag: take::<124, 16, _>(block),
+        })
+    }
+
+    /// Writes the first [`LEN`] octets of `buffer`, reserved ones as zero.
+    ///
+    /// # Panics
+    /// When the buffer is shorter than [`LEN`].
+    pub fn emit(&self, buffer: &mut [u8]) {
+        let block = first_mut::<LEN>(buffer);
+        put::<0, 1, _>(block, [VERSION]);
+        put::<1, 1, _>(block, [self.state]);
+        put::<2, 2, _>(block, self.options.0.to_be_bytes());
+        put::<4, 2, _>(block, self.client_mss.to_be_bytes());
+        put::<6, 2, _>(block, self.our_mss.to_be_bytes());
+        put::<8, 1, _>(block, [self.client_window_scale]);
+        put::<9, 1, _>(block, [self.our_window_scale]);
+        put::<10, 2, _>(block, [0; 2]);
+        put::<12, 4, _>(block, self.iss.0.to_be_bytes());
+        put::<16, 4, _>(block, self.irs.0.to_be_bytes());
+        put::<20, 4, _>(block, self.snd_una.0.to_be_bytes());
+        put::<24, 4, _>(block, self.snd_nxt.0.to_be_bytes());
+        put::<28, 4, _>(block, self.snd_wnd.to_be_bytes());
+        put::<32, 4, _>(block, self.snd_wl1.0.to_be_bytes());
+        put::<36, 4, _>(block, self.snd_wl2.0.to_be_bytes());
+        put::<40, 4, _>(block, self.rcv_nxt.0.to_be_bytes());
+        put::<44, 4, _>(block, self.rcv_wnd.to_be_bytes());
+        put::<48, 4, _>(block, self.ts_recent.to_be_bytes());
+        put::<52, 4, _>(block, self.last_tsval.to_be_bytes());
+        put::<56, 4, _>(block, self.srtt_us.to_be_bytes());
+        put::<60, 4, _>(block, self.rttvar_us.to_be_bytes());
+        put::<64, 4, _>(block, self.cwnd.to_be_bytes());
+        put::<68, 4, _>(block, self.ssthresh.to_be_bytes());
+        put::<72, 8, _>(block, self.migration_id.to_be_bytes());
+        put::<80, 8, _>(block, self.established_at_us.to_be_bytes());
+        put::<88, 4, _>(block, self.service_id.to_be_bytes());
+        put::<92, 4, _>(block, self.octets_following.to_be_bytes());
+        put::<96, 2, _>(block, self.appliance_id.to_be_bytes());
+        put::<98, 2, _>(block, self.epoch.to_be_bytes());
+        put::<100, 24, _>(block, [0; 24]);
+        put::<124, 16, _>(block, self.tag);
+    }
+}
