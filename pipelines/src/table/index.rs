@@ -18,10 +18,11 @@ use super::slab::MAX_CAPACITY;
 pub const WAYS: usize = 10;
 
 /// Share of the places in use when the index holds the number of entries that it was made for, percent. Insertion works
-/// up to about 98 (see the tests); at 90 it is still short.
-pub const FULL_LOAD_PERCENT: usize = 90;
+/// up to about 98 (see the tests), but at 90 11 % of the entries are in their second bucket, and 40 % of the misses have to ask there; at
+/// 80 it is 6 and 22 %, and an insertion with a removal takes 350 instead of 435 ns at 1 M, for 0.9 octets per flow.
+pub const FULL_LOAD_PERCENT: usize = 80;
 
-/// Buckets that an insertion looks at before it gives up: about 40 lines of the cache per thousand of its entries.
+/// Full buckets that an insertion looks at before it gives up, and at ten neighbours of each.
 const SEARCH_LIMIT: usize = 200;
 
 /// A tag of zero marks a free way; hashes whose tag would be zero get tag 1.
@@ -221,7 +222,9 @@ impl<M: Memory> Index<M> {
     }
 
     /// Loads the line of the first bucket. The result means nothing; a burst adds the results up and hands the sum to
-    /// `black_box`, so that the loads are made, and all at once.
+    /// `black_box`, so that the loads are made, and all at once: a loop of them is short enough for the processor to have
+    /// the whole burst under way. Measured at 1 M flows, per hit: no such pass 47 ns, with it 26 ns, with the prefetch
+    /// instruction (which safe code does not have) 23 ns.
     #[inline(always)]
     pub fn touch(&self, hash: u64) -> u16 {
         self.buckets[self.first_bucket(hash)].spilled
@@ -445,10 +448,10 @@ mod tests {
     #[test]
     fn a_million_entries_at_90_percent_are_all_found() {
         const ENTRIES: u32 = 1_000_000;
-        let mut index = Index::new(ENTRIES).unwrap();
+        let mut index = Index::new(ENTRIES / 90 * FULL_LOAD_PERCENT as u32).unwrap();
         (0..ENTRIES).for_each(|number| index.insert(hash(number), number).unwrap());
         let load = f64::from(ENTRIES) / (index.buckets.len() * WAYS) as f64;
-        assert!(load > 0.899, "load {load}");
+        assert!((0.899..0.901).contains(&load), "load {load}");
         index.check();
         assert!((0..ENTRIES).all(|number| index.holds(number)));
         assert!(

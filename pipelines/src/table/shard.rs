@@ -16,7 +16,7 @@ pub const LOOKUP_BURST: usize = 32;
 /// Why a flow was not entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RefusedReason {
-    /// Every slot is in use, or (a matter of chance beyond 95 % load of the index) no place was found in it.
+    /// Every slot is in use (or no place was found in the index, which at its load is not to be expected).
     #[error("the shard is full")]
     Full,
     /// The flow has an entry.
@@ -303,7 +303,7 @@ mod tests {
         let mut shard = shard(FLOWS);
         let refs: Vec<_> = (0..FLOWS).map(|n| shard.insert(&flow(n), [n; 12]).unwrap()).collect();
         let full = shard.octets() as f64 / f64::from(FLOWS);
-        assert!(full < 83.3, "{full} octets per flow in a full shard");
+        assert!(full < 84.1, "{full} octets per flow in a full shard");
         assert!(full / 0.9 < 96.0, "{} octets per flow with 90 % of the slots in use", full / 0.9);
         assert_eq!(shard.len(), FLOWS);
         let (mut found, mut flows) = ([None; 100], Vec::new());
