@@ -17,9 +17,11 @@ use super::slab::MAX_CAPACITY;
 /// Places in a bucket.
 pub const WAYS: usize = 10;
 
-/// Share of the places in use when the index holds the number of entries that it was made for, percent. Insertion works
-/// up to about 98 (see the tests), but at 90 11 % of the entries are in their second bucket, and 40 % of the misses have to ask there; at
-/// 80 it is 6 and 22 %, and an insertion with a removal takes 350 instead of 435 ns at 1 M, for 0.9 octets per flow.
+/// Share of the places in use when the index holds the number of entries that it was made for, percent.
+///
+/// Insertion works up to about 98 (see the tests). But at 90, 11 % of the entries are in their second bucket and 40 % of the
+/// misses have to ask there; at 80 it is 6 and 22 %, and a removal with an insertion takes 350 instead of 435 ns (1 M
+/// flows), all for 0.9 octets per flow.
 pub const FULL_LOAD_PERCENT: usize = 80;
 
 /// Full buckets that an insertion looks at before it gives up, and at ten neighbours of each.
