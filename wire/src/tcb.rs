@@ -2,7 +2,7 @@
 
 use core::ops::BitOr;
 
-use crate::error::LengthError;
+use crate::error::{Layer, LengthError};
 use crate::ipos::octets::{first, first_mut, put, take, u8_at, u16_at, u32_at, u64_at};
 use crate::seq::Seq;
 
@@ -128,7 +128,7 @@ impl Tcb {
     /// # Errors
     /// [`Error::Length`] when the buffer is shorter, [`Error::Version`] when the version is not 1.
     pub fn parse(buffer: &[u8]) -> Result<Tcb, Error> {
-        let block = first::<LEN>("TCP control block", buffer)?;
+        let block = first::<0, LEN>(Layer::Tcb, buffer)?;
         let version = u8_at::<0, _>(block);
         if version != VERSION {
             return Err(Error::Version(version));

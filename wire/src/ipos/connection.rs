@@ -5,6 +5,7 @@ use core::net::Ipv4Addr;
 use super::Error;
 use super::header::{HEADER_LEN, Header, Protocol, TYPE_CONNECTION, seal, verify};
 use super::octets::{first, first_mut, ipv4_at, put, take, u16_at};
+use crate::error::Layer;
 use crate::flow::Flow;
 use crate::tcb::{self, Tcb};
 
@@ -31,7 +32,7 @@ impl TcpConnection {
     /// [`Error::Length`], [`Error::Type`], [`Error::Protocol`] (not TCP), [`Error::Checksum`] and [`Error::Tcb`].
     pub fn parse(buffer: &[u8]) -> Result<TcpConnection, Error> {
         let header = Header::of(TYPE_CONNECTION, Protocol::Tcp, buffer)?;
-        let message = first::<{ Self::LEN }>("ipOS TCP connection", buffer)?;
+        let message = first::<HEADER_LEN, { Self::LEN }>(Layer::IposConnection, buffer)?;
         verify(message)?;
         Ok(TcpConnection {
             flow: header.flow,
@@ -78,7 +79,7 @@ impl UdpConnection {
     /// [`Error::Length`], [`Error::Type`], [`Error::Protocol`] (not UDP) and [`Error::Checksum`].
     pub fn parse(buffer: &[u8]) -> Result<UdpConnection, Error> {
         let header = Header::of(TYPE_CONNECTION, Protocol::Udp, buffer)?;
-        let message = first::<{ Self::LEN }>("ipOS UDP connection", buffer)?;
+        let message = first::<HEADER_LEN, { Self::LEN }>(Layer::IposConnection, buffer)?;
         verify(message)?;
         Ok(UdpConnection {
             flow: header.flow,

@@ -1,8 +1,9 @@
 //! The ipOS header (Fig. 11B), the trailer of migration messages and the checksum over both (docs/wire.md).
 
 use super::Error;
-use super::octets::{first, first_mut, ipv4_at, put, take, u8_at, u16_at, u64_at};
+use super::octets::{first, first_mut, put, take, u8_at, u64_at};
 use crate::checksum;
+use crate::error::Layer;
 use crate::flow::Flow;
 
 /// Size of the header, octets (Fig. 11B).
@@ -82,15 +83,10 @@ impl Header {
     /// # Errors
     /// [`Error::Length`] when the buffer is shorter, [`Error::Protocol`] when the protocol has no name.
     pub fn parse(buffer: &[u8]) -> Result<Header, Error> {
-        let octets = first::<HEADER_LEN>("ipOS header", buffer)?;
+        let octets = first::<0, HEADER_LEN>(Layer::IposHeader, buffer)?;
         let (kind, code) = (u8_at::<12, _>(octets), u8_at::<13, _>(octets));
         let protocol = Protocol::from_code(code).ok_or(Error::Protocol { kind, protocol: code })?;
-        let flow = Flow {
-            client: ipv4_at::<0, _>(octets),
-            client_port: u16_at::<4, _>(octets),
-            endpoint: ipv4_at::<6, _>(octets),
-            endpoint_port: u16_at::<10, _>(octets),
-        };
+        let flow = Flow::from_octets(take::<0, { Flow::LEN }, _>(octets));
         Ok(Header { flow, kind, protocol })
     }
 
@@ -120,10 +116,7 @@ impl Header {
 
     /// Writes the header with a checksum of zero; [`seal`] sets it once the covered octets are written.
     pub(super) fn emit<const N: usize>(&self, message: &mut [u8; N]) {
-        put::<0, 4, _>(message, self.flow.client.octets());
-        put::<4, 2, _>(message, self.flow.client_port.to_be_bytes());
-        put::<6, 4, _>(message, self.flow.endpoint.octets());
-        put::<10, 2, _>(message, self.flow.endpoint_port.to_be_bytes());
+        put::<0, { Flow::LEN }, _>(message, self.flow.to_octets());
         put::<12, 1, _>(message, [self.kind]);
         put::<13, 1, _>(message, [self.protocol.code()]);
         put::<CHECKSUM_AT, 2, _>(message, [0; 2]);
@@ -166,11 +159,11 @@ impl Trailer {
 /// # Panics
 /// When `covered` is shorter than a header, which no caller in this crate allows.
 pub(super) fn seal(covered: &mut [u8]) {
-    let sum = checksum::checksum(covered);
+    let sum = checksum::of(covered);
     put::<CHECKSUM_AT, 2, HEADER_LEN>(first_mut(covered), sum.to_be_bytes());
 }
 
 /// Verifies the checksum over `covered`, which starts at the header.
 pub(super) fn verify(covered: &[u8]) -> Result<(), Error> {
-    if checksum::verify(covered) { Ok(()) } else { Err(Error::Checksum { covered: covered.len() }) }
+    if checksum::of(covered) == 0 { Ok(()) } else { Err(Error::Checksum { covered: covered.len() }) }
 }

@@ -9,6 +9,7 @@ use super::{
     Ack, Closed, Detach, Error, Holds, Listening, Refused, ServerState, TcpConnection, UdpConnection,
     WhoHolds, decapsulate,
 };
+use crate::error::Layer;
 
 /// One message of the farm (docs/wire.md "Messages").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl<'a> Message<'a> {
     /// # Errors
     /// Whatever makes a message of a known type malformed; see [`Error`].
     pub fn parse(buffer: &'a [u8]) -> Result<Option<Message<'a>>, Error> {
-        let header = first::<HEADER_LEN>("ipOS header", buffer)?;
+        let header = first::<0, HEADER_LEN>(Layer::IposHeader, buffer)?;
         let (kind, protocol) = (u8_at::<12, _>(header), u8_at::<13, _>(header));
         Ok(Some(match kind {
             TYPE_CONNECTION if protocol == Protocol::Udp.code() => {

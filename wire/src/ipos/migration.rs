@@ -9,10 +9,13 @@ use super::header::{
     TYPE_WHO_HOLDS, Trailer, seal, verify,
 };
 use super::octets::{first, first_mut, put, u8_at};
+use crate::error::Layer;
 use crate::flow::Flow;
 
 /// Size of a message with a code and a trailer, octets.
-const CODED_LEN: usize = HEADER_LEN + 4 + TRAILER_LEN;
+const CODED_LEN: usize = CODE_END + TRAILER_LEN;
+/// Where the trailer of such a message starts.
+const CODE_END: usize = HEADER_LEN + 4;
 /// Size of a message with a trailer alone, octets.
 const BARE_LEN: usize = HEADER_LEN + TRAILER_LEN;
 
@@ -21,23 +24,24 @@ const FLAG_FORCE: u8 = 1 << 0;
 
 fn parse_coded(kind: u8, buffer: &[u8]) -> Result<(Header, u8, Trailer), Error> {
     let header = Header::of_connection(kind, buffer)?;
-    let message = first::<CODED_LEN>("ipOS migration message", buffer)?;
+    first::<HEADER_LEN, CODE_END>(Layer::IposBody, buffer)?;
+    let message = first::<CODE_END, CODED_LEN>(Layer::IposTrailer, buffer)?;
     verify(message)?;
-    Ok((header, u8_at::<16, _>(message), Trailer::at::<20, _>(message)))
+    Ok((header, u8_at::<16, _>(message), Trailer::at::<CODE_END, _>(message)))
 }
 
 fn emit_coded(header: Header, code: u8, trailer: &Trailer, buffer: &mut [u8]) {
     let message = first_mut::<CODED_LEN>(buffer);
     header.emit(message);
     put::<16, 4, _>(message, [code, 0, 0, 0]);
-    trailer.emit::<20, _>(message);
+    trailer.emit::<CODE_END, _>(message);
     seal(message);
 }
 
 fn emit_bare(header: Header, trailer: &Trailer, buffer: &mut [u8]) {
     let message = first_mut::<BARE_LEN>(buffer);
     header.emit(message);
-    trailer.emit::<16, _>(message);
+    trailer.emit::<HEADER_LEN, _>(message);
     seal(message);
 }
 
@@ -72,10 +76,10 @@ impl Ack {
         let trailer = match buffer.first_chunk::<BARE_LEN>() {
             Some(message) => {
                 verify(message)?;
-                Some(Trailer::at::<16, _>(message)).filter(|trailer| *trailer != Trailer::open(0))
+                Some(Trailer::at::<HEADER_LEN, _>(message)).filter(|trailer| *trailer != Trailer::open(0))
             }
             None => {
-                verify(first::<HEADER_LEN>("ipOS acknowledgement", buffer)?)?;
+                verify(first::<0, HEADER_LEN>(Layer::IposHeader, buffer)?)?;
                 None
             }
         };
@@ -360,9 +364,9 @@ impl WhoHolds {
     /// [`Error::Length`], [`Error::Type`], [`Error::Protocol`] and [`Error::Checksum`].
     pub fn parse(buffer: &[u8]) -> Result<WhoHolds, Error> {
         let Header { flow, protocol, .. } = Header::of_connection(TYPE_WHO_HOLDS, buffer)?;
-        let message = first::<{ Self::LEN }>("ipOS who-holds", buffer)?;
+        let message = first::<HEADER_LEN, { Self::LEN }>(Layer::IposTrailer, buffer)?;
         verify(message)?;
-        Ok(WhoHolds { flow, protocol, trailer: Trailer::at::<16, _>(message) })
+        Ok(WhoHolds { flow, protocol, trailer: Trailer::at::<HEADER_LEN, _>(message) })
     }
 
     /// Writes the message with its checksum.

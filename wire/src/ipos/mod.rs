@@ -13,7 +13,7 @@ mod packet;
 mod state;
 
 use crate::error::LengthError;
-use crate::tcb;
+use crate::{ipv4, tcb};
 
 pub use connection::{TcpConnection, UdpConnection};
 pub use header::{
@@ -64,9 +64,9 @@ pub enum Error {
     /// The control block cannot be read.
     #[error(transparent)]
     Tcb(#[from] tcb::Error),
-    /// The encapsulated packet is not IPv4.
-    #[error("IP version {0} in an encapsulated packet, not 4")]
-    PacketVersion(u8),
+    /// What follows the header is not an IPv4 packet; offsets count from that packet.
+    #[error("encapsulated packet: {0}")]
+    Packet(ipv4::Error),
     /// More listening rows than a message may have.
     #[error("{0} listening rows in one message, more than {ROWS_MAX}")]
     Rows(u8),

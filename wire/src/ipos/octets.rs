@@ -3,7 +3,7 @@
 
 use core::net::Ipv4Addr;
 
-use crate::error::LengthError;
+use crate::error::{Layer, LengthError};
 
 /// The `M` octets at offset `AT` of a message of `N` octets.
 pub(crate) fn take<const AT: usize, const M: usize, const N: usize>(message: &[u8; N]) -> [u8; M] {
@@ -44,15 +44,17 @@ pub(crate) fn ipv4_at<const AT: usize, const N: usize>(message: &[u8; N]) -> Ipv
     Ipv4Addr::from(take::<AT, 4, N>(message))
 }
 
-/// The first `N` octets of `buffer` as a message of `layer`.
+/// The first `N` octets of `buffer`, the last of which are `layer`, from offset `AT` on.
 ///
 /// # Errors
-/// [`LengthError`] when the buffer is shorter.
-pub(crate) fn first<'a, const N: usize>(
-    layer: &'static str,
-    buffer: &'a [u8],
-) -> Result<&'a [u8; N], LengthError> {
-    buffer.first_chunk().ok_or(LengthError { layer, offset: 0, required: N, actual: buffer.len() })
+/// [`LengthError`] for that layer when the buffer is shorter.
+pub(crate) fn first<const AT: usize, const N: usize>(
+    layer: Layer,
+    buffer: &[u8],
+) -> Result<&[u8; N], LengthError> {
+    const { assert!(AT <= N, "the layer starts behind its end") };
+    let actual = buffer.len().saturating_sub(AT);
+    buffer.first_chunk().ok_or(LengthError { layer, offset: AT, required: N - AT, actual })
 }
 
 /// The first `N` octets of a buffer to emit into.

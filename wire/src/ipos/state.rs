@@ -5,7 +5,7 @@ use core::net::Ipv4Addr;
 use super::Error;
 use super::header::{HEADER_LEN, Header, Protocol, TYPE_LISTENING, TYPE_SERVER_STATE, seal, verify};
 use super::octets::{first, first_mut, ipv4_at, put, take, u8_at, u16_at, u32_at, u64_at};
-use crate::error::LengthError;
+use crate::error::{Layer, LengthError};
 use crate::flow::Flow;
 use crate::tcb::OptionBits;
 
@@ -85,7 +85,7 @@ impl ServerState {
     /// [`Error::Length`], [`Error::Type`], [`Error::Protocol`] (not none), [`Error::Checksum`] and [`Error::Version`].
     pub fn parse(buffer: &[u8]) -> Result<ServerState, Error> {
         let header = Header::of(TYPE_SERVER_STATE, Protocol::None, buffer)?;
-        let message = first::<{ Self::LEN }>("ipOS server state", buffer)?;
+        let message = first::<HEADER_LEN, { Self::LEN }>(Layer::IposBody, buffer)?;
         verify(message)?;
         check_version(TYPE_SERVER_STATE, u8_at::<16, _>(message))?;
         Ok(ServerState {
@@ -236,16 +236,20 @@ impl<'a> Listening<'a> {
     /// [`Error::Length`], [`Error::Type`], [`Error::Protocol`] (not none), [`Error::Rows`], [`Error::Checksum`],
     /// [`Error::Version`] and [`Error::Part`].
     pub fn parse(buffer: &'a [u8]) -> Result<Listening<'a>, Error> {
-        const LAYER: &str = "ipOS listening sockets";
         let header = Header::of(TYPE_LISTENING, Protocol::None, buffer)?;
-        let fixed = first::<LISTENING_FIXED_LEN>(LAYER, buffer)?;
+        let fixed = first::<HEADER_LEN, LISTENING_FIXED_LEN>(Layer::IposBody, buffer)?;
         check_version(TYPE_LISTENING, u8_at::<16, _>(fixed))?;
         let count = u8_at::<19, _>(fixed);
         if usize::from(count) > ROWS_MAX {
             return Err(Error::Rows(count));
         }
         let required = Self::buffer_len(usize::from(count));
-        let short = LengthError { layer: LAYER, offset: 0, required, actual: buffer.len() };
+        let short = LengthError {
+            layer: Layer::IposBody,
+            offset: HEADER_LEN,
+            required: required - HEADER_LEN,
+            actual: buffer.len().saturating_sub(HEADER_LEN),
+        };
         let message = buffer.get(..required).ok_or(short)?;
         verify(message)?;
         let (part, parts) = (u8_at::<17, _>(fixed), u8_at::<18, _>(fixed));
@@ -276,7 +280,10 @@ impl<'a> Listening<'a> {
     ///
     /// # Panics
     /// When there are more than [`ROWS_MAX`] rows, or the buffer is shorter than the message.
-    #[expect(clippy::too_many_arguments, reason = "they are the fields of the message, which borrows its rows")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the fields of the message, which borrows its rows"
+    )]
     pub fn emit(
         board: Ipv4Addr,
         appliance: Ipv4Addr,
