@@ -28,6 +28,8 @@ pub enum Layer {
     IposHeader,
     /// Connection information (Figs 11C and 11D).
     IposConnection,
+    /// IP packet that an ipOS packet carries (Figs 11G and 11H).
+    IposPacket,
     /// Body of an ipOS message (docs/wire.md, "Messages").
     IposBody,
     /// Trailer of an ipOS message (docs/wire.md, "Trailer").
@@ -49,6 +51,7 @@ impl fmt::Display for Layer {
             Layer::Icmp => "ICMP message",
             Layer::IposHeader => "ipOS header",
             Layer::IposConnection => "ipOS connection information",
+            Layer::IposPacket => "packet in ipOS",
             Layer::IposBody => "ipOS message body",
             Layer::IposTrailer => "ipOS trailer",
             Layer::Tcb => "TCP control block",
