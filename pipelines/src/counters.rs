@@ -18,6 +18,12 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
+    /// Subtracts; only the owning worker may call this.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
+
     /// Sets; only the owning worker may call this.
     #[inline]
     pub fn set(&self, n: u64) {
@@ -62,7 +68,7 @@ counted! {
     /// What became of a received packet: exactly one of these.
     Outcome {
         Forwarded = "forwarded", "Sent on to the board that holds the endpoint.";
-        Answered = "answered", "Answered by the appliance itself.";
+        Answered = "answered", "Answered or settled by the appliance itself.";
         Held = "held", "Its octets or the frame itself wait in an entry.";
         Control = "control", "Handed to the control core.";
         Steered = "steered", "Handed to the worker that owns the flow, which counts it again.";
@@ -255,7 +261,11 @@ mod tests {
         let mut names: Vec<&str> = Drop::ALL.iter().map(|d| d.name()).collect();
         names.extend(Outcome::ALL.iter().map(|o| o.name()));
         names.extend(Happening::ALL.iter().map(|h| h.name()));
-        assert!(names.iter().all(|n| n.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')));
+        assert!(
+            names
+                .iter()
+                .all(|n| n.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
+        );
         let count = names.len();
         names.sort_unstable();
         names.dedup();

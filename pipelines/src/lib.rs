@@ -1,1 +1,32 @@
-//! Stub.
+//! One worker of the ipOS appliance: the packet's road from a received burst to a sent one.
+//!
+//! The files are the road: [`io`] receives, [`parse`] reads the headers, [`steer`] finds the owner, [`classify`] looks the
+//! connection up, and one of [`handshake`], [`request`], [`migrate`], [`forward`], [`local`], [`recover`], [`reply`] acts;
+//! [`expire`] acts when time is up. [`worker`] is the loop, [`core`] what its stages share, [`handoff`] how it talks to the
+//! control core.
+
+pub mod classify;
+pub mod clock;
+pub mod config;
+pub mod core;
+pub mod counters;
+pub mod entry;
+pub mod expire;
+pub mod forward;
+pub mod handoff;
+pub mod handshake;
+pub mod io;
+pub mod limit;
+pub mod local;
+pub mod migrate;
+pub mod parse;
+pub mod recover;
+pub mod reply;
+pub mod request;
+pub mod segment;
+pub mod services;
+pub mod steer;
+pub mod table;
+pub mod urlmap;
+pub mod verdict;
+pub mod worker;

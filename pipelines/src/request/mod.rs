@@ -8,3 +8,4 @@
 pub mod assembly;
 pub mod head;
 pub mod path;
+pub mod stage;

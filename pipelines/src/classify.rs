@@ -1,0 +1,140 @@
+//! Classify: which way a TCP packet takes. One look-up in the worker's shard; a cookie is checked only where there is no
+//! entry, or where a SYN has been seen since the entry was made.
+//!
+//! Input: a parsed TCP packet. Output: [`Route`]. Owner: the worker. Changes nothing but an entry's mark that a SYN was
+//! seen.
+
+use ipos_wire::tcp::Flags;
+
+use crate::core::Core;
+use crate::counters::{Drop, Happening};
+use crate::entry::State;
+use crate::handshake::cookie::Cookie;
+use crate::parse::TcpPacket;
+use crate::table::slab::EntryRef;
+
+/// The way of a TCP packet.
+#[derive(Clone, Copy, Debug)]
+pub enum Route {
+    /// Migrated and settled: straight to its board.
+    Forward(EntryRef),
+    /// Migrated, but the client has not shown yet that the board has the request.
+    Unsettled(EntryRef),
+    /// The request is incomplete, or being placed.
+    Request(EntryRef),
+    /// The appliance answers this connection itself.
+    Local(EntryRef),
+    /// A SYN to a service.
+    Handshake,
+    /// First data of a connection whose cookie holds.
+    First {
+        /// What the cookie says.
+        cookie: Cookie,
+        /// The service addressed.
+        service: u16,
+        /// The entry of an older connection (or of a question) that this one replaces.
+        replaces: Option<EntryRef>,
+    },
+    /// FIN right after the handshake.
+    ProbeFin,
+    /// Nobody here knows the connection: the farm is asked.
+    Unknown,
+    /// No service on that port.
+    Refuse,
+    /// Nowhere.
+    Drop(Drop),
+}
+
+/// Finds a packet's way.
+#[inline]
+pub fn classify(core: &mut Core, packet: &TcpPacket) -> Route {
+    let entry = core.shard.lookup(&packet.flow);
+    if let Some(entry) = entry
+        && !packet.flags.contains(Flags::SYN)
+        && let Some(found) = core.shard.get(entry)
+        && !found.syn_seen
+    {
+        match found.state {
+            State::Forward if found.pending.is_none() => return Route::Forward(entry),
+            State::Forward => return Route::Unsettled(entry),
+            State::Temporary | State::ForwardConnect => return Route::Request(entry),
+            State::Local if !found.closing => return Route::Local(entry),
+            State::Local | State::Asking => {}
+        }
+    }
+    slow(core, packet, entry)
+}
+
+/// SYNs, and packets whose entry is missing, in doubt or over.
+fn slow(core: &mut Core, packet: &TcpPacket, entry: Option<EntryRef>) -> Route {
+    let Some(service) = core.services.find(packet.flow.endpoint, packet.flow.endpoint_port) else {
+        return entry.and_then(|entry| known(core, entry)).unwrap_or(Route::Refuse);
+    };
+    if packet.flags.contains(Flags::SYN) {
+        if let Some(found) = entry.and_then(|entry| core.shard.get_mut(entry)) {
+            found.syn_seen = true;
+        }
+        return Route::Handshake;
+    }
+    let proven = if packet.flags.contains(Flags::RST) { None } else { prove(core, packet) };
+    if let Some(cookie) = proven
+        && !entry.is_some_and(|entry| is_of(core, entry, packet))
+    {
+        if packet.payload_len() > 0 {
+            return Route::First { cookie, service, replaces: entry };
+        }
+        if packet.flags.contains(Flags::FIN) {
+            return Route::ProbeFin;
+        }
+        return Route::Drop(Drop::NoRequest);
+    }
+    match entry {
+        Some(entry) => known(core, entry).unwrap_or(Route::Drop(Drop::AwaitingHolder)),
+        None if is_end_of_probe(core, packet) => Route::Drop(Drop::ClosedProbe),
+        None => {
+            core.happened(Happening::CookieFailed);
+            Route::Unknown
+        }
+    }
+}
+
+/// The way of a packet that belongs to its entry; `None` while the farm is being asked.
+fn known(core: &Core, entry: EntryRef) -> Option<Route> {
+    let found = core.shard.get(entry)?;
+    Some(match found.state {
+        State::Forward if found.pending.is_none() => Route::Forward(entry),
+        State::Forward => Route::Unsettled(entry),
+        State::Temporary | State::ForwardConnect => Route::Request(entry),
+        State::Local => Route::Local(entry),
+        State::Asking => return None,
+    })
+}
+
+/// The cookie that a packet right after the handshake proves: its first octet is IRS+1, and it acknowledges ISS+1.
+fn prove(core: &Core, packet: &TcpPacket) -> Option<Cookie> {
+    core.config.cookie_keys.check(&packet.flow, packet.seq - 1, packet.ack - 1, core.now.cookie_slot)
+}
+
+/// Whether a packet that proves a cookie belongs to the very connection that the entry is of, rather than to a new one on
+/// the same addresses and ports.
+fn is_of(core: &Core, entry: EntryRef, packet: &TcpPacket) -> bool {
+    let Some(found) = core.shard.get(entry) else { return false };
+    if found.state == State::Asking {
+        return false;
+    }
+    found
+        .pending
+        .and_then(|hanging| core.pending.get(hanging))
+        .is_some_and(|pending| pending.irs + 1 == packet.seq && pending.iss + 1 == packet.ack)
+}
+
+/// The client's last ACK after our FIN-ACK to a connection without a request: both sides have moved on by one.
+fn is_end_of_probe(core: &Core, packet: &TcpPacket) -> bool {
+    packet.payload_len() == 0
+        && !packet.flags.intersects(Flags::FIN | Flags::RST)
+        && core
+            .config
+            .cookie_keys
+            .check(&packet.flow, packet.seq - 2, packet.ack - 2, core.now.cookie_slot)
+            .is_some()
+}

@@ -1,0 +1,262 @@
+//! What all stages of one worker share: its tables, its timers, its outgoing bursts, its time.
+//!
+//! Owned by the worker, moved into it by value; nothing here is shared but the counters, which only the worker writes.
+
+use std::sync::Arc;
+
+use ipos_dpdk::burst::Burst;
+use ipos_dpdk::mbuf::Mbuf;
+use ipos_dpdk::mempool::Mempool;
+use ipos_wire::flow::Flow;
+use ipos_wire::mac::Mac;
+
+use crate::clock::Now;
+use crate::config::{PortSettings, WorkerConfig};
+use crate::counters::{Drop, Happening, WorkerCounters};
+use crate::entry::{Entry, Pending, State};
+use crate::handoff::{BOARDS_MAX, BoardId, Event, PortIndex, Sender};
+use crate::io::TX_BURST;
+use crate::limit::Limit;
+use crate::recover::Waiting;
+use crate::request::assembly::AssemblyPool;
+use crate::request::path::PATH_OCTETS;
+use crate::segment::{self, Segment, Way};
+use crate::services::Services;
+use crate::table::memory::OutOfMemory;
+use crate::table::shard::Shard;
+use crate::table::slab::{EntryRef, Slab};
+
+/// RSTs that one worker sends in a second, at most.
+const RESETS_PER_SECOND: u32 = 10_000;
+
+/// Questions to the farm that one worker asks in a second, at most.
+const QUESTIONS_PER_SECOND: u32 = 20_000;
+
+/// Flows of one worker that may wait for the farm's answer at once.
+const WAITING_MAX: u32 = 1024;
+
+/// Where a board is reached.
+#[derive(Clone, Copy, Debug)]
+pub struct BoardPlace {
+    /// Its MAC address.
+    pub mac: Mac,
+    /// The farm port that it is behind.
+    pub port: PortIndex,
+}
+
+/// The state of one worker.
+pub struct Core {
+    /// What the worker was told at its start.
+    pub config: WorkerConfig,
+    /// Its ports, by [`PortIndex`].
+    pub ports: Vec<PortSettings>,
+    /// The services' snapshot.
+    pub services: Arc<Services>,
+    /// Temporary, Forward-Connect, Forward and Local Table in one.
+    pub shard: Shard<Entry>,
+    /// What hangs on entries that are not settled.
+    pub pending: Slab<Pending>,
+    /// Buffers of unfinished requests.
+    pub assemblies: AssemblyPool,
+    /// Packets of flows that the farm is being asked about.
+    pub waiting: Slab<Waiting>,
+    /// Where boards are reached, by [`BoardId`].
+    pub boards: Box<[Option<BoardPlace>]>,
+    /// What goes out at the end of the poll, by [`PortIndex`].
+    pub tx: Vec<Burst<TX_BURST>>,
+    /// Numbers for the admin thread.
+    pub counters: Arc<WorkerCounters>,
+    /// To the control core.
+    pub events: Sender<Event>,
+    /// Where frames that no received packet can carry come from.
+    pub mempool: Mempool,
+    /// The time of this poll.
+    pub now: Now,
+    /// Bounds RSTs.
+    pub resets: Limit,
+    /// Bounds questions to the farm.
+    pub questions: Limit,
+    /// For normalising paths.
+    pub path_buffer: Box<[u8; PATH_OCTETS]>,
+}
+
+impl Core {
+    /// Takes all memory that the worker will ever use.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn new(
+        config: WorkerConfig,
+        ports: Vec<PortSettings>,
+        services: Arc<Services>,
+        counters: Arc<WorkerCounters>,
+        events: Sender<Event>,
+        mempool: Mempool,
+    ) -> Result<Self, OutOfMemory> {
+        counters.entries_capacity.set(u64::from(config.entries));
+        counters.pending_capacity.set(u64::from(config.pending));
+        Ok(Self {
+            shard: Shard::new(config.entries, config.hash_key, 0)?,
+            pending: Slab::new(config.pending)?,
+            assemblies: AssemblyPool::with_capacity(config.pending),
+            waiting: Slab::new(WAITING_MAX)?,
+            boards: vec![None; BOARDS_MAX].into_boxed_slice(),
+            tx: ports.iter().map(|_| Burst::new()).collect(),
+            resets: Limit::per_second(RESETS_PER_SECOND),
+            questions: Limit::per_second(QUESTIONS_PER_SECOND),
+            path_buffer: Box::new([0; PATH_OCTETS]),
+            now: Now::default(),
+            config,
+            ports,
+            services,
+            counters,
+            events,
+            mempool,
+        })
+    }
+
+    /// Puts a frame into a port's outgoing burst. A full burst means that the port has not taken anything for a while:
+    /// the frame is gone then, and counted with the port.
+    #[inline]
+    pub fn transmit(&mut self, port: PortIndex, mbuf: Mbuf) {
+        let place = usize::from(port.0);
+        let (Some(burst), Some(counters)) = (self.tx.get_mut(place), self.counters.ports.get(place)) else {
+            return;
+        };
+        counters.sent_packets.add(1);
+        counters.sent_octets.add(mbuf.len() as u64);
+        if burst.push(mbuf).is_err() {
+            counters.send_failed.add(1);
+        }
+    }
+
+    /// Counts something that happened to a connection.
+    #[inline]
+    pub fn happened(&self, what: Happening) {
+        self.counters.happening(what).add(1);
+    }
+
+    /// The MAC address of a port.
+    #[inline]
+    pub fn port_mac(&self, port: PortIndex) -> Mac {
+        self.ports.get(usize::from(port.0)).map_or(Mac::default(), |port| port.mac)
+    }
+
+    /// The way to a board, once it is known.
+    #[inline]
+    pub fn way_to(&self, board: BoardId) -> Option<(PortIndex, Way)> {
+        let place = self.boards.get(usize::from(board.0)).copied().flatten()?;
+        Some((place.port, Way { source: self.port_mac(place.port), destination: place.mac }))
+    }
+
+    /// Answers a client with the buffer of the packet that asked.
+    #[inline]
+    pub fn answer_in_place(
+        &mut self,
+        mut mbuf: Mbuf,
+        port: PortIndex,
+        client_mac: Mac,
+        flow: &Flow,
+        segment: &Segment<'_>,
+    ) -> Result<(), Drop> {
+        let way = Way { source: self.port_mac(port), destination: client_mac };
+        if !segment::to_client(&mut mbuf, way, flow, segment) {
+            return Err(Drop::NoMbuf);
+        }
+        self.transmit(port, mbuf);
+        Ok(())
+    }
+
+    /// Sends a client a segment that no packet asked for.
+    pub fn originate_to_client(
+        &mut self,
+        port: PortIndex,
+        client_mac: Mac,
+        flow: &Flow,
+        segment: &Segment<'_>,
+    ) {
+        let sent = self
+            .mempool
+            .alloc()
+            .is_some_and(|mbuf| self.answer_in_place(mbuf, port, client_mac, flow, segment).is_ok());
+        self.happened(if sent { Happening::Originated } else { Happening::OriginateFailed });
+    }
+
+    /// Sends a board a segment of the client's, as an ipOS packet.
+    pub fn originate_to_board(&mut self, board: BoardId, flow: &Flow, segment: &Segment<'_>) {
+        let sent = self.way_to(board).zip(self.mempool.alloc()).is_some_and(|((port, way), mut mbuf)| {
+            let written = segment::to_board(&mut mbuf, way, self.config.ethertype, flow, segment);
+            if written {
+                self.transmit(port, mbuf);
+            }
+            written
+        });
+        self.happened(if sent { Happening::Originated } else { Happening::OriginateFailed });
+    }
+
+    /// Enters a connection.
+    ///
+    /// # Errors
+    /// [`Drop::ShardFull`].
+    pub fn enter(&mut self, flow: &Flow, state: State, pending: Option<EntryRef>) -> Result<EntryRef, Drop> {
+        let entry =
+            self.shard.insert(flow, Entry::new(state, pending, self.now)).map_err(|_| Drop::ShardFull)?;
+        self.counters.entries[state.index()].add(1);
+        Ok(entry)
+    }
+
+    /// Moves a connection to another table.
+    #[inline]
+    pub fn change_state(&mut self, entry: EntryRef, state: State) {
+        if let Some(entry) = self.shard.get_mut(entry) {
+            self.counters.entries[entry.state.index()].sub(1);
+            self.counters.entries[state.index()].add(1);
+            entry.state = state;
+        }
+    }
+
+    /// Removes a connection with all that hangs on it.
+    pub fn remove(&mut self, entry: EntryRef) {
+        self.release_pending(entry);
+        if let Some(removed) = self.shard.remove(entry) {
+            self.counters.entries[removed.state.index()].sub(1);
+        }
+    }
+
+    /// Lets go of what hangs on an entry, buffers included.
+    pub fn release_pending(&mut self, entry: EntryRef) {
+        let Some((state, hanging)) =
+            self.shard.get_mut(entry).and_then(|entry| Some((entry.state, entry.pending.take()?)))
+        else {
+            return;
+        };
+        if state == State::Asking {
+            self.waiting.remove(hanging);
+        } else if let Some(pending) = self.pending.remove(hanging) {
+            self.assemblies.give(pending.assembly);
+            self.counters.pending.sub(1);
+        }
+    }
+
+    /// What hangs on an entry before it is settled.
+    #[inline]
+    pub fn pending_of(&mut self, entry: EntryRef) -> Option<&mut Pending> {
+        let hanging = self.shard.get(entry)?.pending?;
+        self.pending.get_mut(hanging)
+    }
+
+    /// Sets an entry's timer, in so many milliseconds from now.
+    #[inline]
+    pub fn schedule_in(&mut self, entry: EntryRef, ms: u32) {
+        self.shard.schedule(entry, self.now.ms.wrapping_add(ms.max(1)));
+    }
+
+    /// Tells the control core; gives the event back when its queue is full.
+    ///
+    /// # Errors
+    /// The event.
+    #[inline]
+    pub fn tell(&mut self, event: Event) -> Result<(), Event> {
+        self.events.send(event)
+    }
+}

@@ -1,0 +1,211 @@
+//! An entry of the worker's shard, and what hangs on it while a connection is not settled.
+//!
+//! Temporary, Forward-Connect, Forward and Local (Fig. 12) are states of one entry, so that a connection moves between the
+//! tables without being looked up, removed or inserted again.
+
+use ipos_wire::mac::Mac;
+use ipos_wire::seq::Seq;
+
+use crate::clock::Now;
+use crate::config::WINDOW_SCALE;
+use crate::handoff::{Answer, BoardId, PortIndex, Table};
+use crate::handshake::cookie::Cookie;
+use crate::request::assembly::{Handle, WINDOW};
+use crate::request::head::HeadScan;
+use crate::table::slab::EntryRef;
+
+/// Where a connection stands.
+///
+/// ```text
+///            first data proves the cookie        head complete            acknowledged
+///   (none) ------------------------------> Temporary --------> ForwardConnect --------> Forward
+///      |                                      |                      |                     ^
+///      |                                      | 400 408 431          | 503                 |
+///      |                                      +--------> Local <-----+                     |
+///      | unknown packet                                                                    |
+///      +----------------> Asking ------------- a board holds it ---------------------------+
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The request head is not complete.
+    Temporary,
+    /// The head is complete; the control core places it.
+    ForwardConnect,
+    /// A board holds the endpoint.
+    Forward,
+    /// The appliance answers.
+    Local,
+    /// The farm is being asked who holds the endpoint.
+    Asking,
+}
+
+impl State {
+    /// Its place in [`crate::counters::WorkerCounters::entries`].
+    #[inline]
+    pub const fn index(self) -> usize {
+        match self {
+            State::Temporary => 0,
+            State::ForwardConnect => 1,
+            State::Forward => 2,
+            State::Local => 3,
+            State::Asking => 4,
+        }
+    }
+
+    /// The table of Fig. 12 that shows it; an entry that waits for the farm's answer is on its way to Forward.
+    pub const fn table(self) -> Table {
+        match self {
+            State::Temporary => Table::Temporary,
+            State::ForwardConnect | State::Asking => Table::ForwardConnect,
+            State::Forward => Table::Forward,
+            State::Local => Table::Local,
+        }
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Entry {
+    /// The attempt that the board acknowledged; 0 before.
+    pub migration_id: u64,
+    /// What hangs on it until the client has proof that the board has the request.
+    pub pending: Option<EntryRef>,
+    /// When the client's last packet came, [`Now::ms`].
+    pub last_seen_ms: u32,
+    /// The board that holds it, in Forward.
+    pub board: BoardId,
+    /// Where it stands.
+    pub state: State,
+    /// A SYN with these addresses and ports was answered since: packets may prove a new connection.
+    pub syn_seen: bool,
+    /// The client has sent FIN.
+    pub client_fin: bool,
+    /// The end was seen (RST, or the board's notice): the entry lingers.
+    pub closing: bool,
+    /// The board is being asked whether it still holds the endpoint.
+    pub asked: bool,
+}
+
+const _: () = assert!(size_of::<Entry>() <= 48, "generation, key and entry share one cache line");
+
+impl Entry {
+    /// A new entry.
+    pub fn new(state: State, pending: Option<EntryRef>, now: Now) -> Self {
+        Self {
+            migration_id: 0,
+            pending,
+            last_seen_ms: now.ms,
+            board: BoardId(0),
+            state,
+            syn_seen: false,
+            client_fin: false,
+            closing: false,
+            asked: false,
+        }
+    }
+}
+
+/// What the appliance knows of a connection between the cookie's proof and the client's proof that the board has the
+/// request: its end of the TCP connection, and the client's octets.
+#[derive(Debug)]
+pub struct Pending {
+    /// The client's octets from IRS+1 on, at their place.
+    pub assembly: Handle,
+    /// How far the request head has been looked through.
+    pub scan: HeadScan,
+    /// Our initial send sequence number.
+    pub iss: Seq,
+    /// The client's.
+    pub irs: Seq,
+    /// What the handshake agreed on.
+    pub cookie: Cookie,
+    /// The client's time stamps, when both sides use them.
+    pub timestamps: Option<Timestamps>,
+    /// ECN was agreed on.
+    pub ecn: bool,
+    /// SEG.WND of the client's last packet, unscaled.
+    pub window: u16,
+    /// Octets from IRS+1 on that we have acknowledged.
+    pub acked: u32,
+    /// Who sent the client's frames.
+    pub peer_mac: Mac,
+    /// The port they came in by.
+    pub port: PortIndex,
+    /// The service that the client addressed.
+    pub service: u16,
+    /// The pool that the URL map named.
+    pub pool: u16,
+    /// When the cookie was proven, Unix microseconds.
+    pub established_us: u64,
+    /// When the present state began, [`Now::ms`].
+    pub since_ms: u32,
+    /// The control core has not got the event yet: its queue was full.
+    pub event_owed: bool,
+    /// A first 0x02 has been sent: only this board is tried from now on.
+    pub flushed: bool,
+    /// The control core repeats the attempt.
+    pub repeating: bool,
+    /// What the appliance said, in Local.
+    pub local: Option<Local>,
+}
+
+/// The time stamps of a connection (RFC 7323).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timestamps {
+    /// TSval of the client's first packet with data: what replayed segments carry.
+    pub first: u32,
+    /// TS.Recent: what our answers echo.
+    pub recent: u32,
+    /// The client's last TSecr: what replayed segments carry.
+    pub echoed: u32,
+}
+
+/// An answer of the appliance's own that is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// What was said.
+    pub answer: Answer,
+    /// Octets of it.
+    pub len: u32,
+    /// The client has acknowledged our FIN.
+    pub fin_acked: bool,
+    /// Times it was sent.
+    pub sent: u8,
+}
+
+impl Pending {
+    /// RCV.NXT, as far as acknowledged.
+    #[inline]
+    pub fn rcv_nxt(&self) -> Seq {
+        self.irs + 1 + self.acked
+    }
+
+    /// Where a sequence number lies in the client's stream; negative before its first octet.
+    #[inline]
+    pub fn offset_of(&self, seq: Seq) -> i32 {
+        seq.diff(self.irs + 1)
+    }
+
+    /// The window field of an answer: what is left up to IRS+1+16384 (system.md, step 2).
+    #[inline]
+    pub fn window_field(&self) -> u16 {
+        let left = (WINDOW as u32).saturating_sub(self.acked);
+        let scale = if self.cookie.window_scale.is_some() { WINDOW_SCALE } else { 0 };
+        // At most 16384, so it fits unscaled as well.
+        (left >> scale) as u16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_has_its_own_counter_and_a_table() {
+        let states = [State::Temporary, State::ForwardConnect, State::Forward, State::Local, State::Asking];
+        for (place, state) in states.into_iter().enumerate() {
+            assert_eq!(state.index(), place);
+        }
+        assert_eq!(State::Asking.table(), Table::ForwardConnect);
+    }
+}

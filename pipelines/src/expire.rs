@@ -1,0 +1,98 @@
+//! Expire: what is due in the worker's timing wheel, a bounded number each poll.
+//!
+//! Input: entries whose time has come. Output: 408, 503, retransmissions, questions to boards, removals. Owner: the worker.
+//! Cost: at most [`BUDGET`] entries a poll, whatever the shard holds.
+
+use arrayvec::ArrayVec;
+
+use crate::core::Core;
+use crate::counters::Happening;
+use crate::entry::State;
+use crate::handoff::{Answer, Event};
+use crate::local;
+use crate::migrate::SETTLE_MS;
+use crate::recover;
+use crate::request::stage::{OWED_RETRY_MS, place_if_owed};
+use crate::table::slab::EntryRef;
+use crate::table::wheel::Due;
+
+/// Entries handled per poll.
+pub const BUDGET: usize = 64;
+
+/// Handles what is due. Returns how many entries were looked at.
+pub fn expire(core: &mut Core) -> usize {
+    let mut due: ArrayVec<EntryRef, BUDGET> = ArrayVec::new();
+    let now_ms = core.now.ms;
+    core.shard.expire(now_ms, BUDGET, |entry, _, _| {
+        let _ = due.try_push(entry);
+        // Whoever handles the entry sets its next time; should nobody, it comes again.
+        Due::Again(now_ms.wrapping_add(1_000))
+    });
+    let count = due.len();
+    for entry in due {
+        act(core, entry);
+    }
+    count
+}
+
+fn act(core: &mut Core, entry: EntryRef) {
+    let Some(found) = core.shard.get(entry) else { return };
+    match found.state {
+        State::Temporary => {
+            core.happened(Happening::ExpiredPending);
+            local::answer(core, entry, Answer::RequestTimeout);
+        }
+        State::ForwardConnect => placing(core, entry),
+        State::Local if found.closing => core.remove(entry),
+        State::Local => local::send(core, entry),
+        State::Asking => recover::give_up(core, entry),
+        State::Forward if found.closing => core.remove(entry),
+        State::Forward => idle(core, entry),
+    }
+}
+
+/// The control core has not decided yet, or has not even been told.
+fn placing(core: &mut Core, entry: EntryRef) {
+    let place_ms = core.config.timeouts.place_ms;
+    let now_ms = core.now.ms;
+    let Some((waited_ms, owed)) =
+        core.pending_of(entry).map(|pending| (now_ms.wrapping_sub(pending.since_ms), pending.event_owed))
+    else {
+        return core.remove(entry);
+    };
+    if waited_ms < place_ms {
+        core.schedule_in(entry, if owed { OWED_RETRY_MS } else { place_ms - waited_ms });
+        return place_if_owed(core, entry);
+    }
+    core.happened(Happening::ExpiredPending);
+    if let Some(flow) = core.shard.flow(entry) {
+        // Should the queue be full, the verdict that still comes finds the entry gone, and is abandoned then.
+        let _ = core.tell(Event::Abandon { entry, flow, migrated: None });
+    }
+    local::answer(core, entry, Answer::Unavailable);
+}
+
+/// A migrated connection whose time has come: most have been active since and are put off.
+fn idle(core: &mut Core, entry: EntryRef) {
+    let timeouts = core.config.timeouts;
+    let now_ms = core.now.ms;
+    if let Some(pending) = core.pending_of(entry)
+        && now_ms.wrapping_sub(pending.since_ms) >= SETTLE_MS
+    {
+        core.release_pending(entry);
+    }
+    let Some(found) = core.shard.get(entry) else { return };
+    let limit_ms = if found.client_fin { timeouts.half_closed_ms } else { timeouts.idle_ms };
+    let idle_ms = now_ms.wrapping_sub(found.last_seen_ms);
+    if idle_ms < limit_ms {
+        let left_ms = limit_ms - idle_ms;
+        let wait_ms = if found.pending.is_some() { left_ms.min(SETTLE_MS) } else { left_ms };
+        return core.schedule_in(entry, wait_ms);
+    }
+    if found.asked {
+        // The control core owes an answer and has not given it; the next packet asks the farm again.
+        core.happened(Happening::ExpiredIdle);
+        return core.remove(entry);
+    }
+    recover::ask_if_held(core, entry, found.board);
+}

@@ -1,0 +1,137 @@
+//! Forward: a client's packet goes to the board that holds the endpoint, as an ipOS packet (0x02, Fig. 11G).
+//!
+//! Input: a TCP packet of a Forward entry. Output: the same packet with 16 octets of ipOS header between Ethernet and
+//! IPv4, written into the mbuf's headroom; the packet itself is neither copied nor changed. Owner: the worker. Cost: one
+//! look-up, one header, no allocation.
+
+use ipos_dpdk::mbuf::Mbuf;
+use ipos_wire::flow::Flow;
+use ipos_wire::tcp::Flags;
+use ipos_wire::{ethernet, ipos};
+
+use crate::core::Core;
+use crate::counters::{Drop, Happening};
+use crate::entry::{Entry, State};
+use crate::handoff::BoardId;
+use crate::migrate;
+use crate::parse::TcpPacket;
+use crate::request::assembly::WINDOW;
+use crate::segment;
+use crate::table::slab::EntryRef;
+use crate::verdict::Verdict;
+
+/// A packet of a migrated connection.
+#[inline]
+pub fn packet(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+    let now_ms = core.now.ms;
+    let Some(found) = core.shard.get_mut(entry) else { return Verdict::Drop(Drop::OldSegment) };
+    found.last_seen_ms = now_ms;
+    let board = found.board;
+    if packet.flags.intersects(Flags::FIN | Flags::RST) {
+        note_end(core, entry, packet.flags);
+    }
+    encapsulate(core, board, &packet.flow, usize::from(packet.frame_len), mbuf)
+}
+
+/// A packet of a migrated connection whose octets are still held, because the client has not shown yet that the board has
+/// them (system.md, step 9).
+pub fn unsettled(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+    match settles(core, entry, packet) {
+        Some(Settling::Proven) => {
+            core.happened(Happening::Proven);
+            settle(core, entry);
+        }
+        Some(Settling::Retransmission) => return migrate::repeat(core, entry),
+        Some(Settling::Open) | None => {}
+    }
+    self::packet(core, entry, packet, mbuf)
+}
+
+enum Settling {
+    /// The board has the request: the client has seen its answer, or was allowed to send past our window.
+    Proven,
+    /// The client sends again what the board should have.
+    Retransmission,
+    /// Neither.
+    Open,
+}
+
+fn settles(core: &mut Core, entry: EntryRef, packet: &TcpPacket) -> Option<Settling> {
+    let hanging = core.shard.get(entry)?.pending?;
+    let pending = core.pending.get_mut(hanging)?;
+    let len = packet.payload_len() as i32;
+    let offset = pending.offset_of(packet.seq);
+    if packet.ack.gt(pending.iss + 1) || offset.checked_add(len)? > WINDOW as i32 {
+        return Some(Settling::Proven);
+    }
+    let assembly = core.assemblies.at(&pending.assembly);
+    let held = assembly.contiguous_len() as i32;
+    let again = len > 0 && offset < held;
+    let fin_again = packet.flags.contains(Flags::FIN) && offset + len <= held && assembly.fin_reached();
+    Some(if again || fin_again { Settling::Retransmission } else { Settling::Open })
+}
+
+/// Lets go of what was held; from now on the entry is one of the many.
+fn settle(core: &mut Core, entry: EntryRef) {
+    core.release_pending(entry);
+    let (idle_ms, half_closed_ms) = (core.config.timeouts.idle_ms, core.config.timeouts.half_closed_ms);
+    let Some(found) = core.shard.get(entry) else { return };
+    if !found.closing {
+        let wait_ms = if found.client_fin { half_closed_ms } else { idle_ms };
+        core.schedule_in(entry, wait_ms);
+    }
+}
+
+/// The client ends the connection; its board decides what that means, so the packet is forwarded all the same.
+#[cold]
+fn note_end(core: &mut Core, entry: EntryRef, flags: Flags) {
+    let timeouts = core.config.timeouts;
+    let Some(found) = core.shard.get_mut(entry) else { return };
+    let Entry { closing, client_fin, .. } = found;
+    if flags.contains(Flags::RST) {
+        if !*closing {
+            *closing = true;
+            core.happened(Happening::ClosedByReset);
+            core.schedule_in(entry, timeouts.linger_ms);
+        }
+    } else if !*client_fin {
+        *client_fin = true;
+        if !*closing && found.pending.is_none() {
+            core.schedule_in(entry, timeouts.half_closed_ms);
+        }
+    }
+}
+
+/// An ICMP error about a migrated connection goes to the board that holds it: only its kernel can act on it.
+pub fn icmp_error(core: &mut Core, flow: &Flow, mbuf: Mbuf) -> Verdict {
+    let Some(found) = core.shard.lookup(flow).and_then(|entry| core.shard.get(entry)) else {
+        return Verdict::Drop(Drop::OtherIcmp);
+    };
+    if found.state != State::Forward {
+        return Verdict::Drop(Drop::OtherIcmp);
+    }
+    let (board, frame_len) = (found.board, mbuf.len());
+    encapsulate(core, board, flow, frame_len, mbuf)
+}
+
+/// Puts the ipOS header between Ethernet and IPv4, and sends the frame to the board.
+#[inline]
+pub fn encapsulate(
+    core: &mut Core,
+    board: BoardId,
+    flow: &Flow,
+    frame_len: usize,
+    mut mbuf: Mbuf,
+) -> Verdict {
+    let Some((port, way)) = core.way_to(board) else { return Verdict::Drop(Drop::NoBoardMac) };
+    mbuf.truncate(frame_len);
+    if mbuf.prepend(ipos::HEADER_LEN).is_none() {
+        return Verdict::Drop(Drop::NoHeadroom);
+    }
+    let Some(front) = mbuf.data_mut().get_mut(..ethernet::HEADER_LEN + ipos::HEADER_LEN) else {
+        return Verdict::Drop(Drop::NoHeadroom);
+    };
+    segment::write_ipos(front, way, core.config.ethertype, flow);
+    core.transmit(port, mbuf);
+    Verdict::Forwarded
+}

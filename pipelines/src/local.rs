@@ -1,0 +1,264 @@
+//! Local: endpoints that the appliance serves itself, to say why it does not pass them on (the Local Table of Fig. 12).
+//!
+//! Input: an entry and what to say; later the client's segments. Output: a small HTTP answer with our FIN, retransmitted
+//! until the client has acknowledged it; or a RST. Owner: the worker. Cost: off the fast path.
+
+use ipos_dpdk::mbuf::Mbuf;
+use ipos_wire::flow::Flow;
+use ipos_wire::seq::Seq;
+use ipos_wire::tcp::Flags;
+
+use crate::core::Core;
+use crate::counters::{Drop, Happening};
+use crate::entry::{Local, Pending, State};
+use crate::handoff::Answer;
+use crate::handshake::echo;
+use crate::parse::TcpPacket;
+use crate::segment::Segment;
+use crate::table::slab::EntryRef;
+use crate::verdict::Verdict;
+
+/// Times an answer is sent before the client is given up.
+const SENDS_MAX: u8 = 5;
+
+/// What the appliance says, and what it counts. `None` for a RST.
+const fn text(answer: Answer) -> Option<(&'static str, Happening)> {
+    Some(match answer {
+        Answer::BadRequest => (
+            "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 16\r\nConnection: close\r\n\r\n\
+             400 Bad Request\n",
+            Happening::AnsweredBadRequest,
+        ),
+        Answer::RequestTimeout => (
+            "HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain\r\nContent-Length: 20\r\nConnection: close\r\n\r\n\
+             408 Request Timeout\n",
+            Happening::AnsweredTimeout,
+        ),
+        Answer::HeadTooLarge => (
+            "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: text/plain\r\nContent-Length: 36\r\n\
+             Connection: close\r\n\r\n431 Request Header Fields Too Large\n",
+            Happening::AnsweredTooLarge,
+        ),
+        Answer::Unavailable => (
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 24\r\nRetry-After: 1\r\n\
+             Connection: close\r\n\r\n503 Service Unavailable\n",
+            Happening::AnsweredUnavailable,
+        ),
+        Answer::Reset => return None,
+    })
+}
+
+/// The octets of an answer to a request that starts like this: a HEAD gets no body.
+fn octets(answer: Answer, request: &[u8]) -> &'static [u8] {
+    let Some((text, _)) = text(answer) else { return &[] };
+    match (request.starts_with(b"HEAD "), text.find("\r\n\r\n")) {
+        (true, Some(end)) => text.as_bytes().get(..end + 4).unwrap_or_default(),
+        _ => text.as_bytes(),
+    }
+}
+
+/// Answers the client of an entry that nobody else will serve. A RST ends the entry at once; anything else moves it to
+/// the Local Table.
+pub fn answer(core: &mut Core, entry: EntryRef, answer: Answer) {
+    let Some((_, happening)) = text(answer) else { return reset(core, entry) };
+    core.happened(happening);
+    let since_ms = core.now.ms;
+    let Some((pending, request)) = pending_and_octets(core, entry) else { return core.remove(entry) };
+    let len = octets(answer, request).len() as u32;
+    pending.local = Some(Local { answer, len, fin_acked: false, sent: 0 });
+    pending.since_ms = since_ms;
+    pending.event_owed = false;
+    core.change_state(entry, State::Local);
+    send(core, entry);
+}
+
+/// Sends the answer (again), all of it: it is smaller than any initial window.
+pub fn send(core: &mut Core, entry: EntryRef) {
+    let Some(flow) = core.shard.flow(entry) else { return };
+    let Some((pending, request)) = pending_and_octets(core, entry) else { return core.remove(entry) };
+    let Some(local) = &mut pending.local else { return };
+    if local.sent >= SENDS_MAX {
+        return reset(core, entry);
+    }
+    local.sent += 1;
+    let wait_doublings = local.sent - 1;
+    let text = octets(local.answer, request);
+    let (iss, mss, mac, port) = (pending.iss, pending.cookie.mss, pending.peer_mac, pending.port);
+    let head = ack_of(core, entry);
+    let chunk_len = usize::from(mss.max(64)) - 12;
+    let chunks = text.chunks(chunk_len).count();
+    for (at, chunk) in text.chunks(chunk_len).enumerate() {
+        let last = at + 1 == chunks;
+        let segment = Segment {
+            seq: iss + 1 + (at * chunk_len) as u32,
+            flags: if last { Flags::ACK | Flags::PSH | Flags::FIN } else { Flags::ACK },
+            payload: chunk,
+            ..head
+        };
+        core.originate_to_client(port, mac, &flow, &segment);
+    }
+    core.schedule_in(entry, core.config.timeouts.answer_rto_ms << wait_doublings);
+}
+
+/// A segment of a Local entry: the client acknowledges, goes on sending, or closes.
+pub fn segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+    if !packet.checksum_ok(&mbuf) {
+        return Verdict::Drop(Drop::BadTcpChecksum);
+    }
+    if packet.flags.contains(Flags::RST) {
+        core.happened(Happening::ClosedByReset);
+        core.remove(entry);
+        return Verdict::Answered;
+    }
+    let Some((fin_acked, client_done, news)) = take(core, entry, packet, &mbuf) else {
+        return Verdict::Drop(Drop::OutOfWindow);
+    };
+    if fin_acked && client_done {
+        // Both ends are done. The entry lingers, so that a client that missed our last ACK gets it again.
+        let linger_ms = core.config.timeouts.linger_ms;
+        if let Some(entry) = core.shard.get_mut(entry) {
+            entry.closing = true;
+        }
+        core.schedule_in(entry, linger_ms);
+    }
+    if !news {
+        return if fin_acked { Verdict::Answered } else { Verdict::Drop(Drop::OldSegment) };
+    }
+    let seq = pending_seq(core, entry);
+    let answer = Segment { seq, ..ack_of(core, entry) };
+    match core.answer_in_place(mbuf, packet.port, packet.source_mac, &packet.flow, &answer) {
+        Ok(()) => Verdict::Answered,
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+/// Takes what a segment says: whether our FIN is acknowledged, whether the client's has come, and whether there is
+/// something in it to acknowledge. `None` when it lies outside the window.
+fn take(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &Mbuf) -> Option<(bool, bool, bool)> {
+    let hanging = core.shard.get(entry)?.pending?;
+    let pending = core.pending.get_mut(hanging)?;
+    let local = pending.local.as_mut()?;
+    let end = pending.iss + 1 + local.len + 1;
+    if packet.ack.gt(end) || packet.ack.lt(pending.iss + 1) {
+        return None;
+    }
+    local.fin_acked |= packet.ack == end;
+    let fin_acked = local.fin_acked;
+    let offset = u32::try_from(packet.seq.diff(pending.irs + 1)).ok()?;
+    let payload = packet.payload(mbuf);
+    let assembly = core.assemblies.at_mut(&pending.assembly);
+    assembly.insert(offset, payload).ok()?;
+    let fin = packet.flags.contains(Flags::FIN);
+    if fin {
+        assembly.note_fin(offset + payload.len() as u32).ok()?;
+    }
+    pending.acked = assembly.contiguous_len() as u32;
+    Some((fin_acked, assembly.fin_reached(), fin || !payload.is_empty()))
+}
+
+/// RST to the client of an entry, and the entry's end.
+pub fn reset(core: &mut Core, entry: EntryRef) {
+    if let (Some(flow), Some(hanging)) =
+        (core.shard.flow(entry), core.shard.get(entry).and_then(|entry| entry.pending))
+        && let Some(pending) = core.pending.get(hanging)
+    {
+        let (mac, port) = (pending.peer_mac, pending.port);
+        let seq = pending_seq(core, entry);
+        let segment = Segment { seq, flags: Flags::RST | Flags::ACK, window: 0, ..ack_of(core, entry) };
+        core.originate_to_client(port, mac, &flow, &segment);
+        core.happened(Happening::ResetSent);
+    }
+    core.remove(entry);
+}
+
+/// An ACK of all that we hold of the client's, FIN included: the parts that all our segments share.
+fn ack_of(core: &mut Core, entry: EntryRef) -> Segment<'static> {
+    let none = Segment {
+        seq: Seq::default(),
+        ack: Seq::default(),
+        flags: Flags::ACK,
+        window: 0,
+        options: Default::default(),
+        payload: &[],
+    };
+    let Some(hanging) = core.shard.get(entry).and_then(|entry| entry.pending) else { return none };
+    let Some(pending) = core.pending.get_mut(hanging) else { return none };
+    let assembly = core.assemblies.at(&pending.assembly);
+    pending.acked = assembly.contiguous_len() as u32;
+    let ack = pending.rcv_nxt() + u32::from(assembly.fin_reached());
+    let window = pending.window_field();
+    let recent = pending.timestamps.map(|stamps| stamps.recent);
+    Segment { ack, window, options: echo(core, recent), ..none }
+}
+
+/// SND.NXT: past our FIN once we have answered.
+fn pending_seq(core: &mut Core, entry: EntryRef) -> Seq {
+    core.pending_of(entry)
+        .map_or(Seq::default(), |pending| pending.iss + 1 + pending.local.map_or(0, |local| local.len + 1))
+}
+
+fn pending_and_octets(core: &mut Core, entry: EntryRef) -> Option<(&mut Pending, &[u8])> {
+    let hanging = core.shard.get(entry)?.pending?;
+    let pending = core.pending.get_mut(hanging)?;
+    let octets = core.assemblies.at(&pending.assembly).contiguous();
+    Some((pending, octets))
+}
+
+/// RST in answer to a packet for an endpoint that nobody holds (RFC 9293, section 3.10.7.1), in the packet's own buffer.
+pub fn refuse(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+    if packet.flags.contains(Flags::RST) {
+        return Verdict::Drop(Drop::StrayReset);
+    }
+    if !packet.checksum_ok(&mbuf) {
+        return Verdict::Drop(Drop::BadTcpChecksum);
+    }
+    if !core.resets.take(core.now.ms) {
+        return Verdict::Drop(Drop::ResetLimit);
+    }
+    match refuse_unchecked(core, packet, mbuf, &packet.flow) {
+        Ok(()) => Verdict::Answered,
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+fn refuse_unchecked(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf, flow: &Flow) -> Result<(), Drop> {
+    let len = packet.payload_len()
+        + u32::from(packet.flags.contains(Flags::SYN))
+        + u32::from(packet.flags.contains(Flags::FIN));
+    let (seq, ack, flags) = if packet.flags.contains(Flags::ACK) {
+        (packet.ack, Seq(0), Flags::RST)
+    } else {
+        (Seq(0), packet.seq + len, Flags::RST | Flags::ACK)
+    };
+    let answer = Segment { seq, ack, flags, window: 0, options: Default::default(), payload: &[] };
+    core.answer_in_place(mbuf, packet.port, packet.source_mac, flow, &answer)?;
+    core.happened(Happening::ResetSent);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWERS: [Answer; 4] =
+        [Answer::BadRequest, Answer::RequestTimeout, Answer::HeadTooLarge, Answer::Unavailable];
+
+    #[test]
+    fn content_length_is_the_bodys() {
+        for answer in ANSWERS {
+            let text = std::str::from_utf8(octets(answer, b"GET / HTTP/1.1\r\n")).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+            assert_eq!(length.parse::<usize>().unwrap(), body.len(), "{text}");
+            assert!(head.contains("\r\nConnection: close"));
+        }
+    }
+
+    #[test]
+    fn a_head_request_gets_no_body() {
+        for answer in ANSWERS {
+            let text = octets(answer, b"HEAD /x HTTP/1.1\r\n");
+            assert!(text.ends_with(b"\r\n\r\n"), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Migrate: what the control core decided is done, and what was held follows the endpoint to its board.
+//!
+//! Input: [`Command`]s. Output: the held octets as ipOS packets (0x02), in order, in segments that the appliance builds
+//! (design: system.md, steps 7 and 9). Owner: the worker. Cost: one copy of the held octets per replay.
+
+use ipos_wire::flow::Flow;
+use ipos_wire::tcp::{Flags, Options, Timestamps};
+
+use crate::core::{BoardPlace, Core};
+use crate::counters::Happening;
+use crate::entry::State;
+use crate::handoff::{Answer, BoardId, Command, Event, FLOW_PAGE_ROWS, FlowPage, FlowRow};
+use crate::local;
+use crate::recover;
+use crate::request::assembly::WINDOW;
+use crate::request::stage::place;
+use crate::segment::Segment;
+use crate::table::slab::EntryRef;
+use crate::verdict::Verdict;
+
+/// How long held octets are kept without the client's proof that the board has them, milliseconds. A client that is
+/// still there has retransmitted or acknowledged many times by then.
+pub const SETTLE_MS: u32 = 30_000;
+
+/// Does what the control core says. False when the worker shall leave its loop.
+pub fn command(core: &mut Core, command: Command) -> bool {
+    match command {
+        Command::Migrated { entry, flow, board, migration_id } => {
+            migrated(core, entry, flow, board, migration_id);
+        }
+        Command::Answer { entry, answer } => answer_for(core, entry, answer),
+        Command::Holder { entry, holder } => recover::holder(core, entry, holder),
+        Command::Closed { flow, board, migration_id } => closed(core, &flow, board, migration_id),
+        Command::Transmit { port, frame } => {
+            core.happened(Happening::Originated);
+            core.transmit(port, frame);
+        }
+        Command::Board { board, mac, port } => {
+            if let Some(place) = core.boards.get_mut(usize::from(board.0)) {
+                *place = Some(BoardPlace { mac, port });
+            }
+        }
+        Command::CookieKeys(keys) => core.config.cookie_keys = keys,
+        Command::Services(services) => core.services = services,
+        Command::ListFlows(page) => list_flows(core, page),
+        Command::Stop => return false,
+    }
+    true
+}
+
+/// The board has acknowledged.
+fn migrated(core: &mut Core, entry: EntryRef, flow: Flow, board: BoardId, migration_id: u64) {
+    let Some(found) = core.shard.get_mut(entry) else {
+        // The client left while the board was being asked.
+        let _ = core.tell(Event::Abandon { entry, flow, migrated: Some((board, migration_id)) });
+        return;
+    };
+    match found.state {
+        State::ForwardConnect => {
+            found.board = board;
+            found.migration_id = migration_id;
+            core.change_state(entry, State::Forward);
+            core.happened(Happening::Migrated);
+        }
+        State::Forward if found.migration_id == migration_id => core.happened(Happening::Repeated),
+        // A verdict that the entry has moved on from: answered by a deadline in between.
+        _ => {
+            let _ = core.tell(Event::Abandon { entry, flow, migrated: Some((board, migration_id)) });
+            return;
+        }
+    }
+    let since_ms = core.now.ms;
+    if let Some(pending) = core.pending_of(entry) {
+        pending.flushed = true;
+        pending.repeating = false;
+        pending.since_ms = since_ms;
+        replay(core, entry, &flow, board);
+        core.schedule_in(entry, SETTLE_MS.min(core.config.timeouts.idle_ms));
+    }
+}
+
+/// Sends what is held to the board, from the first octet on.
+fn replay(core: &mut Core, entry: EntryRef, flow: &Flow, board: BoardId) {
+    let Some(hanging) = core.shard.get(entry).and_then(|entry| entry.pending) else { return };
+    let mut offset = 0;
+    loop {
+        let Some(pending) = core.pending.get(hanging) else { return };
+        let assembly = core.assemblies.at(&pending.assembly);
+        let held = assembly.contiguous();
+        let options = Options {
+            timestamps: pending
+                .timestamps
+                .map(|stamps| Timestamps { tsval: stamps.first, tsecr: stamps.echoed }),
+            ..Options::default()
+        };
+        // What the SYN-ACK advertised counts without options (RFC 6691).
+        let chunk_len = usize::from(core.config.mss) - options.emitted_len();
+        let end = held.len().min(offset + chunk_len);
+        let last = end == held.len();
+        let Some(payload) = held.get(offset..end) else { return };
+        let fin = last && assembly.fin_reached();
+        let flags =
+            Flags::ACK | if last { Flags::PSH } else { Flags(0) } | if fin { Flags::FIN } else { Flags(0) };
+        let segment = Segment {
+            seq: pending.irs + 1 + offset as u32,
+            ack: pending.iss + 1,
+            flags,
+            window: pending.window,
+            options,
+            payload,
+        };
+        let sent = core.way_to(board).zip(core.mempool.alloc()).and_then(|((port, way), mut mbuf)| {
+            crate::segment::to_board(&mut mbuf, way, core.config.ethertype, flow, &segment)
+                .then_some((port, mbuf))
+        });
+        match sent {
+            Some((port, mbuf)) => {
+                core.transmit(port, mbuf);
+                core.happened(Happening::Originated);
+            }
+            // The client's retransmission brings the replay again.
+            None => core.happened(Happening::OriginateFailed),
+        }
+        if last {
+            if fin && let Some(entry) = core.shard.get_mut(entry) {
+                entry.client_fin = true;
+            }
+            return;
+        }
+        offset = end;
+    }
+}
+
+/// The control core has no board for the entry, or has lost the one it had.
+fn answer_for(core: &mut Core, entry: EntryRef, answer: Answer) {
+    let Some(found) = core.shard.get(entry) else { return };
+    match found.state {
+        State::ForwardConnect => local::answer(core, entry, answer),
+        // Only a repeated attempt is answered after the first 0x02, and then the endpoint is lost.
+        State::Forward if found.pending.is_some() => local::reset(core, entry),
+        _ => {}
+    }
+}
+
+/// The client retransmits what the board should have: the attempt is repeated (system.md, step 9). Its octets are held
+/// already.
+pub fn repeat(core: &mut Core, entry: EntryRef) -> Verdict {
+    let Some((board, migration_id)) = core.shard.get(entry).map(|entry| (entry.board, entry.migration_id))
+    else {
+        return Verdict::Held;
+    };
+    if core.pending_of(entry).is_none_or(|pending| pending.repeating) {
+        return Verdict::Held;
+    }
+    let Some(place) = place(core, entry) else { return Verdict::Held };
+    // A full queue: the client retransmits again.
+    let told = core.tell(Event::Repeat { place, board, migration_id }).is_ok();
+    if let Some(pending) = core.pending_of(entry) {
+        pending.repeating = told;
+    }
+    Verdict::Held
+}
+
+/// A board says that an endpoint is over.
+fn closed(core: &mut Core, flow: &Flow, board: BoardId, migration_id: u64) {
+    let Some(entry) = core.shard.lookup(flow) else { return };
+    let Some(found) = core.shard.get_mut(entry) else { return };
+    if found.state != State::Forward || found.board != board {
+        return;
+    }
+    if migration_id == 0 {
+        // A stray packet: the board has no record. While held octets may still have to be replayed, the client's
+        // retransmission sees to it.
+        if found.pending.is_none() {
+            core.happened(Happening::ClosedByBoard);
+            core.remove(entry);
+        }
+        return;
+    }
+    if found.migration_id == migration_id && !found.closing {
+        found.closing = true;
+        core.happened(Happening::ClosedByBoard);
+        core.schedule_in(entry, core.config.timeouts.linger_ms);
+    }
+}
+
+/// Fills a page with flows and sends it back.
+fn list_flows(core: &mut Core, mut page: Box<FlowPage>) {
+    let now_ms = core.now.ms;
+    page.worker = core.config.id;
+    page.rows.clear();
+    let room = page.rows.capacity().min(FLOW_PAGE_ROWS) as u32;
+    let FlowPage { rows, cursor, .. } = &mut *page;
+    *cursor = cursor.and_then(|start| {
+        core.shard.visit_chunk(start, room, |_, flow, entry| {
+            rows.push(FlowRow {
+                flow: *flow,
+                table: entry.state.table(),
+                board: (entry.state == State::Forward).then_some(entry.board),
+                idle_ms: now_ms.wrapping_sub(entry.last_seen_ms),
+            });
+        })
+    });
+    // A full queue loses the page: who asked waits no longer than its own deadline.
+    let _ = core.tell(Event::Flows(page));
+}
+
+const _: () = assert!(WINDOW <= 1 << 14, "a replay is at most a dozen segments");

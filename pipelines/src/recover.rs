@@ -1,0 +1,163 @@
+//! Recover: a packet of a connection that this worker does not know. The farm is asked who holds it (0x08), and nobody
+//! resets anything on a guess (design: system.md, table of corners).
+//!
+//! Input: non-SYN packets without entry and without valid cookie; the control core's answers. Output: a rebuilt Forward
+//! entry and the packet on its way; or, once every live board has denied, a RST. Owner: the worker. Cost: one entry and
+//! one held packet per flow, both bounded; questions are bounded per second.
+
+use ipos_dpdk::mbuf::Mbuf;
+
+use crate::core::Core;
+use crate::counters::{Drop, Happening};
+use crate::entry::State;
+use crate::forward;
+use crate::handoff::{BoardId, Event, Holder};
+use crate::local;
+use crate::parse::TcpPacket;
+use crate::table::slab::EntryRef;
+use crate::verdict::Verdict;
+
+/// How long a denied packet waits for its RST, milliseconds. A request's second segment can overtake its first, whose
+/// cookie alone can prove the connection; the client sends the first again within this time.
+const GRACE_MS: u32 = 1_000;
+
+/// The control core always answers; after this long the question is given up all the same, milliseconds.
+const ANSWER_MS: u32 = 5_000;
+
+/// A packet that waits for the farm's answer.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The packet's headers.
+    pub packet: TcpPacket,
+    /// The frame.
+    pub frame: Mbuf,
+    /// Every live board has denied.
+    pub denied: bool,
+}
+
+/// A packet of an unknown connection: the farm is asked, the packet waits.
+pub fn unknown(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+    if !core.questions.take(core.now.ms) || core.waiting.is_full() {
+        return Verdict::Drop(Drop::AskLimit);
+    }
+    let Ok(waiting) = core.waiting.insert(Waiting { packet: *packet, frame: mbuf, denied: false }) else {
+        return Verdict::Drop(Drop::AskLimit);
+    };
+    let entry = match core.enter(&packet.flow, State::Asking, Some(waiting)) {
+        Ok(entry) => entry,
+        Err(reason) => {
+            core.waiting.remove(waiting);
+            return Verdict::Drop(reason);
+        }
+    };
+    if core.tell(Event::WhoHolds { entry, flow: packet.flow, board: None }).is_err() {
+        core.remove(entry);
+        return Verdict::Drop(Drop::ControlFull);
+    }
+    core.happened(Happening::HolderAsked);
+    core.schedule_in(entry, ANSWER_MS);
+    Verdict::Held
+}
+
+/// The control core says who holds an endpoint.
+pub fn holder(core: &mut Core, entry: EntryRef, holder: Holder) {
+    let Some(found) = core.shard.get(entry) else { return };
+    match found.state {
+        State::Asking => asked(core, entry, holder),
+        State::Forward => still_held(core, entry, holder),
+        // The connection proved itself while the farm was being asked.
+        _ => {}
+    }
+}
+
+fn asked(core: &mut Core, entry: EntryRef, holder: Holder) {
+    let Some(hanging) = core.shard.get(entry).and_then(|entry| entry.pending) else {
+        return core.remove(entry);
+    };
+    match holder {
+        Holder::Board(board, migration_id) => {
+            core.happened(Happening::HolderFound);
+            let waiting = core.waiting.remove(hanging);
+            let now_ms = core.now.ms;
+            if let Some(entry) = core.shard.get_mut(entry) {
+                entry.pending = None;
+                entry.board = board;
+                entry.migration_id = migration_id;
+                entry.last_seen_ms = now_ms;
+            }
+            core.change_state(entry, State::Forward);
+            core.schedule_in(entry, core.config.timeouts.idle_ms);
+            // Counted as held when it came; that it goes on now is an originated packet.
+            if let Some(Waiting { packet, frame, .. }) = waiting {
+                let sent = forward::packet(core, entry, &packet, frame) == Verdict::Forwarded;
+                core.happened(if sent { Happening::Originated } else { Happening::OriginateFailed });
+            }
+        }
+        Holder::Nobody => {
+            core.happened(Happening::HolderDenied);
+            if let Some(waiting) = core.waiting.get_mut(hanging) {
+                waiting.denied = true;
+            }
+            core.schedule_in(entry, GRACE_MS);
+        }
+        Holder::Unknown => {
+            core.happened(Happening::HolderUnknown);
+            core.remove(entry);
+        }
+    }
+}
+
+/// The answer to an idle connection's question. An entry that is removed wrongly is rebuilt by its next packet.
+fn still_held(core: &mut Core, entry: EntryRef, holder: Holder) {
+    let now_ms = core.now.ms;
+    let idle_ms = core.config.timeouts.idle_ms;
+    let Some(found) = core.shard.get_mut(entry) else { return };
+    if !found.asked {
+        return;
+    }
+    found.asked = false;
+    match holder {
+        Holder::Board(board, migration_id) => {
+            found.board = board;
+            found.migration_id = migration_id;
+            found.last_seen_ms = now_ms;
+            core.schedule_in(entry, idle_ms);
+        }
+        Holder::Nobody | Holder::Unknown => {
+            core.happened(Happening::ExpiredIdle);
+            core.remove(entry);
+        }
+    }
+}
+
+/// Asks the board of a connection that has been idle whether it still holds it.
+pub fn ask_if_held(core: &mut Core, entry: EntryRef, board: BoardId) {
+    let Some(flow) = core.shard.flow(entry) else { return };
+    let told = core.tell(Event::WhoHolds { entry, flow, board: Some(board) }).is_ok();
+    if let Some(found) = core.shard.get_mut(entry) {
+        found.asked = told;
+    }
+    if told {
+        core.happened(Happening::HolderAsked);
+    }
+    core.schedule_in(entry, ANSWER_MS);
+}
+
+/// An entry has waited long enough: a denied packet is answered by RST, any other is forgotten.
+pub fn give_up(core: &mut Core, entry: EntryRef) {
+    let hanging = core.shard.get_mut(entry).and_then(|entry| entry.pending.take());
+    let waiting = hanging.and_then(|hanging| core.waiting.remove(hanging));
+    core.remove(entry);
+    if let Some(Waiting { packet, frame, denied: true }) = waiting {
+        // Counted as held when it came; `refuse` counts the RST itself.
+        let _ = local::refuse(core, &packet, frame);
+    }
+}
+
+/// The connection has proven itself by its cookie while the farm was being asked: the packet that waited is handed back.
+pub fn withdraw(core: &mut Core, entry: EntryRef) -> Option<Waiting> {
+    let hanging = core.shard.get_mut(entry)?.pending.take()?;
+    let waiting = core.waiting.remove(hanging);
+    core.remove(entry);
+    waiting
+}

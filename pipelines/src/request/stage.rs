@@ -1,0 +1,377 @@
+//! Request: the client's first octets, until the head is complete and the control core can place it.
+//!
+//! Input: segments of Temporary and Forward-Connect entries, and the first data of a new one. Output: an ACK while the
+//! head is incomplete (never of the segment that completes it), [`Event::Place`] once it is complete, or an answer of the
+//! appliance's own. Owner: the worker. Cost: one copy of the new octets, one look at each octet of the head.
+
+use ipos_dpdk::mbuf::Mbuf;
+use ipos_wire::seq::Seq;
+use ipos_wire::tcb::{OptionBits, STATE_ESTABLISHED, Tcb};
+use ipos_wire::tcp::Flags;
+
+use super::assembly::{AssemblyError, Inserted, WINDOW};
+use super::head::{Head, HeadScan, Request};
+use super::path;
+use crate::config::WINDOW_SCALE;
+use crate::core::Core;
+use crate::counters::{Drop, Happening};
+use crate::entry::{Pending, State, Timestamps};
+use crate::handoff::{Answer, Event, Place};
+use crate::handshake::cookie::{Cookie, ecn_from_tsecr};
+use crate::handshake::echo;
+use crate::local;
+use crate::parse::TcpPacket;
+use crate::segment::Segment;
+use crate::table::slab::EntryRef;
+use crate::verdict::Verdict;
+
+/// How long until an event that found the control core's queue full is sent again, if the client does not ask earlier.
+pub const OWED_RETRY_MS: u32 = 20;
+
+/// The first data of a connection: its cookie has been proven. Makes the Temporary entry.
+pub fn first(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf, cookie: Cookie, service: u16) -> Verdict {
+    match admit(core, packet, &mbuf, cookie, service) {
+        Ok(entry) => {
+            core.happened(Happening::HandshakeProven);
+            core.schedule_in(entry, core.config.timeouts.request_ms);
+            segment(core, entry, packet, mbuf)
+        }
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+fn admit(
+    core: &mut Core,
+    packet: &TcpPacket,
+    mbuf: &Mbuf,
+    cookie: Cookie,
+    service: u16,
+) -> Result<EntryRef, Drop> {
+    if !packet.checksum_ok(mbuf) {
+        return Err(Drop::BadTcpChecksum);
+    }
+    let options = packet.options(mbuf)?;
+    let farm = core.config.options;
+    let timestamps = options.timestamps.filter(|_| farm.contains(OptionBits::TIMESTAMPS));
+    let assembly = core.assemblies.take().ok_or(Drop::PendingFull)?;
+    let pending = Pending {
+        assembly,
+        scan: HeadScan::new(),
+        iss: packet.ack - 1,
+        irs: packet.seq - 1,
+        cookie,
+        timestamps: timestamps.map(|theirs| Timestamps {
+            first: theirs.tsval,
+            recent: theirs.tsval,
+            echoed: theirs.tsecr,
+        }),
+        ecn: farm.contains(OptionBits::ECN) && timestamps.is_some_and(|theirs| ecn_from_tsecr(theirs.tsecr)),
+        window: packet.window,
+        acked: 0,
+        peer_mac: packet.source_mac,
+        port: packet.port,
+        service,
+        pool: 0,
+        established_us: core.now.unix_us,
+        since_ms: core.now.ms,
+        event_owed: false,
+        flushed: false,
+        repeating: false,
+        local: None,
+    };
+    let hanging = match core.pending.insert(pending) {
+        Ok(hanging) => hanging,
+        Err(pending) => {
+            core.assemblies.give(pending.assembly);
+            return Err(Drop::PendingFull);
+        }
+    };
+    core.counters.pending.add(1);
+    core.enter(&packet.flow, State::Temporary, Some(hanging)).inspect_err(|_| {
+        if let Some(pending) = core.pending.remove(hanging) {
+            core.assemblies.give(pending.assembly);
+            core.counters.pending.sub(1);
+        }
+    })
+}
+
+/// What a segment brought to the held octets.
+enum Taken {
+    /// Octets, or a FIN, that were not there before.
+    New,
+    /// Nothing that was not there before; `probe` when the client wants to know where we stand (a keep-alive, or a
+    /// retransmission of what was acknowledged).
+    Nothing { probe: bool },
+}
+
+/// A segment of a Temporary or Forward-Connect entry.
+pub fn segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+    if !packet.checksum_ok(&mbuf) {
+        return Verdict::Drop(Drop::BadTcpChecksum);
+    }
+    if packet.flags.contains(Flags::RST) {
+        return reset(core, entry, packet);
+    }
+    let taken = match take(core, entry, packet, &mbuf) {
+        Ok(taken) => taken,
+        Err(reason) => return Verdict::Drop(reason),
+    };
+    let state = core.shard.get(entry).map(|entry| entry.state);
+    match (state, taken) {
+        (Some(State::Temporary), taken) => progress(core, entry, packet, mbuf, taken),
+        (_, taken) => {
+            place_if_owed(core, entry);
+            match taken {
+                Taken::New => Verdict::Held,
+                Taken::Nothing { .. } => Verdict::Drop(Drop::OldSegment),
+            }
+        }
+    }
+}
+
+/// Takes a segment's acknowledgement, window, time stamps and octets into the entry.
+fn take(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &Mbuf) -> Result<Taken, Drop> {
+    let options = packet.options(mbuf)?;
+    let now_ms = core.now.ms;
+    let hanging = core.shard.get_mut(entry).and_then(|entry| {
+        entry.last_seen_ms = now_ms;
+        entry.pending
+    });
+    let Some(pending) = hanging.and_then(|hanging| core.pending.get_mut(hanging)) else {
+        return Err(Drop::OldSegment);
+    };
+    // Nothing but the SYN-ACK has been sent, so nothing else can be acknowledged.
+    if packet.ack != pending.iss + 1 {
+        return Err(Drop::OutOfWindow);
+    }
+    let payload = packet.payload(mbuf);
+    let fin = packet.flags.contains(Flags::FIN);
+    let offset = pending.offset_of(packet.seq);
+    if offset < -1 || offset > WINDOW as i32 {
+        return Err(Drop::OutOfWindow);
+    }
+    pending.window = packet.window;
+    if let (Some(ours), Some(theirs)) = (&mut pending.timestamps, options.timestamps) {
+        // RFC 7323, section 4.3: only a segment that is not ahead of what was acknowledged sets TS.Recent.
+        if offset <= pending.acked as i32 && theirs.tsval.wrapping_sub(ours.recent) < 1 << 31 {
+            ours.recent = theirs.tsval;
+        }
+        ours.echoed = theirs.tsecr;
+    }
+    let assembly = core.assemblies.at_mut(&pending.assembly);
+    // One octet before the first is a keep-alive probe's; it is not the client's data.
+    let (start, payload) =
+        if offset < 0 { (0, payload.get(1..).unwrap_or_default()) } else { (offset as u32, payload) };
+    let had_fin = assembly.fin_reached();
+    let Inserted { new_octets, .. } = assembly.insert(start, payload).map_err(drop_reason)?;
+    if fin {
+        assembly.note_fin(start + payload.len() as u32).map_err(drop_reason)?;
+    }
+    if new_octets > 0 || (assembly.fin_reached() && !had_fin) {
+        return Ok(Taken::New);
+    }
+    Ok(Taken::Nothing { probe: packet.payload_len() > 0 || offset < pending.acked as i32 })
+}
+
+fn drop_reason(error: AssemblyError) -> Drop {
+    match error {
+        AssemblyError::Beyond | AssemblyError::PastFin => Drop::OutOfWindow,
+        AssemblyError::TooManyRanges => Drop::TooManyGaps,
+    }
+}
+
+/// What the octets held in a Temporary entry amount to.
+enum Step {
+    Incomplete { fin: bool },
+    Complete { pool: u16 },
+    Wrong(Answer),
+}
+
+fn progress(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf, taken: Taken) -> Verdict {
+    let step = match look(core, entry) {
+        Some(step) => step,
+        None => return Verdict::Drop(Drop::OldSegment),
+    };
+    match step {
+        Step::Wrong(answer) => {
+            local::answer(core, entry, answer);
+            Verdict::Answered
+        }
+        Step::Incomplete { fin: true } => {
+            local::answer(core, entry, Answer::BadRequest);
+            Verdict::Answered
+        }
+        Step::Incomplete { fin: false } => match (acknowledge(core, entry, packet, mbuf, &taken), taken) {
+            (Err(reason), Taken::Nothing { .. }) => Verdict::Drop(reason),
+            // Octets are held, whether the ACK could be sent or not.
+            (_, Taken::New) => Verdict::Held,
+            (Ok(()), Taken::Nothing { probe: true }) => Verdict::Answered,
+            (Ok(()), Taken::Nothing { probe: false }) => Verdict::Drop(Drop::OldSegment),
+        },
+        Step::Complete { pool } => {
+            core.happened(Happening::HeadComplete);
+            if let Some(pending) = core.pending_of(entry) {
+                pending.pool = pool;
+                pending.event_owed = true;
+            }
+            core.change_state(entry, State::ForwardConnect);
+            let since_ms = core.now.ms;
+            if let Some(pending) = core.pending_of(entry) {
+                pending.since_ms = since_ms;
+            }
+            core.schedule_in(entry, core.config.timeouts.place_ms);
+            place_if_owed(core, entry);
+            Verdict::Held
+        }
+    }
+}
+
+fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
+    let hanging = core.shard.get(entry)?.pending?;
+    let pending = core.pending.get_mut(hanging)?;
+    let assembly = core.assemblies.at(&pending.assembly);
+    let contiguous = assembly.contiguous();
+    Some(match pending.scan.advance(contiguous) {
+        Head::Incomplete => Step::Incomplete { fin: assembly.fin_reached() },
+        Head::Bad(_) => Step::Wrong(Answer::BadRequest),
+        Head::TooLong => Step::Wrong(Answer::HeadTooLarge),
+        Head::Complete(request) => {
+            let service = core.services.service(pending.service)?;
+            Step::Complete {
+                pool: pool_for(&service.urls, service.default_pool, &request, &mut core.path_buffer[..]),
+            }
+        }
+    })
+}
+
+fn pool_for(
+    urls: &crate::urlmap::UrlMap,
+    default_pool: u16,
+    request: &Request<'_>,
+    buffer: &mut [u8],
+) -> u16 {
+    // A path that does not fit cannot come from a head that fits its window; it matches nothing then.
+    path::normalise(request.path, buffer)
+        .and_then(|path| urls.lookup(request.host, path))
+        .unwrap_or(default_pool)
+}
+
+/// Acknowledges what is contiguous, in the segment's own buffer; nothing when there is nothing to say.
+fn acknowledge(
+    core: &mut Core,
+    entry: EntryRef,
+    packet: &TcpPacket,
+    mbuf: Mbuf,
+    taken: &Taken,
+) -> Result<(), Drop> {
+    if matches!(taken, Taken::Nothing { probe: false }) {
+        return Ok(());
+    }
+    let Some(hanging) = core.shard.get(entry).and_then(|entry| entry.pending) else { return Ok(()) };
+    let Some(pending) = core.pending.get_mut(hanging) else { return Ok(()) };
+    pending.acked = core.assemblies.at(&pending.assembly).contiguous_len() as u32;
+    let (seq, ack, window) = (pending.iss + 1, pending.rcv_nxt(), pending.window_field());
+    let recent = pending.timestamps.map(|stamps| stamps.recent);
+    let answer = Segment { seq, ack, flags: Flags::ACK, window, options: echo(core, recent), payload: &[] };
+    core.answer_in_place(mbuf, packet.port, packet.source_mac, &packet.flow, &answer)
+}
+
+/// Tells the control core of a complete head, if it has not been told yet.
+pub fn place_if_owed(core: &mut Core, entry: EntryRef) {
+    if !core.pending_of(entry).is_some_and(|pending| pending.event_owed) {
+        return;
+    }
+    let Some(place) = place(core, entry) else { return };
+    let told = core.tell(Event::Place(place)).is_ok();
+    if let Some(pending) = core.pending_of(entry) {
+        pending.event_owed = !told;
+    }
+    if !told {
+        core.schedule_in(entry, OWED_RETRY_MS);
+    }
+}
+
+/// What the control core needs to know of an entry whose head is complete.
+pub fn place(core: &mut Core, entry: EntryRef) -> Option<Place> {
+    let flow = core.shard.flow(entry)?;
+    let now = core.now;
+    let our_mss = core.config.mss;
+    let hanging = core.shard.get(entry)?.pending?;
+    let pending = core.pending.get(hanging)?;
+    let octets = core.assemblies.at(&pending.assembly).contiguous_len() as u32;
+    Some(Place {
+        entry,
+        flow,
+        service: pending.service,
+        pool: pending.pool,
+        tcb: control_block(pending, now.timestamp, our_mss, octets),
+    })
+}
+
+/// The TCP control block of docs/wire.md. What is replayed starts at IRS+1, so that is RCV.NXT.
+fn control_block(pending: &Pending, timestamp: u32, our_mss: u16, octets_following: u32) -> Tcb {
+    let mut options = OptionBits(0);
+    if pending.timestamps.is_some() {
+        options = options | OptionBits::TIMESTAMPS;
+    }
+    if pending.cookie.sack {
+        options = options | OptionBits::SACK;
+    }
+    if pending.cookie.window_scale.is_some() {
+        options = options | OptionBits::WINDOW_SCALE;
+    }
+    if pending.ecn {
+        options = options | OptionBits::ECN;
+    }
+    let their_scale = pending.cookie.window_scale.unwrap_or(0);
+    Tcb {
+        state: STATE_ESTABLISHED,
+        options,
+        client_mss: pending.cookie.mss,
+        our_mss,
+        client_window_scale: their_scale,
+        our_window_scale: if pending.cookie.window_scale.is_some() { WINDOW_SCALE } else { 0 },
+        iss: pending.iss,
+        irs: pending.irs,
+        snd_una: pending.iss + 1,
+        snd_nxt: pending.iss + 1,
+        snd_wnd: u32::from(pending.window) << their_scale.min(14),
+        snd_wl1: pending.irs + 1,
+        snd_wl2: pending.iss + 1,
+        rcv_nxt: pending.irs + 1,
+        rcv_wnd: WINDOW as u32,
+        ts_recent: pending.timestamps.map_or(0, |stamps| stamps.first),
+        // Our clock now is at or past every TSval that we have sent: the board goes on from there, so that the client
+        // never sees time go backwards (takeover.md: PAWS).
+        last_tsval: pending.timestamps.map_or(0, |_| timestamp),
+        established_at_us: pending.established_us,
+        service_id: u32::from(pending.service),
+        octets_following,
+        ..Tcb::default()
+    }
+}
+
+/// A RST from the client. RFC 5961, section 3.2: it counts only where the client's next octet is expected.
+fn reset(core: &mut Core, entry: EntryRef, packet: &TcpPacket) -> Verdict {
+    let Some(flow) = core.shard.flow(entry) else { return Verdict::Drop(Drop::OldSegment) };
+    let Some((rcv_nxt, received)) = ends(core, entry) else { return Verdict::Drop(Drop::OldSegment) };
+    if packet.seq != rcv_nxt && packet.seq != received {
+        return Verdict::Drop(Drop::OutOfWindow);
+    }
+    let asked = core.shard.get(entry).is_some_and(|entry| entry.state == State::ForwardConnect);
+    if asked && core.tell(Event::Abandon { entry, flow, migrated: None }).is_err() {
+        // The client's RST is all that says so: the entry stays until its deadline, when it is abandoned.
+        return Verdict::Drop(Drop::ControlFull);
+    }
+    core.happened(Happening::ClosedByReset);
+    core.remove(entry);
+    Verdict::Answered
+}
+
+/// Up to where we have acknowledged, and up to where we hold the client's octets.
+fn ends(core: &mut Core, entry: EntryRef) -> Option<(Seq, Seq)> {
+    let hanging = core.shard.get(entry)?.pending?;
+    let pending = core.pending.get(hanging)?;
+    let held = core.assemblies.at(&pending.assembly).contiguous_len() as u32;
+    Some((pending.rcv_nxt(), pending.irs + 1 + held))
+}
