@@ -251,12 +251,9 @@ impl Core {
         self.shard.schedule(entry, self.now.ms.wrapping_add(ms.max(1)));
     }
 
-    /// Tells the control core; gives the event back when its queue is full.
-    ///
-    /// # Errors
-    /// The event.
+    /// Tells the control core. False when its queue is full: the event is gone then, which the queue counts.
     #[inline]
-    pub fn tell(&mut self, event: Event) -> Result<(), Event> {
-        self.events.send(event)
+    pub fn tell(&mut self, event: Event) -> bool {
+        self.events.send(event).is_ok()
     }
 }

@@ -67,7 +67,7 @@ fn placing(core: &mut Core, entry: EntryRef) {
     core.happened(Happening::ExpiredPending);
     if let Some(flow) = core.shard.flow(entry) {
         // Should the queue be full, the verdict that still comes finds the entry gone, and is abandoned then.
-        let _ = core.tell(Event::Abandon { entry, flow, migrated: None });
+        core.tell(Event::Abandon { entry, flow, migrated: None });
     }
     local::answer(core, entry, Answer::Unavailable);
 }

@@ -52,7 +52,7 @@ pub fn command(core: &mut Core, command: Command) -> bool {
 fn migrated(core: &mut Core, entry: EntryRef, flow: Flow, board: BoardId, migration_id: u64) {
     let Some(found) = core.shard.get_mut(entry) else {
         // The client left while the board was being asked.
-        let _ = core.tell(Event::Abandon { entry, flow, migrated: Some((board, migration_id)) });
+        core.tell(Event::Abandon { entry, flow, migrated: Some((board, migration_id)) });
         return;
     };
     match found.state {
@@ -65,7 +65,7 @@ fn migrated(core: &mut Core, entry: EntryRef, flow: Flow, board: BoardId, migrat
         State::Forward if found.migration_id == migration_id => core.happened(Happening::Repeated),
         // A verdict that the entry has moved on from: answered by a deadline in between.
         _ => {
-            let _ = core.tell(Event::Abandon { entry, flow, migrated: Some((board, migration_id)) });
+            core.tell(Event::Abandon { entry, flow, migrated: Some((board, migration_id)) });
             return;
         }
     }
@@ -154,7 +154,7 @@ pub fn repeat(core: &mut Core, entry: EntryRef) -> Verdict {
     }
     let Some(place) = place(core, entry) else { return Verdict::Held };
     // A full queue: the client retransmits again.
-    let told = core.tell(Event::Repeat { place, board, migration_id }).is_ok();
+    let told = core.tell(Event::Repeat { place, board, migration_id });
     if let Some(pending) = core.pending_of(entry) {
         pending.repeating = told;
     }
@@ -202,7 +202,7 @@ fn list_flows(core: &mut Core, mut page: Box<FlowPage>) {
         })
     });
     // A full queue loses the page: who asked waits no longer than its own deadline.
-    let _ = core.tell(Event::Flows(page));
+    core.tell(Event::Flows(page));
 }
 
 const _: () = assert!(WINDOW <= 1 << 14, "a replay is at most a dozen segments");

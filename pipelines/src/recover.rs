@@ -50,7 +50,7 @@ pub fn unknown(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
             return Verdict::Drop(reason);
         }
     };
-    if core.tell(Event::WhoHolds { entry, flow: packet.flow, board: None }).is_err() {
+    if !core.tell(Event::WhoHolds { entry, flow: packet.flow, board: None }) {
         core.remove(entry);
         return Verdict::Drop(Drop::ControlFull);
     }
@@ -133,7 +133,7 @@ fn still_held(core: &mut Core, entry: EntryRef, holder: Holder) {
 /// Asks the board of a connection that has been idle whether it still holds it.
 pub fn ask_if_held(core: &mut Core, entry: EntryRef, board: BoardId) {
     let Some(flow) = core.shard.flow(entry) else { return };
-    let told = core.tell(Event::WhoHolds { entry, flow, board: Some(board) }).is_ok();
+    let told = core.tell(Event::WhoHolds { entry, flow, board: Some(board) });
     if let Some(found) = core.shard.get_mut(entry) {
         found.asked = told;
     }

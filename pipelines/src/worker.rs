@@ -273,7 +273,7 @@ fn replace(core: &mut Core, old: EntryRef) -> Option<recover::Waiting> {
         State::Asking => return recover::withdraw(core, old),
         State::ForwardConnect | State::Forward => {
             // A full queue costs the board a stale socket until its own time-out; the new connection goes on.
-            let _ = core.tell(Event::Abandon { entry: old, flow, migrated });
+            core.tell(Event::Abandon { entry: old, flow, migrated });
         }
         State::Temporary | State::Local => {}
     }
@@ -293,10 +293,7 @@ fn farm_frame(core: &mut Core, port: PortIndex, mbuf: Mbuf) -> Verdict {
 }
 
 fn to_control(core: &mut Core, port: PortIndex, frame: Mbuf) -> Verdict {
-    match core.tell(Event::Frame { port, frame }) {
-        Ok(()) => Verdict::Control,
-        Err(_) => Verdict::Drop(Drop::ControlFull),
-    }
+    if core.tell(Event::Frame { port, frame }) { Verdict::Control } else { Verdict::Drop(Drop::ControlFull) }
 }
 
 /// Nothing to do.

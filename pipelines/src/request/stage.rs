@@ -282,7 +282,7 @@ pub fn place_if_owed(core: &mut Core, entry: EntryRef) {
         return;
     }
     let Some(place) = place(core, entry) else { return };
-    let told = core.tell(Event::Place(place)).is_ok();
+    let told = core.tell(Event::Place(place));
     if let Some(pending) = core.pending_of(entry) {
         pending.event_owed = !told;
     }
@@ -359,7 +359,7 @@ fn reset(core: &mut Core, entry: EntryRef, packet: &TcpPacket) -> Verdict {
         return Verdict::Drop(Drop::OutOfWindow);
     }
     let asked = core.shard.get(entry).is_some_and(|entry| entry.state == State::ForwardConnect);
-    if asked && core.tell(Event::Abandon { entry, flow, migrated: None }).is_err() {
+    if asked && !core.tell(Event::Abandon { entry, flow, migrated: None }) {
         // The client's RST is all that says so: the entry stays until its deadline, when it is abandoned.
         return Verdict::Drop(Drop::ControlFull);
     }
