@@ -37,6 +37,10 @@ file_prefix = "ipos-lab"
 entries = 65536
 pending = 2048
 idle = "sleep"
+
+# Short, so that a head that never ends can be watched timing out.
+[timeouts]
+request_ms = 3000
 """
 
 PORT = """

@@ -69,7 +69,7 @@ address = "{address}"
 ethertype = {ethertype}
 appliances = ["{appliance}"]
 pin_directory = "{directory}/bpf"
-xdp_mode = "native"
+xdp_mode = "auto"
 report_interval_ms = 100
 
 [[services]]

@@ -1,0 +1,176 @@
+//! What operators look at: metrics, status, captures, the agents' own checks.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use ipos_tests::lab::{ROOT, binary, repository, said};
+use ipos_tests::{Curl, Lab, wait_until};
+
+use crate::Test;
+
+/// Run in one shape of lab.
+pub const TESTS: &[Test] = &[
+    ("promtool_finds_nothing_wrong", promtool_finds_nothing_wrong),
+    ("metrics_cover_what_the_appliance_does", metrics_cover_what_the_appliance_does),
+    ("replies_bypass_the_appliance", replies_bypass_the_appliance),
+    ("flows_are_listed_by_table", flows_are_listed_by_table),
+    ("wireshark_reads_the_farm", wireshark_reads_the_farm),
+    ("preflight_names_what_to_mend", preflight_names_what_to_mend),
+    ("the_configuration_passes_its_check", the_configuration_passes_its_check),
+];
+
+fn promtool_finds_nothing_wrong(lab: &Lab) {
+    Curl::get(lab, "/1k", &[]);
+    let mut child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool can be run: package prometheus");
+    let text = lab.metrics();
+    child.stdin.take().expect("its input is a pipe").write_all(text.as_bytes()).expect("promtool reads");
+    let output = child.wait_with_output().expect("promtool ends");
+    assert!(output.status.success() && said(&output).trim().is_empty(), "{}", said(&output));
+}
+
+fn metrics_cover_what_the_appliance_does(lab: &Lab) {
+    let before = lab.metric("ipos_migrations_total", &["board1"]);
+    for _ in 0..10 {
+        assert_eq!(Curl::get(lab, "/a/1k", &[]).status, 200);
+    }
+    wait_until("ten migrations to board 1 are counted", Duration::from_secs(5), || {
+        (lab.metric("ipos_migrations_total", &["board1"]) >= before + 10.0).then_some(())
+    });
+    assert!((lab.metric("ipos_boards_alive", &[]) - 2.0).abs() < 0.5);
+}
+
+/// Octets that an interface has carried, as the kernel of its namespace counts them.
+fn octets(lab: &Lab, namespace: &str, interface: &str, direction: &str) -> u64 {
+    let path = format!("/sys/class/net/{interface}/statistics/{direction}_bytes");
+    lab.exec(namespace, &["cat", &path]).trim().parse().expect("a number")
+}
+
+fn replies_bypass_the_appliance(lab: &Lab) {
+    let crossed = |lab: &Lab| -> u64 {
+        let ports = ["appl-wan", "appl-farm"];
+        ports.iter().map(|port| octets(lab, "switch", port, "rx") + octets(lab, "switch", port, "tx")).sum()
+    };
+    let (before, received) = (crossed(lab), octets(lab, "client", "eth0", "rx"));
+    assert_eq!(Curl::get(lab, "/10m", &[]).octets, 10_485_760);
+    let (crossed, received) = (crossed(lab) - before, octets(lab, "client", "eth0", "rx") - received);
+    assert!(received > 10_485_760, "{received}");
+    assert!(crossed * 10 < received, "{crossed} octets crossed the appliance, the client got {received}");
+}
+
+fn flows_are_listed_by_table(lab: &Lab) {
+    let mut crowd = ipos_tests::Script::start(lab, "client", "crowd.py", &["20", "/1k", "reuse"]);
+    assert_eq!(crowd.hear()["connections"], 20);
+    let rows = lab.status("flows");
+    let rows = rows.as_array().expect("flows are a list");
+    let forward =
+        rows.iter().filter(|row| row["table"] == "forward" && row["client"] == "203.0.113.10").count();
+    assert!(forward >= 20, "{rows:?}");
+    crowd.go_on();
+    assert_eq!(crowd.hear()["failures"], serde_json::json!([]));
+}
+
+/// Captures what one board's cable carries while a request is served; returns the path of the capture.
+fn capture(lab: &Lab) -> String {
+    let path = format!("{ROOT}/board1.pcap");
+    let mut tcpdump = lab
+        .command("switch", &["tcpdump", "-U", "-i", "board1", "-w", &path])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("tcpdump can be run");
+    // It writes the file's header once it listens.
+    let octets = || std::fs::metadata(&path).map_or(0, |file| file.len());
+    wait_until("tcpdump listens", Duration::from_secs(5), || (octets() > 0).then_some(()));
+    assert_eq!(Curl::get(lab, "/a/1k", &[]).status, 200);
+    // A report comes every 100 ms: two more, and all before them has been written.
+    let before = octets();
+    wait_until("tcpdump has written the request and reports", Duration::from_secs(5), || {
+        (octets() > before + 500).then_some(())
+    });
+    tcpdump.kill().expect("tcpdump still runs");
+    tcpdump.wait().expect("tcpdump ends");
+    path
+}
+
+fn wireshark_reads_the_farm(lab: &Lab) {
+    let path = capture(lab);
+    let script = format!("lua_script:{}", repository().join("docs/ipos.lua").display());
+    let output = Command::new("tshark")
+        .args([
+            "-X",
+            &script,
+            "-r",
+            &path,
+            "-Y",
+            "ipos",
+            "-T",
+            "fields",
+            "-e",
+            "ipos.type",
+            "-e",
+            "_ws.expert.message",
+        ])
+        .output()
+        .expect("tshark can be run");
+    assert!(output.status.success(), "{}", said(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    for kind in [0x01, 0x02, 0x03, 0x10, 0x11] {
+        let names = [format!("0x{kind:02x}"), kind.to_string()];
+        let seen =
+            text.lines().any(|line| names.iter().any(|name| line.split('\t').next() == Some(name.as_str())));
+        assert!(seen, "no message of type {kind:#04x}:\n{text}");
+    }
+    assert!(
+        !text.to_lowercase().contains("malformed") && !text.to_lowercase().contains("checksum"),
+        "{text}"
+    );
+}
+
+fn preflight_names_what_to_mend(lab: &Lab) {
+    let program = binary("ipos-board");
+    let program = program.to_string_lossy();
+    let config = format!("{ROOT}/board2/board.toml");
+    let preflight = [&program, "preflight", "--config", &config];
+    lab.exec("board2", &preflight);
+    {
+        let _restored = lab.sysctls("board2", &[("net.ipv4.tcp_syncookies", "0")]);
+        let output = lab.run("board2", &preflight);
+        assert!(!output.status.success());
+        assert!(said(&output).contains("sysctl -w net.ipv4.tcp_syncookies=1"), "{}", said(&output));
+    }
+    lab.exec("board2", &preflight);
+}
+
+fn the_configuration_passes_its_check(lab: &Lab) {
+    let program = binary("ipos-appliance");
+    let good = format!("{ROOT}/appliance/appliance.toml");
+    lab.exec("appliance", &[&program.to_string_lossy(), "check", "--config", &good]);
+
+    // Every mistake at once, each with its line.
+    let text = std::fs::read_to_string(&good).expect("the lab's configuration can be read");
+    let bad = text
+        .replace("iface=farm", "iface=nowhere")
+        .replace("control_cpu = 0", "control_cpu = 1000")
+        .replace("boards = [\"board1\"]", "boards = [\"board9\"]")
+        .replace("id = 1", "id = 1\nidd = 2");
+    let path = format!("{ROOT}/bad.toml");
+    std::fs::write(&path, &bad).expect("the lab's directory can be written");
+    let output = lab.run("appliance", &[&program.to_string_lossy(), "check", "--config", &path]);
+    assert!(!output.status.success());
+    let told = said(&output);
+    for (what, wrong) in
+        [("nowhere", "iface=nowhere"), ("1000", "control_cpu"), ("board9", "board9"), ("idd", "idd")]
+    {
+        let line = bad.lines().position(|line| line.contains(wrong)).expect("the mistake is in the file") + 1;
+        assert!(
+            told.lines().any(|text| text.contains(what) && text.contains(&format!(":{line}"))),
+            "no word of {what} in line {line}:\n{told}"
+        );
+    }
+}

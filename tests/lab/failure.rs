@@ -1,0 +1,121 @@
+//! Boards that refuse, fall silent, and come back.
+
+use std::time::{Duration, Instant};
+
+use ipos_tests::{Curl, Lab, Script, wait_until};
+use serde_json::Value;
+
+use crate::Test;
+
+/// Run in one shape of lab.
+pub const TESTS: &[Test] = &[
+    ("nginx_stopped_on_a_board", nginx_stopped_on_a_board),
+    ("the_link_of_a_board_down", the_link_of_a_board_down),
+    ("the_agent_of_a_board_killed", the_agent_of_a_board_killed),
+    ("an_agent_restarts_under_load", an_agent_restarts_under_load),
+    ("no_board_left_is_answered_503", no_board_left_is_answered_503),
+];
+
+/// The requests that `stream.py` reports: start in seconds, length in seconds, outcome.
+fn rows(told: &Value) -> Vec<(f64, f64, String)> {
+    let rows = told["rows"].as_array().expect("stream.py lists its requests");
+    let row = |row: &Value| {
+        let number = |key: &str| row[key].as_f64().expect("times are numbers");
+        (number("at_s"), number("took_s"), row["outcome"].as_str().unwrap_or_default().to_owned())
+    };
+    rows.iter().map(row).collect()
+}
+
+/// New connections for two seconds: each must succeed on board 2, within a second.
+fn all_on_board_2(lab: &Lab) {
+    let told = Script::start(lab, "client", "stream.py", &["/", "2"]);
+    let rows = rows(&last(told));
+    assert!(rows.len() > 20, "only {} requests in two seconds", rows.len());
+    for (at_s, took_s, outcome) in rows {
+        assert_eq!(outcome, "board2", "after {at_s:.3} s");
+        assert!(took_s < 1.0, "a request took {took_s:.3} s");
+    }
+}
+
+/// The second line of `stream.py`; the first must tell of an answer.
+fn last(mut script: Script) -> Value {
+    let first = script.hear();
+    assert!(first["started"].as_str().is_some_and(|outcome| outcome.starts_with("board")), "{first}");
+    script.hear()
+}
+
+/// Waits until board 1 gets connections again.
+fn board_1_is_used(lab: &Lab) {
+    lab.wait_alive(&["board1", "board2"]);
+    wait_until("board 1 is used again", Duration::from_secs(5), || {
+        (Curl::get(lab, "/", &[]).board == "board1").then_some(())
+    });
+    assert_eq!(Curl::get(lab, "/a/1k", &[]).status, 200);
+}
+
+fn nginx_stopped_on_a_board(lab: &Lab) {
+    lab.verb(&["stop-nginx", "1"]);
+    all_on_board_2(lab);
+    lab.verb(&["start-nginx", "1"]);
+    board_1_is_used(lab);
+}
+
+fn the_link_of_a_board_down(lab: &Lab) {
+    lab.verb(&["link", "1", "down"]);
+    all_on_board_2(lab);
+    lab.wait_alive(&["board2"]);
+    lab.verb(&["link", "1", "up"]);
+    board_1_is_used(lab);
+}
+
+fn the_agent_of_a_board_killed(lab: &Lab) {
+    let mut crowd = Script::start(lab, "client", "crowd.py", &["40", "/1k", "reuse"]);
+    let first = crowd.hear();
+    assert_eq!(first["failures"], serde_json::json!([]), "{first}");
+    assert!(first["boards"]["board1"].as_u64() > Some(0), "none on board 1: {first}");
+
+    let mut stream = Script::start(lab, "client", "stream.py", &["/", "4"]);
+    stream.hear();
+    let begin = Instant::now();
+    lab.verb(&["kill-agent", "1"]);
+    let killed_s = begin.elapsed().as_secs_f64();
+    // Connections that live on the board need no agent.
+    crowd.go_on();
+    let second = crowd.hear();
+    assert_eq!(
+        (&second["failures"], &second["boards"]),
+        (&serde_json::json!([]), &first["boards"]),
+        "{second}"
+    );
+
+    let rows = rows(&stream.hear());
+    let failed: Vec<_> = rows.iter().filter(|row| !row.2.starts_with("board")).collect();
+    assert!(failed.is_empty(), "killed at {killed_s:.3} s: {failed:?}");
+    let late: Vec<_> = rows.iter().filter(|row| row.0 > killed_s + 1.5).collect();
+    assert!(late.len() > 50, "only {} requests later than 1.5 s after the kill", late.len());
+    assert!(late.iter().all(|row| row.2 == "board2"), "killed at {killed_s:.3} s: {late:?}");
+    lab.wait_alive(&["board2"]);
+
+    lab.verb(&["start-agent", "1"]);
+    board_1_is_used(lab);
+}
+
+fn an_agent_restarts_under_load(lab: &Lab) {
+    let mut stream = Script::start(lab, "client", "stream.py", &["/a/1k", "3"]);
+    stream.hear();
+    lab.verb(&["stop-agent", "1"]);
+    lab.verb(&["start-agent", "1"]);
+    let failed: Vec<_> = rows(&stream.hear()).into_iter().filter(|row| row.2 != "board1").collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    board_1_is_used(lab);
+}
+
+fn no_board_left_is_answered_503(lab: &Lab) {
+    lab.verb(&["stop-nginx", "1"]);
+    // Only board 1 has /a/.
+    let answer = Curl::get(lab, "/a/1k", &[]);
+    assert_eq!((answer.status, answer.board.as_str()), (503, ""), "{answer:?}");
+    assert_eq!(Curl::get(lab, "/b/1k", &[]).status, 200);
+    lab.verb(&["start-nginx", "1"]);
+    board_1_is_used(lab);
+}

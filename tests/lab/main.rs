@@ -1,0 +1,74 @@
+//! The tests in the lab: real clients, real servers, the appliance and the agents as they are shipped.
+//!
+//! Tests that need the same shape of lab share one; a test that fails takes its lab with it, so that the next one starts
+//! with a fresh one. Needs root and the release binaries (`make build`); `make test-lab` sees to both.
+
+mod admin;
+mod failure;
+mod frames;
+mod http;
+mod lifecycle;
+mod restart;
+mod shared;
+mod tcp;
+
+use std::process::ExitCode;
+
+use ipos_tests::Shape;
+use ipos_tests::lab::{deploy_lab, said};
+use libtest_mimic::Arguments;
+
+/// What a plain `deploy/lab up` builds: two ports on af_packet, EtherType 0x88b5, hugepages.
+const PLAIN: Shape = Shape { name: "plain", options: &[] };
+
+/// The other driver, the figure's EtherType, no hugepages.
+const XDP: Shape =
+    Shape { name: "xdp", options: &["--port", "af_xdp", "--ethertype", "0x0007", "--memory", "no-huge"] };
+
+/// One port that faces clients and boards.
+const ONE_PORT: Shape = Shape { name: "one_port", options: &["--one-port", "--ethertype", "0x0007"] };
+
+/// Two workers behind two queues per port.
+const WORKERS: Shape = Shape { name: "two_workers", options: &["--workers", "2", "--memory", "no-huge"] };
+
+/// A test: its name, the lab that it needs, what it does.
+pub type Test = (&'static str, fn(&ipos_tests::Lab));
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // All tests share the machine's namespaces.
+    arguments.test_threads = Some(1);
+    if !arguments.list {
+        let state = said(&deploy_lab(&["status"]));
+        if !state.starts_with("no lab is up") {
+            eprintln!("the lab tests build labs of their own: {}(take it down with `make clean-lab`)", state);
+            return ExitCode::FAILURE;
+        }
+    }
+    let mut trials = Vec::new();
+    for (shape, groups) in [
+        (
+            PLAIN,
+            &[
+                http::CORE,
+                http::TESTS,
+                tcp::TESTS,
+                admin::TESTS,
+                frames::TESTS,
+                failure::TESTS,
+                restart::TESTS,
+            ][..],
+        ),
+        (XDP, &[http::CORE, restart::CORE, frames::CORE][..]),
+        (ONE_PORT, &[http::CORE, restart::CORE, frames::BOTH][..]),
+        (WORKERS, &[http::CORE, restart::CORE][..]),
+    ] {
+        for (name, test) in groups.iter().copied().flatten().copied() {
+            trials.push(shared::trial(shape, name, test));
+        }
+    }
+    trials.extend(lifecycle::TESTS.iter().map(|(name, test)| shared::alone(name, *test)));
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    shared::take_down();
+    conclusion.exit_code()
+}
