@@ -214,3 +214,60 @@ fn check_pci(device: &str) -> Result<(), EalError> {
     let present = if present.is_empty() { "none".to_owned() } else { present.join(", ") };
     Err(EalError::NoSuchPciDevice { address, present })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn groups(map: &str) -> Vec<(Vec<u32>, Vec<u32>)> {
+        let groups = parse_lcores(map).unwrap_or_else(|at| panic!("{map}: {at}"));
+        groups.into_iter().map(|group| (group.lcores, group.cpus)).collect()
+    }
+
+    #[test]
+    fn lcore_maps_are_read_as_the_eal_reads_them() {
+        assert_eq!(groups("0"), [(vec![0], vec![0])]);
+        assert_eq!(groups("0@2,1@3"), [(vec![0], vec![2]), (vec![1], vec![3])]);
+        assert_eq!(groups("1-3"), [(vec![1, 2, 3], vec![1, 2, 3])]);
+        assert_eq!(groups("(0-1,5)@(2,4-5),6@7"), [(vec![0, 1, 5], vec![2, 4, 5]), (vec![6], vec![7])]);
+        for (map, at) in
+            [("", ""), ("0,,1", ""), ("0@", "0@"), ("0@1,3-2", "3-2"), ("(0", "(0"), ("0@x", "0@x")]
+        {
+            assert_eq!(parse_lcores(map), Err(at), "{map}");
+        }
+        assert_eq!(parse_lcores("0-4294967295"), Err("0-4294967295"), "a bounded range");
+    }
+
+    #[test]
+    fn hugepages_of_all_sizes_count_and_the_cure_is_in_the_default_size() {
+        let pages = [
+            Hugepages { size_kb: 2048, total: 100, free: 10 },
+            Hugepages { size_kb: 1 << 20, total: 1, free: 1 },
+        ];
+        assert!(check_hugepages(1044, &pages, 2048).is_ok());
+        let error = check_hugepages(1045, &pages, 2048).expect_err("one MiB too many");
+        assert!(
+            matches!(error, EalError::Hugepages { wanted_mb: 1045, free_mb: 1044, pages: 613 }),
+            "{error}"
+        );
+        let error = check_hugepages(1, &[], 0).expect_err("there are none");
+        assert!(error.to_string().contains("0 MiB are free"), "{error}");
+    }
+
+    #[test]
+    fn pci_addresses_are_told_from_other_devices() {
+        assert_eq!(pci_address("03:00.0").as_deref(), Some("0000:03:00.0"));
+        assert_eq!(pci_address("pci:0001:AF:00.1,dv_flow_en=1").as_deref(), Some("0001:af:00.1"));
+        for other in ["net_null0", "auxiliary:mlx5_core.sf.0", "", ".", ":", "0000:03:00", "1:2:3:4.0"] {
+            assert_eq!(pci_address(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_log_is_quoted_on_one_line() {
+        assert_eq!(last_words("  \n"), "nothing");
+        assert_eq!(last_words("EAL: a\n\nEAL: b\n"), "EAL: a; EAL: b");
+        let long: String = (0..20).map(|line| format!("{line}\n")).collect();
+        assert_eq!(last_words(&long), "14; 15; 16; 17; 18; 19");
+    }
+}

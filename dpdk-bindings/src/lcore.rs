@@ -234,13 +234,14 @@ impl<R> LcoreHandle<R> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Waits for the job, spinning as DPDK does, and returns its result.
+    /// Waits until the lcore is idle again, spinning as DPDK does, and returns the job's result. It waits for a later
+    /// job on the same lcore too, and for ever in the job itself.
     ///
     /// # Errors
     /// [`LcoreError::Panicked`] where panics unwind.
     pub fn join(self) -> Result<R, LcoreError> {
         loop {
-            // SAFETY: the lcore is one of the EAL's, which `self` keeps running. Waiting on oneself returns at once.
+            // SAFETY: the lcore is one of the EAL's, which `self` keeps running.
             unsafe { sys::rte_eal_wait_lcore(self.lcore.0) };
             let outcome = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(outcome) = outcome {

@@ -237,7 +237,7 @@ fn create_error(name: String, count: u32, data_room_octets: u16, socket: Option<
     // SAFETY: reads a thread-local.
     match unsafe { sys::dpdk_sys_rte_errno() } {
         libc::EEXIST => MempoolError::Exists { name },
-        libc::ENOMEM => {
+        libc::ENOMEM | libc::ENOBUFS => {
             // An mbuf's own two cache lines and the pool's header of one come on top.
             let need_mb = (u64::from(count) * (u64::from(data_room_octets) + 192)).div_ceil(1 << 20);
             let socket = socket.map_or(String::new(), |id| format!(" on NUMA socket {id}"));

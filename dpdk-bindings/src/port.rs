@@ -320,7 +320,8 @@ impl Port {
     /// Of offloads and RSS only what the port has is asked for; see [`Port::offloads`].
     ///
     /// # Errors
-    /// [`PortError`]; the port is as before then, and can be started again.
+    /// [`PortError`]. What is refused before the port starts leaves it as it was, to be started with another
+    /// configuration; if only promiscuous mode is refused, it is closed again.
     pub fn start(
         id: PortId,
         config: &PortConfig,
