@@ -1,0 +1,229 @@
+//! The agent's loop: reports, events of the programs, neighbours, ageing. One thread, woken by events, signals and time.
+
+use std::{
+    cell::RefCell,
+    io,
+    mem::MaybeUninit,
+    net::Ipv4Addr,
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use ipos_wire::ipos::{ClosedReason, RefusalReason};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    config::Config,
+    farm::Farm,
+    interface::{self, Interface},
+    neighbours,
+    records::{Event, EventKind},
+    report::Reporter,
+    sockets::SockDiag,
+    sys,
+    takeover::{self, Takeover},
+};
+
+/// How often the neighbour table is kept warm, and records are aged.
+const REFRESH: Duration = Duration::from_secs(5);
+/// How often an appliance that is not resolved is looked for.
+const RESOLVE: Duration = Duration::from_millis(500);
+const REAP: Duration = Duration::from_secs(2);
+
+/// Why the agent ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The programs could not be put in place.
+    #[error(transparent)]
+    Takeover(#[from] takeover::Error),
+    /// The farm interface is not there.
+    #[error("interface {0} does not exist in this network namespace")]
+    NoInterface(String),
+    /// The system refused something.
+    #[error("cannot {what}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn io_error<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Error {
+    move |source| Error::Io { what, source: source.into() }
+}
+
+/// Runs until SIGTERM or SIGINT. The programs stay in place: connections live on without the agent.
+///
+/// # Errors
+/// When something at the start fails; later troubles are logged and outlived.
+pub fn run(config: &Config) -> Result<(), Error> {
+    let interface = interface::interfaces()
+        .map_err(io_error("list the interfaces"))?
+        .remove(&config.interface)
+        .ok_or_else(|| Error::NoInterface(config.interface.clone()))?;
+    let signals = catch_signals().map_err(io_error("catch signals"))?;
+    let mut storage = MaybeUninit::uninit();
+    let takeover = Takeover::put_in_place(&mut storage, config, &interface)?;
+    let mac = interface.mac.unwrap_or_default();
+    let farm =
+        Farm::open(interface.index, mac, config.ethertype).map_err(io_error("open a packet socket"))?;
+    let diag = SockDiag::open().map_err(io_error("open sock_diag"))?;
+    info!(interface = config.interface, pins = %config.pin_directory.display(), "programs in place");
+    let agent = Agent { config, takeover: &takeover, farm: RefCell::new(farm), diag: RefCell::new(diag) };
+    agent.serve(&interface, &signals)
+}
+
+fn catch_signals() -> Result<SignalFd, Errno> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTERM);
+    set.add(Signal::SIGINT);
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
+struct Agent<'a, 'obj> {
+    config: &'a Config,
+    takeover: &'a Takeover<'obj>,
+    farm: RefCell<Farm>,
+    diag: RefCell<SockDiag>,
+}
+
+impl Agent<'_, '_> {
+    fn serve(&self, interface: &Interface, signals: &SignalFd) -> Result<(), Error> {
+        let known: RefCell<Vec<(Ipv4Addr, [u8; 6])>> = RefCell::default();
+        let ring = self.takeover.events(|event| self.handle(&event, &known.borrow()))?;
+        let mut reporter = Reporter::new(self.config, interface.index).map_err(io_error("open sock_diag"))?;
+        let start = Instant::now();
+        let (mut report_at, mut resolve_at, mut reap_at) = (start, start, start + REAP);
+        loop {
+            let now = Instant::now();
+            if now >= resolve_at {
+                neighbours::refresh(self.config.address, &self.config.appliances);
+                let all_known = known.borrow().len() == self.config.appliances.len();
+                resolve_at = now + if all_known { REFRESH } else { RESOLVE };
+            }
+            if now >= report_at {
+                self.follow_neighbours(&known);
+                let held = self.takeover.endpoints_held()?;
+                if let Err(error) = reporter.report(&mut self.farm.borrow_mut(), &known.borrow(), held, now) {
+                    error!(%error, "no report: what it is made of cannot be read");
+                }
+                // A late report is not made up for.
+                report_at = (report_at + self.config.report_interval).max(now);
+            }
+            if now >= reap_at {
+                self.takeover.reap()?;
+                reap_at = now + REAP;
+            }
+            let next = report_at.min(resolve_at).min(reap_at);
+            if wait(sys::ring_descriptor(&ring), signals, next).map_err(io_error("wait for events"))? {
+                info!("stopping; the programs stay in place");
+                return Ok(());
+            }
+            ring.consume()
+                .map_err(|error| Error::Io { what: "read events", source: io::Error::other(error) })?;
+        }
+    }
+
+    fn follow_neighbours(&self, known: &RefCell<Vec<(Ipv4Addr, [u8; 6])>>) {
+        let now = neighbours::known(&self.config.interface, &self.config.appliances);
+        if *known.borrow() == now {
+            return;
+        }
+        info!(appliances = ?now.iter().map(|(address, _)| address).collect::<Vec<_>>(), "appliances resolved");
+        match self.takeover.sync_appliances(&now, &self.config.appliances) {
+            Ok(()) => *known.borrow_mut() = now,
+            Err(error) => error!(%error, "the programs do not know the appliances"),
+        }
+    }
+
+    fn handle(&self, event: &Event, known: &[(Ipv4Addr, [u8; 6])]) {
+        debug!(kind = ?event.kind, flow = %event.flow, id = event.migration_id, "event");
+        let Some((_, mac)) = known.iter().find(|(address, _)| *address == event.appliance) else {
+            // Nobody to answer; a clearing or a detach is asked for again.
+            debug!(appliance = %event.appliance, "event for an appliance that is not resolved");
+            return;
+        };
+        let handled = match event.kind {
+            EventKind::Closed => self.tell_closed(event, *mac),
+            EventKind::Clear => self.clear(event, *mac),
+            EventKind::Detach => self.detach(event, *mac),
+        };
+        if let Err(error) = handled {
+            warn!(kind = ?event.kind, flow = %event.flow, %error, "event not handled");
+        }
+    }
+
+    fn tell_closed(&self, event: &Event, mac: [u8; 6]) -> Result<(), Error> {
+        self.farm
+            .borrow_mut()
+            .closed(mac, event.flow, event.migration_id, ClosedReason::Closed)
+            .map_err(io_error("send 0x07"))
+    }
+
+    /// Destroys the socket of the flow while egress is hidden; false when it cannot be destroyed.
+    fn destroy(&self, event: &Event) -> bool {
+        match self.diag.borrow_mut().destroy(&event.flow) {
+            Ok(_) => true,
+            Err(error) => {
+                error!(flow = %event.flow, %error, "socket not destroyed");
+                false
+            }
+        }
+    }
+
+    /// The client reuses its port: the old socket goes, then the new endpoint is acknowledged.
+    fn clear(&self, event: &Event, mac: [u8; 6]) -> Result<(), Error> {
+        if self.takeover.endpoint_state(&event.flow, event.migration_id)? != Some("clearing") {
+            return Ok(());
+        }
+        let destroyed = self.destroy(event);
+        if !self.takeover.settle(&event.flow, event.migration_id, destroyed)? {
+            return Ok(());
+        }
+        let mut farm = self.farm.borrow_mut();
+        if destroyed {
+            farm.ack(mac, event.flow, event.migration_id).map_err(io_error("send 0x03"))
+        } else {
+            farm.refused(mac, event.flow, event.migration_id, RefusalReason::HeldByOther)
+                .map_err(io_error("send 0x04"))
+        }
+    }
+
+    /// The appliance gives the endpoint up: its socket goes without a word to the client.
+    fn detach(&self, event: &Event, mac: [u8; 6]) -> Result<(), Error> {
+        if self.takeover.endpoint_state(&event.flow, event.migration_id)? != Some("detaching") {
+            return Ok(());
+        }
+        let destroyed = self.destroy(event);
+        if self.takeover.settle(&event.flow, event.migration_id, destroyed)? && destroyed {
+            self.farm
+                .borrow_mut()
+                .closed(mac, event.flow, event.migration_id, ClosedReason::Forced)
+                .map_err(io_error("send 0x07"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Sleeps until the ring has events, a signal came or `until`; true when a signal asks to stop.
+fn wait(ring: BorrowedFd<'_>, signals: &SignalFd, until: Instant) -> Result<bool, Errno> {
+    let left = until.saturating_duration_since(Instant::now());
+    // Rounded up, so that the loop does not spin through the last millisecond.
+    let timeout = PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
+    let mut descriptors =
+        [PollFd::new(ring, PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut descriptors, timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(signals.read_signal()?.is_some()),
+        Err(error) => Err(error),
+    }
+}

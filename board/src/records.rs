@@ -1,0 +1,132 @@
+//! What the agent and the BPF programs say to each other: layouts of `bpf/tables.h`, as octets.
+
+use std::net::Ipv4Addr;
+
+use ipos_wire::flow::Flow;
+
+/// Grows with every change of a map's key or value in `bpf/tables.h`; maps of another version are not adopted.
+pub const LAYOUT_VERSION: u32 = 1;
+
+fn array<const N: usize>(octets: &[u8], at: usize) -> Option<[u8; N]> {
+    octets.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+/// What a program asks of the agent, or tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// The socket of a taken-over endpoint closed.
+    Closed,
+    /// An old socket is in the way of a new endpoint.
+    Clear,
+    /// The endpoint is to be given up by force.
+    Detach,
+}
+
+/// `struct event`, from the ring buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// What happened, or what shall be done.
+    pub kind: EventKind,
+    /// The farm address of the appliance concerned.
+    pub appliance: Ipv4Addr,
+    /// The endpoint concerned.
+    pub flow: Flow,
+    /// The record's migration id.
+    pub migration_id: u64,
+}
+
+impl Event {
+    /// `None` for what no program of this version writes.
+    pub fn parse(octets: &[u8]) -> Option<Event> {
+        let kind = match u32::from_ne_bytes(array(octets, 0)?) {
+            1 => EventKind::Closed,
+            2 => EventKind::Clear,
+            3 => EventKind::Detach,
+            _ => return None,
+        };
+        Some(Event {
+            kind,
+            appliance: Ipv4Addr::from(array::<4>(octets, 4)?),
+            flow: Flow::from_octets(array(octets, 8)?),
+            migration_id: u64::from_be_bytes(array(octets, 24)?),
+        })
+    }
+}
+
+/// `struct settlement`: the argument of the `settle` program.
+pub fn settlement(flow: &Flow, migration_id: u64, destroyed: bool) -> [u8; 24] {
+    let mut out = [0; 24];
+    let (name, rest) = out.split_at_mut(12);
+    name.copy_from_slice(&flow.to_octets());
+    let (flag, id) = rest.split_at_mut(4);
+    flag.copy_from_slice(&u32::from(destroyed).to_ne_bytes());
+    id.copy_from_slice(&migration_id.to_be_bytes());
+    out
+}
+
+/// `enum endpoint_state`, by the record's octets; `None` when they are no record.
+pub fn endpoint_state(record: &[u8]) -> Option<&'static str> {
+    Some(match u32::from_ne_bytes(array(record, 32)?) {
+        1 => "busy",
+        2 => "pending",
+        3 => "live",
+        4 => "gone",
+        5 => "clearing",
+        6 => "detaching",
+        _ => return None,
+    })
+}
+
+/// The migration id of a record; `None` when the octets are too few.
+pub fn migration_id(record: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(array(record, 0)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOW: Flow = Flow {
+        client: Ipv4Addr::new(203, 0, 113, 9),
+        client_port: 0x1234,
+        endpoint: Ipv4Addr::new(198, 51, 100, 1),
+        endpoint_port: 80,
+    };
+
+    #[test]
+    fn an_event_is_read_and_anything_shorter_or_unknown_is_not() {
+        let mut octets = Vec::new();
+        octets.extend(2u32.to_ne_bytes());
+        octets.extend([192, 0, 2, 2]);
+        octets.extend(FLOW.to_octets());
+        octets.extend(3u32.to_ne_bytes());
+        octets.extend(0x0102_0304_0506_0708u64.to_be_bytes());
+        let event = Event::parse(&octets).expect("an event");
+        assert_eq!(event.kind, EventKind::Clear);
+        assert_eq!(event.appliance, Ipv4Addr::new(192, 0, 2, 2));
+        assert_eq!((event.flow, event.migration_id), (FLOW, 0x0102_0304_0506_0708));
+        for length in 0..octets.len() {
+            assert_eq!(Event::parse(&octets[..length]), None, "{length} octets");
+        }
+        octets[..4].copy_from_slice(&9u32.to_ne_bytes());
+        assert_eq!(Event::parse(&octets), None);
+    }
+
+    #[test]
+    fn a_settlement_is_24_octets_with_the_id_in_network_order() {
+        let octets = settlement(&FLOW, 7, true);
+        assert_eq!(octets[..12], FLOW.to_octets());
+        assert_eq!(octets[12..16], 1u32.to_ne_bytes());
+        assert_eq!(octets[16..], [0, 0, 0, 0, 0, 0, 0, 7]);
+    }
+
+    #[test]
+    fn a_record_tells_its_state_and_id() {
+        let mut record = [0u8; 72];
+        record[7] = 5;
+        record[32..36].copy_from_slice(&3u32.to_ne_bytes());
+        assert_eq!((migration_id(&record), endpoint_state(&record)), (Some(5), Some("live")));
+        record[32..36].copy_from_slice(&77u32.to_ne_bytes());
+        assert_eq!(endpoint_state(&record), None);
+    }
+}

@@ -1,0 +1,241 @@
+//! Sockets of this network namespace, through the kernel's sock_diag.
+
+use std::{io, net::IpAddr};
+
+use ipos_wire::flow::Flow;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable, Nla as _,
+};
+use netlink_packet_sock_diag::{
+    SockDiagDestroy, SockDiagMessage,
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+
+/// One listening TCP socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Bound to; unspecified for a wildcard.
+    pub address: IpAddr,
+    /// Bound to.
+    pub port: u16,
+    /// Connections waiting for `accept`.
+    pub queue: u32,
+    /// The limit of the accept queue.
+    pub queue_limit: u32,
+    /// Names the socket in `/proc/PID/fd`.
+    pub inode: u32,
+    /// Speaks Multipath TCP: it takes no endpoints over.
+    pub mptcp: bool,
+}
+
+/// A netlink socket for sock_diag requests.
+pub struct SockDiag {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl SockDiag {
+    /// # Errors
+    /// When the kernel has no sock_diag.
+    pub fn open() -> io::Result<SockDiag> {
+        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(SockDiag { socket, sequence: 0 })
+    }
+
+    /// Every listening TCP socket that may take an IPv4 endpoint: bound to an IPv4 address, or dual-stack to `[::]`.
+    ///
+    /// # Errors
+    /// When the kernel refuses the dump.
+    pub fn listeners(&mut self) -> io::Result<Vec<Listener>> {
+        let mut found = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            for response in self.dump(family)? {
+                let covers_ipv4 =
+                    family == AF_INET || response.header.socket_id.source_address.is_unspecified();
+                if !covers_ipv4 || is_ipv6_only(&response) {
+                    continue;
+                }
+                let header = &response.header;
+                found.push(Listener {
+                    address: header.socket_id.source_address,
+                    port: header.socket_id.source_port,
+                    queue: header.recv_queue,
+                    queue_limit: header.send_queue,
+                    inode: header.inode,
+                    mptcp: is_mptcp(&response),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    fn dump(&mut self, family: u8) -> io::Result<Vec<InetResponse>> {
+        let socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
+        let request = InetRequest {
+            family,
+            protocol: IPPROTO_TCP,
+            extensions: ExtensionFlags::INFO,
+            states: StateFlags::LISTEN,
+            socket_id,
+        };
+        self.send(SockDiagMessage::InetRequest(request), NLM_F_REQUEST | NLM_F_DUMP)?;
+        let mut responses = Vec::new();
+        self.receive(|payload: NetlinkPayload<SockDiagMessage>| match payload {
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                responses.push(*response);
+                Ok(false)
+            }
+            NetlinkPayload::Done(_) => Ok(true),
+            NetlinkPayload::Error(error) => Err(error.to_io()),
+            _ => Ok(false),
+        })?;
+        Ok(responses)
+    }
+
+    /// Destroys the socket that holds `flow`, whatever its state; true when there was one.
+    ///
+    /// It sends a RST, which the egress program hides. The application's next call on it fails with ECONNABORTED.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_ADMIN, EOPNOTSUPP when the kernel lacks CONFIG_INET_DIAG_DESTROY.
+    pub fn destroy(&mut self, flow: &Flow) -> io::Result<bool> {
+        let socket_id = SocketId {
+            source_port: flow.endpoint_port,
+            destination_port: flow.client_port,
+            source_address: IpAddr::V4(flow.endpoint),
+            destination_address: IpAddr::V4(flow.client),
+            interface_id: 0,
+            cookie: [0xff; 8],
+        };
+        let request = InetRequest {
+            family: AF_INET,
+            protocol: IPPROTO_TCP,
+            extensions: ExtensionFlags::empty(),
+            states: StateFlags::all(),
+            socket_id,
+        };
+        let message = SockDiagDestroy::new(SockDiagMessage::InetRequest(request));
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
+        let mut outcome = Ok(true);
+        self.receive(|payload: NetlinkPayload<SockDiagMessage>| {
+            if let NetlinkPayload::Error(error) = payload {
+                outcome = match error.code {
+                    None => Ok(true),
+                    Some(code) if code.get() == -libc::ENOENT => Ok(false),
+                    Some(_) => Err(error.to_io()),
+                };
+                return Ok(true);
+            }
+            Ok(false)
+        })?;
+        outcome
+    }
+
+    fn send<M>(&mut self, message: M, flags: u16) -> io::Result<()>
+    where
+        M: NetlinkSerializable + Into<NetlinkPayload<M>>,
+    {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let mut packet = NetlinkMessage::new(header, message.into());
+        packet.finalize();
+        let mut octets = vec![0; packet.buffer_len()];
+        packet.serialize(&mut octets);
+        self.socket.send(&octets, 0).map(|_| ())
+    }
+
+    /// Hands every message of the answer to `take`, until it says that it was the last.
+    fn receive<M, F>(&mut self, mut take: F) -> io::Result<()>
+    where
+        M: NetlinkDeserializable,
+        F: FnMut(NetlinkPayload<M>) -> io::Result<bool>,
+    {
+        loop {
+            let (octets, _) = self.socket.recv_from_full()?;
+            let mut rest = octets.as_slice();
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<M>::deserialize(rest).map_err(io::Error::other)?;
+                let length =
+                    usize::try_from(message.header.length).map_err(io::Error::other)?.next_multiple_of(4);
+                let ours = message.header.sequence_number == self.sequence;
+                if ours && take(message.payload)? {
+                    return Ok(());
+                }
+                rest = rest.get(length.max(16)..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// The kernel tells the protocol above TCP in a nested attribute (INET_DIAG_ULP_INFO, INET_ULP_INFO_NAME; linux/inet_diag.h).
+fn is_mptcp(response: &InetResponse) -> bool {
+    const INET_DIAG_ULP_INFO: u16 = 19;
+    const NLA_TYPE_MASK: u16 = 0x3fff;
+    const NAME: &[u8] = b"mptcp\0";
+    response.nlas.iter().any(|nla| match nla {
+        Nla::Other(other) if other.kind() & NLA_TYPE_MASK == INET_DIAG_ULP_INFO => {
+            let mut value = vec![0; other.value_len()];
+            other.emit_value(&mut value);
+            value.windows(NAME.len()).any(|window| window == NAME)
+        }
+        _ => false,
+    })
+}
+
+/// Bound to IPv6 alone: no IPv4 endpoint can be given to it.
+fn is_ipv6_only(response: &InetResponse) -> bool {
+    response.nlas.iter().any(|nla| matches!(nla, Nla::SkV6Only(true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr as StdAddr, SocketAddrV4, TcpListener, TcpStream};
+
+    use super::*;
+
+    fn v4(address: StdAddr) -> SocketAddrV4 {
+        match address {
+            StdAddr::V4(v4) => v4,
+            StdAddr::V6(v6) => panic!("{v6} is not IPv4"),
+        }
+    }
+
+    #[test]
+    fn a_listener_is_found_with_its_queue_its_limit_and_its_inode() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
+        let port = listener.local_addr().expect("address").port();
+        let _waiting = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+        let all = SockDiag::open().expect("sock_diag").listeners().expect("dump");
+        let found = all.iter().find(|l| l.port == port).expect("the listener");
+        assert_eq!(found.address, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        assert_eq!((found.queue, found.mptcp), (1, false));
+        assert!(found.queue_limit > 0 && found.inode > 0, "{found:?}");
+    }
+
+    #[test]
+    fn a_socket_is_destroyed_once() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
+        let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let (mut server, _) = listener.accept().expect("accept");
+        let (near, far) =
+            (v4(client.local_addr().expect("address")), v4(server.local_addr().expect("address")));
+        let flow = Flow {
+            client: *near.ip(),
+            client_port: near.port(),
+            endpoint: *far.ip(),
+            endpoint_port: far.port(),
+        };
+        let mut diag = SockDiag::open().expect("sock_diag");
+        assert!(diag.destroy(&flow).expect("destroy"));
+        let error = io::Read::read(&mut server, &mut [0; 1]).expect_err("the socket is gone");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        assert!(!diag.destroy(&flow).expect("the second time nothing is found"));
+    }
+}

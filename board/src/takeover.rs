@@ -1,0 +1,401 @@
+//! Loads the BPF programs, adopts what an earlier agent left pinned, and takes it all away again.
+//!
+//! Programs are held by their pinned links, so connections outlive the agent. `run` always loads its own programs,
+//! over the pinned maps, and puts them in the place of the old ones (design: takeover.md).
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    net::Ipv4Addr,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use ipos_wire::flow::Flow;
+use libbpf_rs::{
+    Link, MapCore, MapFlags, MapHandle, MapType, OpenObject, ProgramInput, RingBuffer, RingBufferBuilder,
+    query::LinkTypeInfo,
+    skel::{OpenSkel, SkelBuilder},
+};
+use tracing::{debug, info, warn};
+
+use crate::{
+    config::{Config, XdpMode},
+    counters,
+    interface::Interface,
+    pins,
+    records::{self, Event, LAYOUT_VERSION},
+    sys::{self, Hook},
+};
+
+#[allow(unused_qualifications, clippy::all, clippy::undocumented_unsafe_blocks)]
+mod skel {
+    include!(concat!(env!("OUT_DIR"), "/takeover.skel.rs"));
+}
+use skel::{TakeoverSkel, TakeoverSkelBuilder};
+
+/// Why the programs could not be put in place.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The pin directory cannot be used.
+    #[error(transparent)]
+    Pins(#[from] pins::Error),
+    /// The maps were pinned by an agent with another layout.
+    #[error(
+        "{}: maps of layout {found}, this agent needs {LAYOUT_VERSION}; `ipos-board detach` removes them \
+         (connections taken over so far are then no longer forwarded to their sockets)",
+        .directory.display()
+    )]
+    Layout {
+        /// The pin directory.
+        directory: PathBuf,
+        /// The version found.
+        found: u32,
+    },
+    /// libbpf or the verifier refused.
+    #[error("{what}: {source}")]
+    Bpf {
+        /// What was being done.
+        what: String,
+        /// What libbpf said.
+        source: libbpf_rs::Error,
+    },
+    /// The kernel refused an attachment.
+    #[error("cannot attach {what} to {interface}: {source}")]
+    Attach {
+        /// Which program.
+        what: &'static str,
+        /// Where.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The namespace has no cookie.
+    #[error("cannot read the network namespace's cookie: {0}")]
+    Namespace(io::Error),
+    /// The interface is not an Ethernet one.
+    #[error("{0} has no Ethernet address: give the farm interface in `interface`")]
+    NoMac(String),
+}
+
+fn bpf(what: impl Into<String>) -> impl FnOnce(libbpf_rs::Error) -> Error {
+    let what = what.into();
+    |source| Error::Bpf { what, source }
+}
+
+/// Names of the pinned maps besides [`LAYOUT`].
+const MAPS: [&str; 6] = ["endpoints", "appliances", "services", "counters", "events", "strays"];
+/// Names of the pinned links.
+const LINKS: [&str; 4] = ["xdp", "ingress", "egress", "socket_state"];
+/// A map with one entry: the version of the others. Pinned first, unpinned last.
+const LAYOUT: &str = "layout";
+
+/// The programs in place, and the maps they work on.
+pub struct Takeover<'obj> {
+    skel: TakeoverSkel<'obj>,
+}
+
+impl<'obj> Takeover<'obj> {
+    /// Loads the programs over new or adopted maps and attaches them.
+    ///
+    /// # Errors
+    /// See [`Error`]; what was in place before stays in place.
+    pub fn put_in_place(
+        storage: &'obj mut MaybeUninit<OpenObject>,
+        config: &Config,
+        interface: &Interface,
+    ) -> Result<Self, Error> {
+        let directory = &config.pin_directory;
+        pins::prepare(directory)?;
+        check_layout(directory)?;
+        let mut open = TakeoverSkelBuilder::default().open(storage).map_err(bpf("open the BPF object"))?;
+        let mac = interface.mac.ok_or_else(|| Error::NoMac(config.interface.clone()))?;
+        if let Some(constants) = open.maps.rodata_data.as_deref_mut() {
+            constants.farm_ethertype = config.ethertype.to_be();
+            constants.board_address = u32::from_ne_bytes(config.address.octets());
+            constants.board_mac = mac;
+            constants.netns_cookie = sys::netns_cookie().map_err(Error::Namespace)?;
+        }
+        let entries = endpoints_max(directory, config.endpoints_max)?;
+        let maps = &mut open.maps;
+        maps.endpoints.set_max_entries(entries).map_err(bpf("size the endpoint table"))?;
+        for (map, name) in [
+            (&mut maps.endpoints, "endpoints"),
+            (&mut maps.appliances, "appliances"),
+            (&mut maps.services, "services"),
+            (&mut maps.counters, "counters"),
+            (&mut maps.events, "events"),
+            (&mut maps.strays, "strays"),
+        ] {
+            map.set_pin_path(directory.join(name)).map_err(bpf(format!("pin the map {name}")))?;
+        }
+        let skel = open.load().map_err(bpf("load the BPF programs"))?;
+        let takeover = Takeover { skel };
+        takeover.sync_services(config)?;
+        takeover.attach(config, interface)?;
+        Ok(takeover)
+    }
+
+    fn attach(&self, config: &Config, interface: &Interface) -> Result<(), Error> {
+        let directory = &config.pin_directory;
+        let programs = &self.skel.progs;
+        // The guard first: a packet that XDP decapsulates must never reach TCP without it.
+        for (name, program, hook) in [
+            ("ingress", &programs.farm_ingress, Hook::Ingress),
+            ("egress", &programs.farm_egress, Hook::Egress),
+        ] {
+            if !replaced(directory, name, program, interface.index)? {
+                sys::attach_pinned(program.as_fd(), interface.index, hook, &directory.join(name)).map_err(
+                    |source| Error::Attach { what: name, interface: config.interface.clone(), source },
+                )?;
+            }
+        }
+        // A tracing link cannot be updated; for an instant both work, which compare-and-swap makes harmless.
+        let mut tracing = programs.socket_state.attach_trace().map_err(bpf("attach socket_state"))?;
+        let (new, pin) = (directory.join("socket_state_new"), directory.join("socket_state"));
+        pins::remove(&new)?;
+        tracing.pin(&new).map_err(bpf("pin socket_state"))?;
+        pins::rename(&new, &pin)?;
+        if !replaced(directory, "xdp", &programs.farm_xdp, interface.index)? {
+            self.attach_xdp(config, interface)?;
+        }
+        Ok(())
+    }
+
+    fn attach_xdp(&self, config: &Config, interface: &Interface) -> Result<(), Error> {
+        let hooks: &[Hook] = match config.xdp_mode {
+            XdpMode::Auto => &[Hook::XdpNative, Hook::XdpGeneric],
+            XdpMode::Native => &[Hook::XdpNative],
+            XdpMode::Generic => &[Hook::XdpGeneric],
+        };
+        let pin = config.pin_directory.join("xdp");
+        let mut refusal = io::Error::from(io::ErrorKind::Unsupported);
+        for hook in hooks {
+            match sys::attach_pinned(self.skel.progs.farm_xdp.as_fd(), interface.index, *hook, &pin) {
+                Ok(()) => {
+                    info!(interface = config.interface, hook = ?hook, "XDP attached");
+                    return Ok(());
+                }
+                Err(error) => {
+                    debug!(hook = ?hook, %error, "XDP not attached");
+                    refusal = error;
+                }
+            }
+        }
+        Err(Error::Attach { what: "xdp", interface: config.interface.clone(), source: refusal })
+    }
+
+    /// Makes the service table what the configuration says. Only guarded kinds are in it.
+    fn sync_services(&self, config: &Config) -> Result<(), Error> {
+        let wanted: Vec<[u8; 4]> =
+            config.services.iter().filter(|s| s.kind.is_taken_over()).map(|s| s.address.octets()).collect();
+        let map = &self.skel.maps.services;
+        for key in map.keys() {
+            if !wanted.iter().any(|address| address[..] == key[..]) {
+                map.delete(&key).map_err(bpf("update the service table"))?;
+            }
+        }
+        for address in wanted {
+            map.update(&address, &1u32.to_ne_bytes(), MapFlags::ANY)
+                .map_err(bpf("update the service table"))?;
+        }
+        Ok(())
+    }
+
+    /// Tells the programs which sender is which appliance; senders that are no longer anybody's are forgotten.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn sync_appliances(
+        &self,
+        known: &[(Ipv4Addr, [u8; 6])],
+        configured: &[Ipv4Addr],
+    ) -> Result<(), Error> {
+        let map = &self.skel.maps.appliances;
+        let update = || bpf("update the table of appliances");
+        for (address, mac) in known {
+            map.update(&mac_key(*mac), &address.octets(), MapFlags::ANY).map_err(update())?;
+        }
+        for key in map.keys() {
+            let Some(value) = map.lookup(&key, MapFlags::ANY).map_err(update())? else { continue };
+            let owner = <[u8; 4]>::try_from(value.as_slice()).map(Ipv4Addr::from).ok();
+            // An appliance that is not resolved just now keeps the address it had.
+            let valid = match known.iter().find(|(address, _)| Some(*address) == owner) {
+                Some((_, mac)) => mac_key(*mac)[..] == key[..],
+                None => owner.is_some_and(|address| configured.contains(&address)),
+            };
+            if !valid {
+                map.delete(&key).map_err(update())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A reader of the programs' events, which calls `handle` for each.
+    ///
+    /// # Errors
+    /// When the ring buffer cannot be mapped.
+    pub fn events<'cb>(&self, mut handle: impl FnMut(Event) + 'cb) -> Result<RingBuffer<'cb>, Error>
+    where
+        'obj: 'cb,
+    {
+        let ring = MapHandle::try_from(&self.skel.maps.events).map_err(bpf("open the event ring"))?;
+        let mut builder = RingBufferBuilder::new();
+        builder
+            .add(&ring, move |octets| {
+                match Event::parse(octets) {
+                    Some(event) => handle(event),
+                    None => warn!(length = octets.len(), "event of an unknown kind ignored"),
+                }
+                0
+            })
+            .map_err(bpf("read the event ring"))?;
+        builder.build().map_err(bpf("read the event ring"))
+    }
+
+    /// Ages out tombstones and endpoints that were never used.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn reap(&self) -> Result<(), Error> {
+        self.skel.progs.reap.test_run(ProgramInput::default()).map_err(bpf("run reap"))?;
+        Ok(())
+    }
+
+    /// Concludes a clearing or a detach; false when the endpoint no longer waits for it.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn settle(&self, flow: &Flow, migration_id: u64, destroyed: bool) -> Result<bool, Error> {
+        let mut argument = records::settlement(flow, migration_id, destroyed);
+        let input = ProgramInput { context_in: Some(&mut argument), ..Default::default() };
+        let output = self.skel.progs.settle.test_run(input).map_err(bpf("run settle"))?;
+        Ok(output.return_value == 1)
+    }
+
+    /// The state of the endpoint with that id, by name; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn endpoint_state(&self, flow: &Flow, migration_id: u64) -> Result<Option<&'static str>, Error> {
+        let record = self
+            .skel
+            .maps
+            .endpoints
+            .lookup(&flow.to_octets(), MapFlags::ANY)
+            .map_err(bpf("read the endpoint table"))?;
+        Ok(record
+            .filter(|record| records::migration_id(record) == Some(migration_id))
+            .and_then(|record| records::endpoint_state(&record)))
+    }
+
+    /// Endpoints pending or live.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn endpoints_held(&self) -> Result<u64, Error> {
+        counter(&self.skel.maps.counters, counters::ENDPOINTS_HELD)
+    }
+}
+
+fn mac_key(mac: [u8; 6]) -> [u8; 8] {
+    let [a, b, c, d, e, f] = mac;
+    [a, b, c, d, e, f, 0, 0]
+}
+
+fn counter(map: &impl MapCore, index: u32) -> Result<u64, Error> {
+    let per_cpu = map
+        .lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY)
+        .map_err(bpf("read the counters"))?
+        .unwrap_or_default();
+    Ok(counters::total(&per_cpu))
+}
+
+/// Every counter with its name, from the pinned map; works without a running agent.
+///
+/// # Errors
+/// When nothing is pinned in `directory`.
+pub fn pinned_counters(directory: &Path) -> Result<Vec<(&'static str, u64)>, Error> {
+    let map = open_pinned(directory, "counters")?;
+    (0u32..).zip(counters::NAMES).map(|(index, name)| Ok((name, counter(&map, index)?))).collect()
+}
+
+fn open_pinned(directory: &Path, name: &str) -> Result<MapHandle, Error> {
+    let path = directory.join(name);
+    MapHandle::from_pinned_path(&path).map_err(bpf(format!("open {}", path.display())))
+}
+
+/// Puts `program` in the place of the pinned link's; false when there is no such link on this interface.
+fn replaced(
+    directory: &Path,
+    name: &str,
+    program: &libbpf_rs::ProgramMut<'_>,
+    ifindex: u32,
+) -> Result<bool, Error> {
+    let pin = directory.join(name);
+    if !pins::exists(&pin)? {
+        return Ok(false);
+    }
+    let mut link = Link::open(&pin).map_err(bpf(format!("open {}", pin.display())))?;
+    let on = match link.info().map_err(bpf(format!("read {}", pin.display())))?.info {
+        LinkTypeInfo::Xdp(xdp) => xdp.ifindex,
+        LinkTypeInfo::Tcx(tcx) => tcx.ifindex,
+        _ => 0,
+    };
+    if on != ifindex {
+        // The interface was removed, or another one is configured now: the old link serves nobody.
+        pins::remove(&pin)?;
+        return Ok(false);
+    }
+    link.update_prog(program).map_err(bpf(format!("replace the program of {}", pin.display())))?;
+    Ok(true)
+}
+
+fn check_layout(directory: &Path) -> Result<(), Error> {
+    let pin = directory.join(LAYOUT);
+    let key = 0u32.to_ne_bytes();
+    if pins::exists(&pin)? {
+        let map = open_pinned(directory, LAYOUT)?;
+        let value = map.lookup(&key, MapFlags::ANY).map_err(bpf("read the layout"))?.unwrap_or_default();
+        let found = value.get(..4).and_then(|v| v.try_into().ok()).map_or(0, u32::from_ne_bytes);
+        if found != LAYOUT_VERSION {
+            return Err(Error::Layout { directory: directory.to_path_buf(), found });
+        }
+        return Ok(());
+    }
+    let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as u64,
+        ..Default::default()
+    };
+    let mut map = MapHandle::create(MapType::Array, Some("ipos_layout"), 4, 4, 1, &options)
+        .map_err(bpf("create the layout map"))?;
+    map.update(&key, &LAYOUT_VERSION.to_ne_bytes(), MapFlags::ANY).map_err(bpf("write the layout"))?;
+    map.pin(&pin).map_err(bpf("pin the layout map"))
+}
+
+/// The size of the endpoint table: a pinned one keeps the size that it was made with.
+fn endpoints_max(directory: &Path, configured: u32) -> Result<u32, Error> {
+    if !pins::exists(&directory.join("endpoints"))? {
+        return Ok(configured);
+    }
+    let map = open_pinned(directory, "endpoints")?;
+    let pinned = map.max_entries();
+    if pinned != configured {
+        warn!(pinned, configured, "endpoints_max takes effect after `ipos-board detach`");
+    }
+    Ok(pinned)
+}
+
+/// Removes programs, maps and links. Connections that were taken over stay open but get no more forwarded packets.
+///
+/// # Errors
+/// When a pin cannot be removed.
+pub fn detach(directory: &Path) -> Result<usize, Error> {
+    let mut removed = 0;
+    // XDP first: nothing may be decapsulated past a guard that is gone.
+    for name in LINKS.iter().chain(&MAPS).chain(&[LAYOUT]) {
+        removed += usize::from(pins::remove(&directory.join(name))?);
+    }
+    pins::remove_directory(directory)?;
+    Ok(removed)
+}
