@@ -204,3 +204,163 @@ impl Tcb {
         put::<124, 16, _>(block, self.tag);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ipos::testing::{assert_emit_needs, emitted};
+
+    /// The control block of Fig. 11D, laid out from docs/wire.md apart from this crate.
+    pub(crate) const GOLDEN: [u8; 140] = [
+        // version, state
+        0x01, 0x04, // options: timestamps, SACK, window scale
+        0x00, 0x07, // client's MSS 1460, ours 1440
+        0x05, 0xb4, 0x05, 0xa0, // client's window scale 7, ours 9
+        0x07, 0x09, // zero
+        0x00, 0x00, // ISS, IRS
+        0x11, 0x12, 0x13, 0x14, 0x21, 0x22, 0x23, 0x24, // SND.UNA, SND.NXT
+        0x11, 0x12, 0x13, 0x15, 0x11, 0x12, 0x13, 0x15, // SND.WND 64000, SND.WL1, SND.WL2
+        0x00, 0x00, 0xfa, 0x00, 0x21, 0x22, 0x23, 0x25, 0x11, 0x12, 0x13, 0x15,
+        // RCV.NXT, RCV.WND 65536
+        0x21, 0x22, 0x23, 0x25, 0x00, 0x01, 0x00, 0x00, // TS.Recent, last TSval
+        0x31, 0x32, 0x33, 0x34, 0x41, 0x42, 0x43, 0x44, // SRTT 1500 us, RTTVAR 750 us
+        0x00, 0x00, 0x05, 0xdc, 0x00, 0x00, 0x02, 0xee,
+        // congestion window 14400, slow-start threshold
+        0x00, 0x00, 0x38, 0x40, 0x7f, 0xff, 0xff, 0xff, // migration id
+        0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, // established at
+        0x00, 0x06, 0x50, 0xa1, 0xb2, 0xc3, 0xd4, 0xe5, // service id, 300 octets follow
+        0x61, 0x62, 0x63, 0x64, 0x00, 0x00, 0x01, 0x2c, // appliance id, epoch
+        0x71, 0x72, 0x81, 0x82, // zero
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // tag
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+
+    pub(crate) fn golden() -> Tcb {
+        Tcb {
+            state: STATE_ESTABLISHED,
+            options: OptionBits::TIMESTAMPS | OptionBits::SACK | OptionBits::WINDOW_SCALE,
+            client_mss: 1460,
+            our_mss: 1440,
+            client_window_scale: 7,
+            our_window_scale: 9,
+            iss: Seq(0x1112_1314),
+            irs: Seq(0x2122_2324),
+            snd_una: Seq(0x1112_1315),
+            snd_nxt: Seq(0x1112_1315),
+            snd_wnd: 64_000,
+            snd_wl1: Seq(0x2122_2325),
+            snd_wl2: Seq(0x1112_1315),
+            rcv_nxt: Seq(0x2122_2325),
+            rcv_wnd: 65_536,
+            ts_recent: 0x3132_3334,
+            last_tsval: 0x4142_4344,
+            srtt_us: 1_500,
+            rttvar_us: 750,
+            cwnd: 14_400,
+            ssthresh: 0x7fff_ffff,
+            migration_id: 0x5152_5354_5556_5758,
+            established_at_us: 0x0006_50a1_b2c3_d4e5,
+            service_id: 0x6162_6364,
+            octets_following: 300,
+            appliance_id: 0x7172,
+            epoch: 0x8182,
+            tag: [0; 16],
+        }
+    }
+
+    /// A block whose every octet tells its own offset, so that two fields swapped or one misplaced shows.
+    fn numbered() -> [u8; LEN] {
+        let mut block = core::array::from_fn(|at| at as u8);
+        block[0] = VERSION;
+        block
+    }
+
+    /// The octets that no field owns.
+    const RESERVED: [core::ops::Range<usize>; 2] = [10..12, 100..124];
+
+    #[test]
+    fn deconstructs_the_golden_block() {
+        assert_eq!(Tcb::parse(&GOLDEN), Ok(golden()));
+    }
+
+    #[test]
+    fn constructs_the_golden_block_over_old_octets() {
+        assert_eq!(emitted(LEN, |buffer| golden().emit(buffer)), GOLDEN);
+    }
+
+    #[test]
+    fn every_field_lies_where_the_table_says() {
+        let tcb = Tcb::parse(&numbered()).expect("version 1");
+        assert_eq!((tcb.state, tcb.options), (1, OptionBits(0x0203)));
+        assert_eq!((tcb.client_mss, tcb.our_mss), (0x0405, 0x0607));
+        assert_eq!((tcb.client_window_scale, tcb.our_window_scale), (8, 9));
+        assert_eq!((tcb.iss, tcb.irs), (Seq(0x0c0d_0e0f), Seq(0x1011_1213)));
+        assert_eq!((tcb.snd_una, tcb.snd_nxt), (Seq(0x1415_1617), Seq(0x1819_1a1b)));
+        assert_eq!((tcb.snd_wnd, tcb.snd_wl1), (0x1c1d_1e1f, Seq(0x2021_2223)));
+        assert_eq!((tcb.snd_wl2, tcb.rcv_nxt), (Seq(0x2425_2627), Seq(0x2829_2a2b)));
+        assert_eq!((tcb.rcv_wnd, tcb.ts_recent), (0x2c2d_2e2f, 0x3031_3233));
+        assert_eq!((tcb.last_tsval, tcb.srtt_us), (0x3435_3637, 0x3839_3a3b));
+        assert_eq!((tcb.rttvar_us, tcb.cwnd), (0x3c3d_3e3f, 0x4041_4243));
+        assert_eq!((tcb.ssthresh, tcb.migration_id), (0x4445_4647, 0x4849_4a4b_4c4d_4e4f));
+        assert_eq!((tcb.established_at_us, tcb.service_id), (0x5051_5253_5455_5657, 0x5859_5a5b));
+        assert_eq!((tcb.octets_following, tcb.appliance_id), (0x5c5d_5e5f, 0x6061));
+        assert_eq!((tcb.epoch, tcb.tag), (0x6263, core::array::from_fn(|at| 124 + at as u8)));
+    }
+
+    #[test]
+    fn reserved_octets_are_ignored_and_written_as_zero() {
+        let mut expected = numbered();
+        for range in RESERVED {
+            expected[range].fill(0);
+        }
+        let tcb = Tcb::parse(&numbered()).expect("version 1");
+        assert_eq!(emitted(LEN, |buffer| tcb.emit(buffer)), expected);
+    }
+
+    #[test]
+    fn every_shorter_buffer_is_refused() {
+        for len in 0..LEN {
+            let error = LengthError { layer: Layer::Tcb, offset: 0, required: LEN, actual: len };
+            assert_eq!(Tcb::parse(&GOLDEN[..len]), Err(Error::Length(error)));
+        }
+    }
+
+    #[test]
+    fn every_other_version_is_refused() {
+        let mut block = GOLDEN;
+        for version in (0..=u8::MAX).filter(|version| *version != VERSION) {
+            block[0] = version;
+            assert_eq!(Tcb::parse(&block), Err(Error::Version(version)));
+        }
+    }
+
+    #[test]
+    fn emit_panics_on_a_short_buffer_only() {
+        assert_emit_needs(LEN, |buffer| golden().emit(buffer));
+    }
+
+    #[test]
+    fn option_bits_contain_their_parts_and_nothing_else() {
+        let both = OptionBits::SACK | OptionBits::ECN;
+        assert_eq!(both, OptionBits(0b1010));
+        assert!(both.contains(OptionBits::SACK) && both.contains(OptionBits::ECN) && both.contains(both));
+        assert!(both.contains(OptionBits::default()));
+        assert!(!both.contains(OptionBits::TIMESTAMPS) && !both.contains(OptionBits::WINDOW_SCALE));
+        assert!(!both.contains(OptionBits::SACK | OptionBits::TIMESTAMPS));
+    }
+
+    proptest! {
+        /// Reading and writing lose nothing but reserved octets, whatever the fields hold.
+        #[test]
+        fn octets_survive_a_round_trip(mut block in prop::collection::vec(any::<u8>(), LEN)) {
+            block[0] = VERSION;
+            for range in RESERVED {
+                block[range].fill(0);
+            }
+            let tcb = Tcb::parse(&block).expect("version 1");
+            prop_assert_eq!(emitted(LEN, |buffer| tcb.emit(buffer)), block);
+        }
+    }
+}

@@ -73,3 +73,167 @@ impl<'a> Message<'a> {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ipos::testing::{APPLIANCE, BOARD, FLOW, TRAILER, reseal};
+    use crate::ipos::{ClosedReason, HeldState, RefusalReason, encapsulate};
+    use crate::tcb::OptionBits;
+    use crate::tcb::tests::golden as golden_tcb;
+
+    const PACKET: [u8; 20] = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 6, 0, 0, 192, 0, 2, 10, 198, 51, 100, 1];
+
+    fn written(len: usize, emit: impl Fn(&mut [u8])) -> Vec<u8> {
+        let mut octets = [0xa5; 256];
+        emit(&mut octets);
+        octets[..len].to_vec()
+    }
+
+    fn server_state() -> ServerState {
+        ServerState {
+            board: BOARD,
+            appliance: APPLIANCE,
+            draining: false,
+            interval_ms: 500,
+            epoch: 1,
+            sequence: 2,
+            options: OptionBits(7),
+            cpu_cores: 2,
+            cpu_utilisation: 100,
+            established: 3,
+            memory: 4,
+            memory_available: 5,
+            link_speed_bps: 6,
+            bandwidth_available_bps: 7,
+            endpoints_held: 8,
+            tag: [0; 16],
+        }
+    }
+
+    /// One message of every type, and how many of its octets the checksum covers.
+    fn one_of_each() -> Vec<(Message<'static>, Vec<u8>, usize)> {
+        let (flow, protocol, trailer) = (FLOW, Protocol::Tcp, TRAILER);
+        let tcp = TcpConnection { flow, server: BOARD, server_port: 8080, tcb: golden_tcb() };
+        let udp = UdpConnection { flow, server: BOARD, server_port: 8080 };
+        let ack = Ack { flow, protocol, trailer: Some(trailer) };
+        let refused = Refused { flow, protocol, reason: RefusalReason::Mptcp, trailer };
+        let detach = Detach { flow, protocol, force: false, trailer };
+        let closed = Closed { flow, protocol, reason: ClosedReason::NotHeld, trailer };
+        let who_holds = WhoHolds { flow, protocol, trailer };
+        let holds = Holds { flow, protocol, state: HeldState::Pending, trailer };
+        let state = server_state();
+        let mut packet = written(16, |buffer| encapsulate(flow, protocol, buffer));
+        packet.extend(PACKET);
+        let list = written(48, |buffer| {
+            Listening::emit(BOARD, APPLIANCE, 2, 3, 4, 5, &[], buffer);
+        });
+        let listening = Listening::parse(list.clone().leak()).expect("just emitted");
+        let header = Header { flow, kind: TYPE_PACKET, protocol };
+        [
+            (Message::TcpConnection(tcp), written(162, |buffer| tcp.emit(buffer)), 162),
+            (Message::UdpConnection(udp), written(22, |buffer| udp.emit(buffer)), 22),
+            (Message::Packet { header, packet: &PACKET }, packet, 16),
+            (Message::Ack(ack), written(40, |buffer| ack.emit(buffer)), 40),
+            (Message::Refused(refused), written(44, |buffer| refused.emit(buffer)), 44),
+            (Message::Detach(detach), written(44, |buffer| detach.emit(buffer)), 44),
+            (Message::Closed(closed), written(44, |buffer| closed.emit(buffer)), 44),
+            (Message::WhoHolds(who_holds), written(40, |buffer| who_holds.emit(buffer)), 40),
+            (Message::Holds(holds), written(44, |buffer| holds.emit(buffer)), 44),
+            (Message::ServerState(state), written(96, |buffer| state.emit(buffer)), 96),
+            (Message::Listening(listening), list, 48),
+        ]
+        .into()
+    }
+
+    #[test]
+    fn every_type_is_told_apart() {
+        for (message, octets, _) in one_of_each() {
+            assert_eq!(Message::parse(&octets), Ok(Some(message)));
+        }
+    }
+
+    #[test]
+    fn padding_changes_nothing() {
+        for (message, mut octets, _) in one_of_each() {
+            octets.resize(octets.len() + 30, 0);
+            assert_eq!(Message::parse(&octets), Ok(Some(message)));
+        }
+    }
+
+    #[test]
+    fn every_shorter_message_is_malformed() {
+        for (message, octets, _) in one_of_each() {
+            for len in 0..octets.len() {
+                assert!(Message::parse(&octets[..len]).is_err(), "{len} octets of {message:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_types_are_none_whatever_they_hold() {
+        let known: Vec<u8> = one_of_each().iter().map(|(_, octets, _)| octets[12]).collect();
+        for kind in (0..=u8::MAX).filter(|kind| !known.contains(kind)) {
+            let mut octets = [0xa5; HEADER_LEN];
+            octets[12] = kind;
+            assert_eq!(Message::parse(&octets), Ok(None), "type {kind:#04x}");
+            assert!(Message::parse(&octets[..15]).is_err(), "type {kind:#04x}");
+        }
+    }
+
+    #[test]
+    fn every_protocol_that_a_type_cannot_speak_of_is_malformed() {
+        for (message, octets, covered) in one_of_each() {
+            for protocol in 0..=u8::MAX {
+                let mut octets = octets.clone();
+                octets[13] = protocol;
+                reseal(&mut octets, covered);
+                let allowed: &[u8] = match message {
+                    Message::TcpConnection(_) => &[1, 2],
+                    Message::UdpConnection(_) => &[2],
+                    Message::ServerState(_) | Message::Listening(_) => &[0],
+                    _ => &[1, 2],
+                };
+                // A TCP connection renamed UDP is a shorter message whose checksum is not this one.
+                let shorter = matches!(message, Message::TcpConnection(_)) && protocol == 2;
+                let fine = allowed.contains(&protocol) && !shorter;
+                assert_eq!(Message::parse(&octets).is_ok(), fine, "{protocol} in {message:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_make_it_panic(octets in prop::collection::vec(any::<u8>(), 0..256)) {
+            let first = Message::parse(&octets);
+            prop_assert_eq!(first, Message::parse(&octets));
+        }
+
+        /// Random octets almost never get past the checksum; these do.
+        #[test]
+        fn no_well_summed_octets_make_it_panic(
+            which in 0_usize..11,
+            changes in prop::collection::vec((0_usize..200, any::<u8>()), 1..8),
+            cut in 0_usize..220,
+        ) {
+            let (_, mut octets, covered) = one_of_each().swap_remove(which);
+            for (at, octet) in changes {
+                // The type stays, so that the message gets to its parser.
+                if let Some(slot) = octets.get_mut(at).filter(|_| at != 12) {
+                    *slot = octet;
+                }
+            }
+            reseal(&mut octets, covered);
+            octets.truncate(cut);
+            if let Ok(Some(Message::Listening(listening))) = Message::parse(&octets) {
+                prop_assert!(listening.rows().all(|row| row.name_str().len() <= 12));
+            }
+        }
+    }
+}

@@ -457,3 +457,339 @@ impl Holds {
         emit_coded(header, self.state.code(), &self.trailer, buffer);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::string::ToString;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::LengthError;
+    use crate::ipos::testing::{
+        FLOW, TRAILER, any_flow, any_protocol, any_trailer, assert_covered, assert_emit_needs, assert_length,
+        emitted, reseal,
+    };
+
+    /// The whole frame of Fig. 11I: 14 + 16 octets.
+    const ACK_FRAME: [u8; 30] = [
+        // destination and source MAC (Fig. 11A)
+        0x02, 0x00, 0x00, 0x00, 0x00, 0x15, 0x02, 0x00, 0x00, 0x00, 0x00, 0x01, // EtherType
+        0x88, 0xb5, // source 192.0.2.10:49152
+        0xc0, 0x00, 0x02, 0x0a, 0xc0, 0x00, // destination 198.51.100.1:80
+        0xc6, 0x33, 0x64, 0x01, 0x00, 0x50, // type, protocol
+        0x03, 0x01, // checksum
+        0x50, 0x6e,
+    ];
+
+    const ACK: [u8; 40] = [
+        // source 192.0.2.10:49152
+        0xc0, 0x00, 0x02, 0x0a, 0xc0, 0x00, // destination 198.51.100.1:80
+        0xc6, 0x33, 0x64, 0x01, 0x00, 0x50, // type, protocol
+        0x03, 0x01, // checksum
+        0xff, 0x18, // migration id
+        0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, // tag
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+
+    const REFUSED: [u8; 44] = [
+        // source 192.0.2.10:49152
+        0xc0, 0x00, 0x02, 0x0a, 0xc0, 0x00, // destination 198.51.100.1:80
+        0xc6, 0x33, 0x64, 0x01, 0x00, 0x50, // type, protocol
+        0x04, 0x01, // checksum
+        0xfb, 0x18, // code, zero
+        0x03, 0x00, 0x00, 0x00, // migration id
+        0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, // tag
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+
+    const DETACH: [u8; 44] = [
+        // source 192.0.2.10:49152
+        0xc0, 0x00, 0x02, 0x0a, 0xc0, 0x00, // destination 198.51.100.1:80
+        0xc6, 0x33, 0x64, 0x01, 0x00, 0x50, // type, protocol
+        0x05, 0x01, // checksum
+        0xfc, 0x18, // code, zero
+        0x01, 0x00, 0x00, 0x00, // migration id
+        0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, // tag
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+
+    const CLOSED: [u8; 44] = [
+        // source 192.0.2.10:49152
+        0xc0, 0x00, 0x02, 0x0a, 0xc0, 0x00, // destination 198.51.100.1:80
+        0xc6, 0x33, 0x64, 0x01, 0x00, 0x50, // type, protocol
+        0x07, 0x01, // checksum
+        0xf9, 0x18, // code, zero
+        0x02, 0x00, 0x00, 0x00, // migration id
+        0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, // tag
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+
+    const WHO_HOLDS: [u8; 40] = [
+        // source 192.0.2.10:49152
+        0xc0, 0x00, 0x02, 0x0a, 0xc0, 0x00, // destination 198.51.100.1:80
+        0xc6, 0x33, 0x64, 0x01, 0x00, 0x50, // type, protocol
+        0x08, 0x01, // checksum
+        0xfa, 0x18, // migration id
+        0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, // tag
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+
+    const HOLDS: [u8; 44] = [
+        // source 192.0.2.10:49152
+        0xc0, 0x00, 0x02, 0x0a, 0xc0, 0x00, // destination 198.51.100.1:80
+        0xc6, 0x33, 0x64, 0x01, 0x00, 0x50, // type, protocol
+        0x09, 0x01, // checksum
+        0xf7, 0x18, // code, zero
+        0x02, 0x00, 0x00, 0x00, // migration id
+        0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, // tag
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+
+    const BARE: Ack = Ack { flow: FLOW, protocol: Protocol::Tcp, trailer: None };
+    const TRAILED: Ack = Ack { flow: FLOW, protocol: Protocol::Tcp, trailer: Some(TRAILER) };
+
+    fn golden_refused() -> Refused {
+        let reason = RefusalReason::AcceptQueueFull;
+        Refused { flow: FLOW, protocol: Protocol::Tcp, reason, trailer: TRAILER }
+    }
+
+    fn golden_detach() -> Detach {
+        Detach { flow: FLOW, protocol: Protocol::Tcp, force: true, trailer: TRAILER }
+    }
+
+    fn golden_closed() -> Closed {
+        Closed { flow: FLOW, protocol: Protocol::Tcp, reason: ClosedReason::Stray, trailer: TRAILER }
+    }
+
+    fn golden_who_holds() -> WhoHolds {
+        WhoHolds { flow: FLOW, protocol: Protocol::Tcp, trailer: TRAILER }
+    }
+
+    fn golden_holds() -> Holds {
+        Holds { flow: FLOW, protocol: Protocol::Tcp, state: HeldState::Live, trailer: TRAILER }
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_figure_and_the_document() {
+        assert_eq!((ACK_FRAME.len(), BARE.buffer_len(), TRAILED.buffer_len()), (30, 16, 40));
+        assert_eq!((Refused::LEN, Detach::LEN, Closed::LEN, Holds::LEN), (44, 44, 44, 44));
+        assert_eq!(WhoHolds::LEN, 40);
+    }
+
+    #[test]
+    fn deconstructs_fig_11i_bare_and_padded() {
+        assert_eq!(Ack::parse(&ACK_FRAME[14..]), Ok(BARE));
+        // Ethernet pads the 16 octets to 46.
+        let mut padded = [0; 46];
+        padded[..16].copy_from_slice(&ACK_FRAME[14..]);
+        assert_eq!(Ack::parse(&padded), Ok(BARE));
+    }
+
+    #[test]
+    fn constructs_fig_11i_over_old_octets() {
+        assert_eq!(emitted(16, |buffer| BARE.emit(buffer)), ACK_FRAME[14..]);
+    }
+
+    #[test]
+    fn an_acknowledgement_with_trailer_keeps_it() {
+        assert_eq!(Ack::parse(&ACK), Ok(TRAILED));
+        assert_eq!(emitted(40, |buffer| TRAILED.emit(buffer)), ACK);
+    }
+
+    #[test]
+    fn a_tag_without_an_id_is_still_a_trailer() {
+        let trailer = Trailer { id: 0, tag: [1; 16] };
+        let ack = Ack { trailer: Some(trailer), ..BARE };
+        assert_eq!(Ack::parse(&emitted(40, |buffer| ack.emit(buffer))), Ok(ack));
+    }
+
+    #[test]
+    fn an_acknowledgement_cut_in_its_trailer_is_not_taken_for_a_bare_one() {
+        for len in 0..ACK.len() {
+            let outcome = Ack::parse(&ACK[..len]);
+            if len < HEADER_LEN {
+                let error = LengthError { layer: Layer::IposHeader, offset: 0, required: 16, actual: len };
+                assert_eq!(outcome, Err(Error::Length(error)));
+            } else {
+                assert_eq!(outcome, Err(Error::Checksum { covered: HEADER_LEN }));
+            }
+        }
+    }
+
+    #[test]
+    fn padding_that_is_not_zero_is_not_a_bare_acknowledgement() {
+        let mut padded = [0xff; 46];
+        padded[..16].copy_from_slice(&ACK_FRAME[14..]);
+        padded[20] = 1;
+        assert_eq!(Ack::parse(&padded), Err(Error::Checksum { covered: 40 }));
+    }
+
+    #[test]
+    fn deconstructs_the_golden_messages() {
+        assert_eq!(Refused::parse(&REFUSED), Ok(golden_refused()));
+        assert_eq!(Detach::parse(&DETACH), Ok(golden_detach()));
+        assert_eq!(Closed::parse(&CLOSED), Ok(golden_closed()));
+        assert_eq!(WhoHolds::parse(&WHO_HOLDS), Ok(golden_who_holds()));
+        assert_eq!(Holds::parse(&HOLDS), Ok(golden_holds()));
+    }
+
+    #[test]
+    fn constructs_the_golden_messages_over_old_octets() {
+        assert_eq!(emitted(44, |buffer| golden_refused().emit(buffer)), REFUSED);
+        assert_eq!(emitted(44, |buffer| golden_detach().emit(buffer)), DETACH);
+        assert_eq!(emitted(44, |buffer| golden_closed().emit(buffer)), CLOSED);
+        assert_eq!(emitted(40, |buffer| golden_who_holds().emit(buffer)), WHO_HOLDS);
+        assert_eq!(emitted(44, |buffer| golden_holds().emit(buffer)), HOLDS);
+    }
+
+    #[test]
+    fn every_shorter_buffer_is_refused_and_padding_ignored() {
+        assert_length(&REFUSED, Refused::parse);
+        assert_length(&DETACH, Detach::parse);
+        assert_length(&CLOSED, Closed::parse);
+        assert_length(&WHO_HOLDS, WhoHolds::parse);
+        assert_length(&HOLDS, Holds::parse);
+    }
+
+    #[test]
+    fn a_cut_message_says_whether_body_or_trailer_is_missing() {
+        let cut = |layer, offset, required, actual| LengthError { layer, offset, required, actual };
+        let body = cut(Layer::IposBody, 16, 4, 3);
+        assert_eq!(Refused::parse(&REFUSED[..19]), Err(Error::Length(body)));
+        let trailer = cut(Layer::IposTrailer, 20, 24, 23);
+        assert_eq!(Refused::parse(&REFUSED[..43]), Err(Error::Length(trailer)));
+        let trailer = cut(Layer::IposTrailer, 16, 24, 0);
+        assert_eq!(WhoHolds::parse(&WHO_HOLDS[..16]), Err(Error::Length(trailer)));
+    }
+
+    #[test]
+    fn the_checksum_covers_the_whole_message() {
+        assert_covered(&ACK_FRAME[14..], 16, Ack::parse);
+        assert_covered(&ACK, 40, Ack::parse);
+        assert_covered(&REFUSED, 44, Refused::parse);
+        assert_covered(&DETACH, 44, Detach::parse);
+        assert_covered(&CLOSED, 44, Closed::parse);
+        assert_covered(&WHO_HOLDS, 40, WhoHolds::parse);
+        assert_covered(&HOLDS, 44, Holds::parse);
+    }
+
+    #[test]
+    fn emit_panics_on_a_short_buffer_only() {
+        assert_emit_needs(16, |buffer| BARE.emit(buffer));
+        assert_emit_needs(40, |buffer| TRAILED.emit(buffer));
+        assert_emit_needs(44, |buffer| golden_refused().emit(buffer));
+        assert_emit_needs(44, |buffer| golden_detach().emit(buffer));
+        assert_emit_needs(44, |buffer| golden_closed().emit(buffer));
+        assert_emit_needs(40, |buffer| golden_who_holds().emit(buffer));
+        assert_emit_needs(44, |buffer| golden_holds().emit(buffer));
+    }
+
+    #[test]
+    fn a_message_is_not_read_as_another() {
+        let found = |expected, found| Error::Type { expected, found };
+        assert_eq!(Ack::parse(&WHO_HOLDS), Err(found(3, 8)));
+        assert_eq!(Refused::parse(&DETACH), Err(found(4, 5)));
+        assert_eq!(Detach::parse(&CLOSED), Err(found(5, 7)));
+        assert_eq!(Closed::parse(&HOLDS), Err(found(7, 9)));
+        assert_eq!(WhoHolds::parse(&ACK), Err(found(8, 3)));
+        assert_eq!(Holds::parse(&REFUSED), Err(found(9, 4)));
+    }
+
+    #[test]
+    fn unknown_flags_and_reserved_octets_are_ignored() {
+        let mut message = DETACH;
+        message[16] = 0xfe;
+        message[17..20].fill(0xff);
+        reseal(&mut message, 44);
+        assert_eq!(Detach::parse(&message), Ok(Detach { force: false, ..golden_detach() }));
+    }
+
+    #[test]
+    fn every_code_survives_and_only_unknown_ones_are_other() {
+        for code in 0..=u8::MAX {
+            let reason = RefusalReason::from_code(code);
+            assert_eq!(reason.code(), code);
+            assert_eq!(matches!(reason, RefusalReason::Other(_)), !(1..=9).contains(&code));
+            let reason = ClosedReason::from_code(code);
+            assert_eq!(reason.code(), code);
+            assert_eq!(matches!(reason, ClosedReason::Other(_)), code > 3);
+            let state = HeldState::from_code(code);
+            assert_eq!(state.code(), code);
+            assert_eq!(matches!(state, HeldState::Other(_)), !(1..=2).contains(&code));
+        }
+    }
+
+    #[test]
+    fn codes_mean_what_the_document_says() {
+        let refusals: [(u8, RefusalReason, &str); 9] = [
+            (1, RefusalReason::NoListener, "no listener on the port"),
+            (2, RefusalReason::AddressNotCovered, "the listener does not cover the service address"),
+            (3, RefusalReason::AcceptQueueFull, "accept queue full"),
+            (4, RefusalReason::EndpointTableFull, "endpoint table full"),
+            (5, RefusalReason::ControlBlock, "control block not acceptable"),
+            (6, RefusalReason::MssTooSmall, "MSS below 536"),
+            (7, RefusalReason::Mptcp, "the listener speaks MPTCP"),
+            (8, RefusalReason::HeldByOther, "the endpoint is held by another connection"),
+            (9, RefusalReason::ProtocolNotSupported, "protocol not supported"),
+        ];
+        for (code, reason, words) in refusals {
+            assert_eq!((reason.code(), reason.to_string().as_str()), (code, words));
+        }
+        let closed: [(u8, ClosedReason, &str); 4] = [
+            (0, ClosedReason::Closed, "the endpoint closed"),
+            (1, ClosedReason::NotHeld, "the endpoint is not held"),
+            (2, ClosedReason::Stray, "stray packet for an endpoint that is not held"),
+            (3, ClosedReason::Forced, "given up by force"),
+        ];
+        for (code, reason, words) in closed {
+            assert_eq!((reason.code(), reason.to_string().as_str()), (code, words));
+        }
+        assert_eq!((HeldState::Pending.code(), HeldState::Pending.to_string().as_str()), (1, "pending"));
+        assert_eq!((HeldState::Live.code(), HeldState::Live.to_string().as_str()), (2, "live"));
+    }
+
+    #[test]
+    fn unknown_codes_are_told_by_number() {
+        assert_eq!(RefusalReason::Other(77).to_string(), "unknown reason 77");
+        assert_eq!(ClosedReason::Other(78).to_string(), "unknown reason 78");
+        assert_eq!(HeldState::Other(79).to_string(), "unknown state 79");
+    }
+
+    proptest! {
+        #[test]
+        fn acknowledgements_survive_a_round_trip(
+            flow in any_flow(),
+            protocol in any_protocol(),
+            trailer in prop::option::of(any_trailer()),
+            padding in 0_usize..24,
+        ) {
+            let ack = Ack { flow, protocol, trailer };
+            let mut message = emitted(ack.buffer_len(), |buffer| ack.emit(buffer));
+            message.resize(message.len() + padding, 0);
+            prop_assert_eq!(Ack::parse(&message), Ok(ack));
+        }
+
+        #[test]
+        fn coded_messages_survive_a_round_trip(
+            flow in any_flow(),
+            protocol in any_protocol(),
+            trailer in any_trailer(),
+            code: u8,
+            force: bool,
+        ) {
+            let refused = Refused { flow, protocol, reason: RefusalReason::from_code(code), trailer };
+            prop_assert_eq!(Refused::parse(&emitted(44, |buffer| refused.emit(buffer))), Ok(refused));
+            let detach = Detach { flow, protocol, force, trailer };
+            prop_assert_eq!(Detach::parse(&emitted(44, |buffer| detach.emit(buffer))), Ok(detach));
+            let closed = Closed { flow, protocol, reason: ClosedReason::from_code(code), trailer };
+            prop_assert_eq!(Closed::parse(&emitted(44, |buffer| closed.emit(buffer))), Ok(closed));
+            let holds = Holds { flow, protocol, state: HeldState::from_code(code), trailer };
+            prop_assert_eq!(Holds::parse(&emitted(44, |buffer| holds.emit(buffer))), Ok(holds));
+            let who_holds = WhoHolds { flow, protocol, trailer };
+            prop_assert_eq!(WhoHolds::parse(&emitted(40, |buffer| who_holds.emit(buffer))), Ok(who_holds));
+        }
+    }
+}

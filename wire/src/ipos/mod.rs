@@ -11,6 +11,8 @@ mod migration;
 pub(crate) mod octets;
 mod packet;
 mod state;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use crate::error::LengthError;
 use crate::{ipv4, tcb};

@@ -69,3 +69,36 @@ pub(crate) fn first_mut<const N: usize>(buffer: &mut [u8]) -> &mut [u8; N] {
         None => panic!("a buffer of {actual} octets cannot hold a message of {N}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESSAGE: [u8; 16] = *b"0123456789abcdef";
+
+    #[test]
+    fn fields_are_big_endian_and_reach_the_last_octet() {
+        assert_eq!(u8_at::<15, _>(&MESSAGE), b'f');
+        assert_eq!(u16_at::<14, _>(&MESSAGE), 0x6566);
+        assert_eq!(u32_at::<12, _>(&MESSAGE), 0x6364_6566);
+        assert_eq!(u64_at::<8, _>(&MESSAGE), 0x3839_6162_6364_6566);
+        assert_eq!(ipv4_at::<12, _>(&MESSAGE), Ipv4Addr::new(0x63, 0x64, 0x65, 0x66));
+        assert_eq!(take::<3, 4, _>(&MESSAGE), *b"3456");
+    }
+
+    #[test]
+    fn put_touches_its_field_alone() {
+        let mut message = [0xa5; 6];
+        put::<2, 3, _>(&mut message, [1, 2, 3]);
+        assert_eq!(message, [0xa5, 0xa5, 1, 2, 3, 0xa5]);
+    }
+
+    #[test]
+    fn a_shortage_names_the_layer_that_is_cut() {
+        let error = |actual| LengthError { layer: Layer::IposBody, offset: 12, required: 4, actual };
+        assert_eq!(first::<12, 16>(Layer::IposBody, &MESSAGE), Ok(&MESSAGE));
+        assert_eq!(first::<12, 16>(Layer::IposBody, &MESSAGE[..15]), Err(error(3)));
+        assert_eq!(first::<12, 16>(Layer::IposBody, &MESSAGE[..12]), Err(error(0)));
+        assert_eq!(first::<12, 16>(Layer::IposBody, &[]), Err(error(0)));
+    }
+}

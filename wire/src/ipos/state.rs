@@ -316,3 +316,292 @@ impl<'a> Listening<'a> {
         len
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ipos::testing::{
+        APPLIANCE, BOARD, any_address, assert_covered, assert_emit_needs, assert_length, emitted, reseal,
+    };
+
+    const STATE: [u8; 96] = [
+        // source: the board 10.0.0.21, port 0
+        0x0a, 0x00, 0x00, 0x15, 0x00, 0x00, // destination: the appliance 10.0.0.1, port 0
+        0x0a, 0x00, 0x00, 0x01, 0x00, 0x00, // type, protocol
+        0x10, 0x00, // checksum
+        0xd0, 0x96, // version, flags: draining, interval 500 ms
+        0x01, 0x01, 0x01, 0xf4, // epoch, sequence 7
+        0x65, 0xf0, 0xa1, 0xb2, 0x00, 0x00, 0x00, 0x07, // options: all four; 8 cores
+        0x00, 0x0f, 0x00, 0x08, // utilisation 43.21 %, zero
+        0x10, 0xe1, 0x00, 0x00, // 1234 established
+        0x00, 0x00, 0x04, 0xd2, // 16 GiB memory, 6 GiB available
+        0x00, 0x00, 0x00, 0x04, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x01, 0x80, 0x00, 0x00, 0x00,
+        // 10 Gbit/s link, 9 Gbit/s available
+        0x00, 0x00, 0x00, 0x02, 0x54, 0x0b, 0xe4, 0x00, 0x00, 0x00, 0x00, 0x02, 0x18, 0x71, 0x1a, 0x00,
+        // 99 endpoints held, zero
+        0x00, 0x00, 0x00, 0x63, 0x00, 0x00, 0x00, 0x00, // tag
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+
+    const LISTENING: [u8; 112] = [
+        // source: the board 10.0.0.21, port 0
+        0x0a, 0x00, 0x00, 0x15, 0x00, 0x00, // destination: the appliance 10.0.0.1, port 0
+        0x0a, 0x00, 0x00, 0x01, 0x00, 0x00, // type, protocol
+        0x11, 0x00, // checksum
+        0xa1, 0xbe, // version, part 0 of 1, 2 rows
+        0x01, 0x00, 0x01, 0x02, // epoch, sequence 7, zero
+        0x65, 0xf0, 0xa1, 0xb2, 0x00, 0x00, 0x00, 0x07, 0x00, 0x00, 0x00, 0x00,
+        // address, port, flags
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x50, 0x00, 0x01,
+        // accept queue length and limit, process id
+        0x00, 0x00, 0x00, 0x03, 0x00, 0x00, 0x01, 0xff, 0x00, 0x00, 0x10, 0x92, // process name
+        0x6e, 0x67, 0x69, 0x6e, 0x78, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        // address, port, flags
+        0x0a, 0x00, 0x00, 0x15, 0x1f, 0x90, 0x00, 0x02,
+        // accept queue length and limit, process id
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x00, 0x00, 0x00, 0x4d, // process name
+        0x68, 0x61, 0x70, 0x72, 0x6f, 0x78, 0x79, 0x2d, 0x6d, 0x61, 0x73, 0x74, // tag
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+
+    const EPOCH: u32 = 0x65f0_a1b2;
+
+    fn golden_state() -> ServerState {
+        ServerState {
+            board: BOARD,
+            appliance: APPLIANCE,
+            draining: true,
+            interval_ms: 500,
+            epoch: EPOCH,
+            sequence: 7,
+            options: OptionBits(0xf),
+            cpu_cores: 8,
+            cpu_utilisation: 4321,
+            established: 1234,
+            memory: 16 << 30,
+            memory_available: 6 << 30,
+            link_speed_bps: 10_000_000_000,
+            bandwidth_available_bps: 9_000_000_000,
+            endpoints_held: 99,
+            tag: [0; 16],
+        }
+    }
+
+    fn golden_rows() -> [ListeningRow; 2] {
+        [
+            ListeningRow {
+                address: Ipv4Addr::UNSPECIFIED,
+                port: 80,
+                ipv6: true,
+                mptcp: false,
+                queue_len: 3,
+                queue_max: 511,
+                pid: 4242,
+                name: ListeningRow::name_from("nginx"),
+            },
+            ListeningRow {
+                address: BOARD,
+                port: 8080,
+                ipv6: false,
+                mptcp: true,
+                queue_len: 0,
+                queue_max: 128,
+                pid: 77,
+                name: ListeningRow::name_from("haproxy-master"),
+            },
+        ]
+    }
+
+    fn emit_listening(rows: &[ListeningRow], buffer: &mut [u8]) -> usize {
+        Listening::emit(BOARD, APPLIANCE, 0, 1, EPOCH, 7, rows, buffer)
+    }
+
+    /// The golden listening message with one octet changed and the checksum right again.
+    fn changed(at: usize, octet: u8) -> [u8; 112] {
+        let mut message = LISTENING;
+        message[at] = octet;
+        reseal(&mut message, 112);
+        message
+    }
+
+    #[test]
+    fn deconstructs_the_golden_state() {
+        assert_eq!(ServerState::parse(&STATE), Ok(golden_state()));
+    }
+
+    #[test]
+    fn constructs_the_golden_state_over_old_octets() {
+        assert_eq!(ServerState::LEN, 96);
+        assert_eq!(emitted(96, |buffer| golden_state().emit(buffer)), STATE);
+    }
+
+    #[test]
+    fn every_field_of_the_state_lies_where_the_table_says() {
+        let mut message: [u8; 96] = core::array::from_fn(|at| at as u8);
+        message[..16].copy_from_slice(&STATE[..16]);
+        message[16] = 1;
+        reseal(&mut message, 96);
+        let state = ServerState::parse(&message).expect("version 1");
+        assert_eq!((state.board, state.appliance), (BOARD, APPLIANCE));
+        assert_eq!((state.draining, state.interval_ms), (true, 0x1213));
+        assert_eq!((state.epoch, state.sequence), (0x1415_1617, 0x1819_1a1b));
+        assert_eq!((state.options, state.cpu_cores), (OptionBits(0x1c1d), 0x1e1f));
+        assert_eq!((state.cpu_utilisation, state.established), (0x2021, 0x2425_2627));
+        assert_eq!((state.memory, state.memory_available), (0x2829_2a2b_2c2d_2e2f, 0x3031_3233_3435_3637));
+        assert_eq!(state.link_speed_bps, 0x3839_3a3b_3c3d_3e3f);
+        assert_eq!(state.bandwidth_available_bps, 0x4041_4243_4445_4647);
+        assert_eq!(
+            (state.endpoints_held, state.tag),
+            (0x4849_4a4b, core::array::from_fn(|at| 80 + at as u8))
+        );
+    }
+
+    #[test]
+    fn deconstructs_the_golden_list() {
+        let listening = Listening::parse(&LISTENING).expect("golden");
+        assert_eq!((listening.board, listening.appliance), (BOARD, APPLIANCE));
+        assert_eq!((listening.part, listening.parts), (0, 1));
+        assert_eq!((listening.epoch, listening.sequence, listening.tag), (EPOCH, 7, [0; 16]));
+        assert_eq!(listening.rows().len(), 2);
+        assert!(listening.rows().eq(golden_rows()));
+        assert!(listening.rows().map(|row| row.name_str() == "nginx").eq([true, false]));
+    }
+
+    #[test]
+    fn constructs_the_golden_list_over_old_octets() {
+        assert_eq!(Listening::buffer_len(2), 112);
+        let message = emitted(112, |buffer| assert_eq!(emit_listening(&golden_rows(), buffer), 112));
+        assert_eq!(message, LISTENING);
+    }
+
+    #[test]
+    fn an_empty_list_is_a_list() {
+        let message = emitted(48, |buffer| assert_eq!(emit_listening(&[], buffer), 48));
+        assert_eq!(Listening::parse(&message).expect("empty").rows().len(), 0);
+    }
+
+    #[test]
+    fn the_longest_list_fits_and_a_longer_one_is_refused() {
+        let rows = [golden_rows()[0]; ROWS_MAX + 1];
+        let len = Listening::buffer_len(ROWS_MAX);
+        let mut message = emitted(len, |buffer| assert_eq!(emit_listening(&rows[..ROWS_MAX], buffer), len));
+        assert_eq!(Listening::parse(&message).expect("40 rows").rows().len(), ROWS_MAX);
+        message.resize(1500, 0);
+        message[19] = 41;
+        reseal(&mut message, Listening::buffer_len(41));
+        assert_eq!(Listening::parse(&message), Err(Error::Rows(41)));
+        let outcome = std::panic::catch_unwind(|| emit_listening(&rows, &mut [0; 1500]));
+        assert!(outcome.is_err(), "41 rows were emitted");
+    }
+
+    #[test]
+    fn every_shorter_buffer_is_refused_and_padding_ignored() {
+        assert_length(&STATE, ServerState::parse);
+        assert_length(&LISTENING, Listening::parse);
+    }
+
+    #[test]
+    fn emit_panics_on_a_short_buffer_only() {
+        assert_emit_needs(96, |buffer| golden_state().emit(buffer));
+        assert_emit_needs(112, |buffer| {
+            emit_listening(&golden_rows(), buffer);
+        });
+    }
+
+    #[test]
+    fn the_checksum_covers_the_whole_message() {
+        assert_covered(&STATE, 96, ServerState::parse);
+        assert_covered(&LISTENING, 112, |message| Listening::parse(message).map(|_| ()));
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        let mut message = STATE;
+        message[16] = 2;
+        reseal(&mut message, 96);
+        assert_eq!(ServerState::parse(&message), Err(Error::Version { kind: 0x10, version: 2 }));
+        assert_eq!(Listening::parse(&changed(16, 0)), Err(Error::Version { kind: 0x11, version: 0 }));
+    }
+
+    #[test]
+    fn a_part_beyond_the_report_is_refused() {
+        assert_eq!(Listening::parse(&changed(17, 1)), Err(Error::Part { part: 1, parts: 1 }));
+        assert_eq!(Listening::parse(&changed(18, 0)), Err(Error::Part { part: 0, parts: 0 }));
+        assert!(Listening::parse(&changed(18, 255)).is_ok());
+    }
+
+    #[test]
+    fn reports_speak_of_no_connection() {
+        assert_eq!(Listening::parse(&changed(13, 1)), Err(Error::Protocol { kind: 0x11, protocol: 1 }));
+        let mut message = STATE;
+        message[13] = 2;
+        reseal(&mut message, 96);
+        assert_eq!(ServerState::parse(&message), Err(Error::Protocol { kind: 0x10, protocol: 2 }));
+    }
+
+    #[test]
+    fn a_report_is_not_read_as_the_other() {
+        assert_eq!(ServerState::parse(&LISTENING), Err(Error::Type { expected: 0x10, found: 0x11 }));
+        assert_eq!(Listening::parse(&STATE), Err(Error::Type { expected: 0x11, found: 0x10 }));
+    }
+
+    #[test]
+    fn names_are_cut_at_twelve_octets_and_read_to_their_padding() {
+        let named = |name| ListeningRow { name, ..golden_rows()[0] };
+        assert_eq!(ListeningRow::name_from("haproxy-master"), *b"haproxy-mast");
+        assert_eq!(named(ListeningRow::name_from("haproxy-master")).name_str(), "haproxy-mast");
+        assert_eq!(named(ListeningRow::name_from("")).name_str(), "");
+        assert_eq!(named(*b"ab\0cdefghijk").name_str(), "ab");
+        // The cut went through the two octets of an accented letter.
+        assert_eq!(named(ListeningRow::name_from("abcdefghijk\u{e9}")).name_str(), "abcdefghijk");
+        assert_eq!(named([0xff; 12]).name_str(), "");
+    }
+
+    prop_compose! {
+        fn any_row()(
+            address in any_address(),
+            (port, ipv6, mptcp) in any::<(u16, bool, bool)>(),
+            (queue_len, queue_max, pid) in any::<(u32, u32, u32)>(),
+            name in any::<[u8; 12]>(),
+        ) -> ListeningRow {
+            ListeningRow { address, port, ipv6, mptcp, queue_len, queue_max, pid, name }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn states_survive_a_round_trip(mut message in prop::collection::vec(any::<u8>(), 96)) {
+            message[12..14].copy_from_slice(&STATE[12..14]);
+            message[16] = 1;
+            reseal(&mut message, 96);
+            let state = ServerState::parse(&message).expect("version 1");
+            let again = emitted(96, |buffer| state.emit(buffer));
+            prop_assert_eq!(ServerState::parse(&again), Ok(state));
+        }
+
+        #[test]
+        fn lists_survive_a_round_trip(
+            (board, appliance) in (any_address(), any_address()),
+            parts in 1_u8..,
+            (epoch, sequence) in any::<(u32, u32)>(),
+            rows in prop::collection::vec(any_row(), 0..=ROWS_MAX),
+        ) {
+            let len = Listening::buffer_len(rows.len());
+            let message = emitted(len, |buffer| {
+                let part = parts - 1;
+                Listening::emit(board, appliance, part, parts, epoch, sequence, &rows, buffer);
+            });
+            let listening = Listening::parse(&message).expect("just emitted");
+            prop_assert_eq!((listening.board, listening.appliance), (board, appliance));
+            prop_assert_eq!((listening.part, listening.parts), (parts - 1, parts));
+            prop_assert_eq!((listening.epoch, listening.sequence), (epoch, sequence));
+            prop_assert_eq!(listening.rows().collect::<Vec<_>>(), rows);
+        }
+    }
+}
