@@ -3,6 +3,7 @@
 mod common;
 
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 
 use ipos_dpdk::burst::Burst;
 use ipos_dpdk::eal::{Eal, EalConfig, EalError, Memory, NotInitialised};
@@ -116,4 +117,29 @@ fn child_lacks_capabilities() {
     let error = Eal::init(&config).expect_err("packet sockets need CAP_NET_RAW");
     assert!(matches!(error, EalError::Vdev { .. }), "{error}");
     assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
+}
+
+/// The last owner may be a worker, which cannot wait for itself: the process ends in order all the same.
+#[test]
+fn child_ends_on_a_worker() {
+    if !is_child() {
+        return two_at_once("child_ends_on_a_worker");
+    }
+    let config = EalConfig { vdevs: vec!["net_ring0".to_owned()], ..testing::config() };
+    let eal = Eal::init(&config).expect("a start");
+    let pool = Mempool::new("moved", 1023, 0, DATA_ROOM_OCTETS, None).expect("a pool");
+    let id = Port::find("net_ring0").expect("the port");
+    let started = Port::start(id, &PortConfig::default(), std::slice::from_ref(&pool)).expect("a start");
+    let (go, wait) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    let job = lcore::launch(lcore::LcoreId::new(1), move || {
+        let started = wait.recv().map(|()| (started, pool));
+        drop(started);
+        tell.send(clock::Tsc::new()).expect("the test waits");
+    });
+    drop(job.expect("a launch"));
+    drop(eal);
+    assert!(clock::Tsc::new().is_ok(), "the worker's port keeps the EAL running");
+    go.send(()).expect("the job waits");
+    assert_eq!(told.recv(), Ok(Err(NotInitialised)));
 }

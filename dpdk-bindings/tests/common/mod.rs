@@ -110,13 +110,18 @@ pub fn send_all<const N: usize>(tx: &mut TxQueue, burst: &mut Burst<N>) {
 
 /// Receives until `count` packets of our EtherType came, and panics when that takes too long.
 pub fn receive_frames(rx: &mut [RxQueue], count: usize) -> Vec<Mbuf> {
+    receive_where(rx, count, |mbuf| mbuf.data().get(12..14) == Some(&ETHERTYPE[..]))
+}
+
+/// Receives until `count` packets of the wanted kind came, and panics when that takes too long.
+pub fn receive_where(rx: &mut [RxQueue], count: usize, wanted: impl Fn(&Mbuf) -> bool) -> Vec<Mbuf> {
     let deadline = Instant::now() + PATIENCE;
     let mut frames = Vec::new();
     let mut burst = Burst::<32>::new();
     while frames.len() < count {
         for queue in &mut *rx {
             queue.receive(&mut burst);
-            frames.extend(burst.drain().filter(|mbuf| mbuf.data().get(12..14) == Some(&ETHERTYPE[..])));
+            frames.extend(burst.drain().filter(&wanted));
         }
         assert!(Instant::now() < deadline, "{} of {count} frames came", frames.len());
     }
