@@ -31,8 +31,8 @@ pub enum Error {
     Length(#[from] LengthError),
     /// Addresses of another kind than Ethernet and IPv4.
     #[error(
-        "ARP for hardware type {hardware} ({hardware_len} octets) and protocol {protocol:#06x} ({protocol_len} octets) \
-         instead of Ethernet and IPv4"
+        "ARP for hardware type {hardware} ({hardware_len} octets) and protocol {protocol:#06x} \
+         ({protocol_len} octets) instead of Ethernet and IPv4"
     )]
     AddressKind {
         /// Hardware type; Ethernet is 1.
@@ -167,5 +167,107 @@ impl Repr {
         octets::put(buf, SENDER_IP, &self.sender_ip.octets());
         octets::put(buf, TARGET_MAC, &self.target_mac.0);
         octets::put(buf, TARGET_IP, &self.target_ip.octets());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A reply as Linux sent it.
+    const REPLY: [u8; LEN] = [
+        0x00, 0x01, 0x08, 0x00, 0x06, 0x04, 0x00, 0x02, 0x02, 0x00, 0x00, 0x00, 0x00, 0x0b, 0xcb, 0x00, 0x71,
+        0x01, 0x02, 0x00, 0x00, 0x00, 0x00, 0x0a, 0xcb, 0x00, 0x71, 0x0a,
+    ];
+
+    const REPLY_REPR: Repr = Repr {
+        operation: Operation::Reply,
+        sender_mac: Mac([2, 0, 0, 0, 0, 0x0b]),
+        sender_ip: Ipv4Addr::new(203, 0, 113, 1),
+        target_mac: Mac([2, 0, 0, 0, 0, 0x0a]),
+        target_ip: Ipv4Addr::new(203, 0, 113, 10),
+    };
+
+    #[test]
+    fn deconstructs_a_packet() {
+        let packet = Packet::new_checked(&REPLY).unwrap();
+        assert_eq!(packet.operation_code(), 2);
+        assert_eq!(Repr::parse(&packet), Ok(REPLY_REPR));
+    }
+
+    #[test]
+    fn constructs_a_packet() {
+        let mut octets = [0xa5; LEN + 2];
+        REPLY_REPR.emit(&mut octets);
+        assert_eq!(octets[..LEN], REPLY);
+        assert_eq!(octets[LEN..], [0xa5; 2]);
+    }
+
+    #[test]
+    fn padding_behind_the_packet_is_no_fault() {
+        let mut padded = [0; 46];
+        padded[..LEN].copy_from_slice(&REPLY);
+        assert_eq!(Repr::parse(&Packet::new_checked(&padded).unwrap()), Ok(REPLY_REPR));
+    }
+
+    #[test]
+    fn every_impossible_length_is_an_error() {
+        for len in 0..LEN {
+            let error = LengthError { layer: Layer::Arp, offset: 0, required: LEN, actual: len };
+            assert_eq!(Packet::new_checked(&REPLY[..len]).unwrap_err(), Error::Length(error));
+        }
+    }
+
+    #[test]
+    fn refuses_addresses_of_another_kind() {
+        for at in [0, 1, 2, 3, 4, 5] {
+            let mut octets = REPLY;
+            octets[at] ^= 0x10;
+            let error = Packet::new_checked(&octets).unwrap_err();
+            assert!(matches!(error, Error::AddressKind { .. }), "octet {at}: {error:?}");
+        }
+        let mut octets = REPLY;
+        octets[4] = 8;
+        assert_eq!(
+            Packet::new_checked(&octets).unwrap_err(),
+            Error::AddressKind { hardware: 1, hardware_len: 8, protocol: 0x0800, protocol_len: 4 }
+        );
+    }
+
+    #[test]
+    fn refuses_other_operations() {
+        let mut octets = REPLY;
+        octets[7] = 3;
+        assert_eq!(Repr::parse(&Packet::new_checked(&octets).unwrap()), Err(Error::Operation(3)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_panic(octets in prop::collection::vec(any::<u8>(), 0..40), ours: bool) {
+            let mut octets = octets;
+            if ours && octets.len() >= 6 {
+                octets[..6].copy_from_slice(&REPLY[..6]);
+            }
+            if let Ok(packet) = Packet::new_checked(&octets[..]) {
+                let is_known = matches!(packet.operation_code(), 1 | 2);
+                prop_assert_eq!(Repr::parse(&packet).is_ok(), is_known);
+            }
+        }
+
+        #[test]
+        fn parses_what_it_emits(request: bool, sender: ([u8; 6], u32), target: ([u8; 6], u32)) {
+            let repr = Repr {
+                operation: if request { Operation::Request } else { Operation::Reply },
+                sender_mac: Mac(sender.0),
+                sender_ip: Ipv4Addr::from(sender.1),
+                target_mac: Mac(target.0),
+                target_ip: Ipv4Addr::from(target.1),
+            };
+            let mut octets = [0xa5; LEN];
+            repr.emit(&mut octets);
+            prop_assert_eq!(Repr::parse(&Packet::new_checked(&octets).unwrap()), Ok(repr));
+        }
     }
 }

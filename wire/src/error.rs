@@ -85,3 +85,29 @@ impl LengthError {
         if actual < required { Err(LengthError { layer, offset, required, actual }) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn the_message_says_what_where_and_how_much() {
+        let error = LengthError::check(Layer::Vlan, 14, 4, 17).unwrap_err();
+        assert_eq!(error, LengthError { layer: Layer::Vlan, offset: 14, required: 4, actual: 3 });
+        assert_eq!(error.to_string(), "802.1Q tag at octet 14 needs 4 octets, but 3 are there");
+    }
+
+    #[test]
+    fn exactly_enough_is_enough() {
+        assert_eq!(LengthError::check(Layer::Tcp, 0, 20, 20), Ok(()));
+        assert_eq!(LengthError::check(Layer::Vlan, 14, 4, 18), Ok(()));
+    }
+
+    #[test]
+    fn a_start_behind_the_end_counts_as_nothing_there() {
+        let error = LengthError::check(Layer::Tcb, 30, 1, 16).unwrap_err();
+        assert_eq!(error.actual, 0);
+    }
+}

@@ -154,3 +154,105 @@ impl Repr {
         octets::put_u16(buf, TYPE, self.ethertype);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DST_MAC: Mac = Mac([0x02, 0, 0, 0, 0, 0x0b]);
+    const SRC_MAC: Mac = Mac([0x02, 0, 0, 0, 0, 0x0a]);
+
+    const PLAIN: [u8; 18] =
+        [0x02, 0, 0, 0, 0, 0x0b, 0x02, 0, 0, 0, 0, 0x0a, 0x08, 0x00, 0xde, 0xad, 0xbe, 0xef];
+    const TAGGED: [u8; 20] =
+        [0x02, 0, 0, 0, 0, 0x0b, 0x02, 0, 0, 0, 0, 0x0a, 0x81, 0x00, 0xe1, 0x23, 0x08, 0x06, 0xca, 0xfe];
+
+    #[test]
+    fn deconstructs_a_frame() {
+        let frame = Frame::new_checked(&PLAIN).unwrap();
+        assert_eq!((frame.dst(), frame.src()), (DST_MAC, SRC_MAC));
+        assert_eq!(frame.ethertype(), ETHERTYPE_IPV4);
+        assert_eq!(frame.vlan(), None);
+        assert_eq!(frame.header_len(), HEADER_LEN);
+        assert_eq!(frame.payload(), [0xde, 0xad, 0xbe, 0xef]);
+    }
+
+    #[test]
+    fn looks_behind_one_tag() {
+        let frame = Frame::new_checked(&TAGGED).unwrap();
+        assert_eq!(frame.ethertype(), ETHERTYPE_ARP);
+        assert_eq!(frame.vlan(), Some(0x123), "priority and DEI are no part of the identifier");
+        assert_eq!(frame.header_len(), 18);
+        assert_eq!(frame.payload(), [0xca, 0xfe]);
+    }
+
+    #[test]
+    fn shows_a_second_tag_as_the_type() {
+        let mut octets = TAGGED;
+        octets[16..18].copy_from_slice(&ETHERTYPE_VLAN.to_be_bytes());
+        assert_eq!(Frame::new_checked(&octets).unwrap().ethertype(), ETHERTYPE_VLAN);
+        octets[12..14].copy_from_slice(&ETHERTYPE_QINQ.to_be_bytes());
+        let frame = Frame::new_checked(&octets).unwrap();
+        assert_eq!((frame.ethertype(), frame.vlan()), (ETHERTYPE_QINQ, None));
+    }
+
+    #[test]
+    fn constructs_a_frame() {
+        let mut octets = [0xa5; 18];
+        Repr { dst: DST_MAC, src: SRC_MAC, ethertype: ETHERTYPE_IPV4 }.emit(&mut octets);
+        assert_eq!(octets[..HEADER_LEN], PLAIN[..HEADER_LEN]);
+        assert_eq!(octets[HEADER_LEN..], [0xa5; 4], "the payload is not the header's to write");
+    }
+
+    #[test]
+    fn setters_change_their_field_alone() {
+        let mut frame = Frame::new_checked(TAGGED).unwrap();
+        frame.set_dst(SRC_MAC);
+        frame.set_src(DST_MAC);
+        frame.payload_mut().fill(0x11);
+        let mut expected = TAGGED;
+        expected[..6].copy_from_slice(&SRC_MAC.0);
+        expected[6..12].copy_from_slice(&DST_MAC.0);
+        expected[18..].fill(0x11);
+        assert_eq!(frame.into_inner(), expected);
+    }
+
+    #[test]
+    fn every_impossible_length_is_an_error() {
+        for len in 0..HEADER_LEN {
+            let error = LengthError { layer: Layer::Ethernet, offset: 0, required: 14, actual: len };
+            assert_eq!(Frame::new_checked(&TAGGED[..len]).unwrap_err(), Error::Length(error));
+        }
+        for len in HEADER_LEN..18 {
+            let error = LengthError { layer: Layer::Vlan, offset: 14, required: 4, actual: len - 14 };
+            assert_eq!(Frame::new_checked(&TAGGED[..len]).unwrap_err(), Error::Length(error));
+            assert!(Frame::new_checked(&PLAIN[..len]).is_ok());
+        }
+        assert_eq!(Frame::new_checked(&TAGGED[..18]).unwrap().payload(), []);
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_panic(octets in prop::collection::vec(any::<u8>(), 0..64), tagged: bool) {
+            let mut octets = octets;
+            if tagged && octets.len() >= HEADER_LEN {
+                octets[12..14].copy_from_slice(&ETHERTYPE_VLAN.to_be_bytes());
+            }
+            if let Ok(frame) = Frame::new_checked(&octets[..]) {
+                prop_assert_eq!(frame.header_len() + frame.payload().len(), octets.len());
+                prop_assert_eq!(frame.vlan().is_some(), frame.header_len() == 18);
+                prop_assert_eq!(Repr::parse(&frame).ethertype, frame.ethertype());
+            }
+        }
+
+        #[test]
+        fn parses_what_it_emits(dst: [u8; 6], src: [u8; 6], ethertype in 0..ETHERTYPE_VLAN) {
+            let repr = Repr { dst: Mac(dst), src: Mac(src), ethertype };
+            let mut octets = [0xa5; HEADER_LEN];
+            repr.emit(&mut octets);
+            prop_assert_eq!(Repr::parse(&Frame::new_checked(&octets).unwrap()), repr);
+        }
+    }
+}

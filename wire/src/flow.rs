@@ -53,3 +53,36 @@ impl fmt::Display for Flow {
         write!(f, "{}:{} -> {}:{}", self.client, self.client_port, self.endpoint, self.endpoint_port)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FLOW: Flow = Flow {
+        client: Ipv4Addr::new(203, 0, 113, 10),
+        client_port: 4242,
+        endpoint: Ipv4Addr::new(198, 51, 100, 1),
+        endpoint_port: 80,
+    };
+
+    #[test]
+    fn octets_are_those_of_the_ipos_header() {
+        assert_eq!(FLOW.to_octets(), [203, 0, 113, 10, 0x10, 0x92, 198, 51, 100, 1, 0, 80]);
+    }
+
+    #[test]
+    fn prints_client_then_endpoint() {
+        assert_eq!(FLOW.to_string(), "203.0.113.10:4242 -> 198.51.100.1:80");
+    }
+
+    proptest! {
+        #[test]
+        fn octets_round_trip(octets: [u8; Flow::LEN]) {
+            prop_assert_eq!(Flow::from_octets(octets).to_octets(), octets);
+        }
+    }
+}

@@ -186,5 +186,195 @@ pub fn echo_reply_in_place(message: &mut [u8]) -> Result<(), Error> {
     let reply_word = u16::from_be_bytes([ECHO_REPLY, code]);
     octets::put_u16(message, KIND, reply_word);
     octets::put_u16(message, CHECKSUM, checksum::update_u16(old, request_word, reply_word));
+    // Identifier 0, sequence number 0 and a payload of zeros: only the other form of zero is right then.
+    if message.iter().all(|&octet| octet == 0) {
+        octets::put_u16(message, CHECKSUM, 0xffff);
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An echo request as Linux sent it, and the reply that Linux gave.
+    const REQUEST: [u8; 24] = [
+        0x08, 0x00, 0x1b, 0xd2, 0x11, 0x0e, 0x00, 0x01, 0xce, 0xe3, 0x03, 0x6b, 0x00, 0x00, 0x00, 0x00, 0xee,
+        0xcf, 0x0a, 0x00, 0x00, 0x00, 0x00, 0x00,
+    ];
+    const REPLY_START: [u8; 8] = [0x00, 0x00, 0x23, 0xd2, 0x11, 0x0e, 0x00, 0x01];
+
+    /// "Port unreachable" as Linux sent it, quoting a whole UDP packet.
+    const PORT_UNREACHABLE: [u8; 41] = [
+        0x03, 0x03, 0x75, 0x28, 0x00, 0x00, 0x00, 0x00, 0x45, 0x00, 0x00, 0x21, 0x00, 0x67, 0x40, 0x00, 0x40,
+        0x11, 0xc2, 0x58, 0xcb, 0x00, 0x71, 0x0a, 0xcb, 0x00, 0x71, 0x01, 0x86, 0xcd, 0x27, 0x0f, 0x00, 0x0d,
+        0x96, 0x18, 0x68, 0x65, 0x6c, 0x6c, 0x6f,
+    ];
+    const QUOTED: Quoted = Quoted {
+        src: Ipv4Addr::new(203, 0, 113, 10),
+        dst: Ipv4Addr::new(203, 0, 113, 1),
+        protocol: ipv4::PROTOCOL_UDP,
+        src_port: 34509,
+        dst_port: 9999,
+    };
+
+    fn quoted(message: &[u8]) -> Option<Quoted> {
+        Packet::new_checked(message).unwrap().quoted()
+    }
+
+    fn with(at: usize, octet: u8) -> [u8; 41] {
+        let mut message = PORT_UNREACHABLE;
+        message[at] = octet;
+        message
+    }
+
+    #[test]
+    fn deconstructs_an_echo_request() {
+        let packet = Packet::new_checked(&REQUEST).unwrap();
+        assert_eq!((packet.kind(), packet.code(), packet.checksum()), (ECHO_REQUEST, 0, 0x1bd2));
+        assert!(packet.checksum_ok() && packet.is_echo_request());
+        assert_eq!((packet.echo_ident(), packet.echo_seq()), (Some(0x110e), Some(1)));
+        assert_eq!((packet.quoted(), packet.next_hop_mtu()), (None, None));
+    }
+
+    #[test]
+    fn answers_an_echo_request_as_linux_does() {
+        let mut message = REQUEST;
+        echo_reply_in_place(&mut message).unwrap();
+        assert_eq!(message[..8], REPLY_START);
+        assert_eq!(message[8..], REQUEST[8..]);
+        assert!(Packet::new_checked(&message).unwrap().checksum_ok());
+    }
+
+    #[test]
+    fn a_reply_of_zeros_has_a_right_checksum() {
+        let mut message = [0; 24];
+        message[..4].copy_from_slice(&[8, 0, 0xf7, 0xff]);
+        assert!(Packet::new_checked(&message).unwrap().checksum_ok());
+        echo_reply_in_place(&mut message).unwrap();
+        assert!(Packet::new_checked(&message).unwrap().checksum_ok());
+    }
+
+    #[test]
+    fn a_damaged_request_stays_damaged() {
+        let mut message = REQUEST;
+        message[20] ^= 1;
+        echo_reply_in_place(&mut message).unwrap();
+        assert!(!Packet::new_checked(&message).unwrap().checksum_ok());
+    }
+
+    #[test]
+    fn answers_nothing_else() {
+        let mut message = PORT_UNREACHABLE;
+        let error = echo_reply_in_place(&mut message).unwrap_err();
+        assert_eq!(error, Error::NotEchoRequest { kind: 3, code: 3 });
+        assert_eq!(message, PORT_UNREACHABLE);
+
+        let mut message = REQUEST;
+        message[1] = 7;
+        let error = echo_reply_in_place(&mut message).unwrap_err();
+        assert_eq!(error, Error::NotEchoRequest { kind: 8, code: 7 });
+    }
+
+    #[test]
+    fn finds_the_flow_in_the_quote() {
+        let packet = Packet::new_checked(&PORT_UNREACHABLE).unwrap();
+        assert!(packet.checksum_ok());
+        assert_eq!(packet.quoted(), Some(QUOTED));
+        assert_eq!((packet.echo_ident(), packet.echo_seq()), (None, None));
+        for kind in [3, 4, 5, 11, 12] {
+            assert_eq!(quoted(&with(0, kind)), Some(QUOTED), "type {kind}");
+        }
+        for kind in [0, 8, 9, 10, 13, 14] {
+            assert_eq!(quoted(&with(0, kind)), None, "type {kind}");
+        }
+    }
+
+    #[test]
+    fn finds_the_ports_behind_quoted_options() {
+        let mut message = [0; 8 + 24 + 4];
+        message[..28].copy_from_slice(&PORT_UNREACHABLE[..28]);
+        message[8] = 0x46;
+        message[32..].copy_from_slice(&PORT_UNREACHABLE[28..32]);
+        assert_eq!(quoted(&message), Some(QUOTED));
+        assert_eq!(quoted(&message[..35]), None);
+    }
+
+    #[test]
+    fn a_quote_without_ports_names_no_flow() {
+        assert_eq!(quoted(&PORT_UNREACHABLE[..32]), Some(QUOTED), "four octets behind the header suffice");
+        for len in HEADER_LEN..32 {
+            assert_eq!(quoted(&PORT_UNREACHABLE[..len]), None, "{len} octets");
+        }
+        assert_eq!(quoted(&with(8, 0x65)), None, "version 6");
+        assert_eq!(quoted(&with(8, 0x44)), None, "a header of 16 octets");
+        assert_eq!(quoted(&with(11, 23)), None, "a packet that ends before its ports");
+        assert_eq!(quoted(&with(11, 24)), Some(QUOTED), "a packet that ends right behind its ports");
+        assert_eq!(quoted(&with(15, 1)), None, "a later fragment");
+        assert_eq!(quoted(&with(14, 0x20)), Some(QUOTED), "the first fragment has the ports");
+        assert_eq!(quoted(&with(17, ipv4::PROTOCOL_ICMP)), None, "ICMP has no ports");
+        let tcp = Quoted { protocol: ipv4::PROTOCOL_TCP, ..QUOTED };
+        assert_eq!(quoted(&with(17, ipv4::PROTOCOL_TCP)), Some(tcp));
+    }
+
+    #[test]
+    fn reads_the_next_hop_mtu_of_fragmentation_needed_alone() {
+        let mut message = with(1, FRAGMENTATION_NEEDED);
+        assert_eq!(Packet::new_checked(&message).unwrap().next_hop_mtu(), None, "an old router says nothing");
+        message[6..8].copy_from_slice(&1400_u16.to_be_bytes());
+        assert_eq!(Packet::new_checked(&message).unwrap().next_hop_mtu(), Some(1400));
+        message[1] = 3;
+        assert_eq!(Packet::new_checked(&message).unwrap().next_hop_mtu(), None);
+    }
+
+    #[test]
+    fn every_impossible_length_is_an_error() {
+        for len in 0..HEADER_LEN {
+            let error =
+                Error::Length(LengthError { layer: Layer::Icmp, offset: 0, required: 8, actual: len });
+            assert_eq!(Packet::new_checked(&REQUEST[..len]).unwrap_err(), error);
+            let mut message = REQUEST;
+            assert_eq!(echo_reply_in_place(&mut message[..len]), Err(error));
+            assert_eq!(message, REQUEST);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_panic(
+            octets in prop::collection::vec(any::<u8>(), 0..100), kind in 0..13_u8,
+            version_ihl in 0x40..0x50_u8,
+        ) {
+            let mut octets = octets;
+            if octets.len() > HEADER_LEN {
+                (octets[0], octets[8]) = (kind, version_ihl);
+            }
+            if let Ok(packet) = Packet::new_checked(&octets[..]) {
+                packet.checksum_ok();
+                prop_assert_eq!(packet.echo_ident().is_some(), packet.echo_seq().is_some());
+                if packet.quoted().is_some() {
+                    prop_assert!(octets.len() >= 32);
+                }
+                if packet.next_hop_mtu().is_some() {
+                    prop_assert_eq!(octets[..2].to_vec(), [3, 4]);
+                }
+            }
+            let before = octets.clone();
+            let answered = echo_reply_in_place(&mut octets).is_ok();
+            prop_assert_eq!(answered, before.len() >= 8 && before[..2] == [8, 0]);
+            prop_assert_eq!(answered, octets != before);
+        }
+
+        #[test]
+        fn replies_to_right_requests_are_right(tail in prop::collection::vec(any::<u8>(), 4..100)) {
+            let mut message = [&[8, 0, 0, 0][..], &tail].concat();
+            let checksum = checksum::of(&message);
+            message[2..4].copy_from_slice(&checksum.to_be_bytes());
+            echo_reply_in_place(&mut message).unwrap();
+            prop_assert!(Packet::new_checked(&message[..]).unwrap().checksum_ok());
+            prop_assert_eq!(&message[4..], tail);
+        }
+    }
 }

@@ -278,3 +278,197 @@ impl Repr {
         octets::put_u16(buf, CHECKSUM, checksum);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A UDP packet as Linux sent it, and two octets of padding.
+    const UDP: [u8; 35] = [
+        0x45, 0x00, 0x00, 0x21, 0x00, 0x67, 0x40, 0x00, 0x40, 0x11, 0xc2, 0x58, 0xcb, 0x00, 0x71, 0x0a, 0xcb,
+        0x00, 0x71, 0x01, 0x86, 0xcd, 0x27, 0x0f, 0x00, 0x0d, 0x96, 0x18, 0x68, 0x65, 0x6c, 0x6c, 0x6f, 0x00,
+        0x00,
+    ];
+
+    const UDP_REPR: Repr = Repr {
+        src: Ipv4Addr::new(203, 0, 113, 10),
+        dst: Ipv4Addr::new(203, 0, 113, 1),
+        protocol: PROTOCOL_UDP,
+        ttl: 64,
+        ident: 0x67,
+        dont_fragment: true,
+        payload_len: 13,
+    };
+
+    /// A header with four octets of options, the last fragment of its packet.
+    const FRAGMENT_WITH_OPTIONS: [u8; 26] = [
+        0x46, 0x00, 0x00, 0x1a, 0x12, 0x34, 0x00, 0xb9, 0x02, 0x06, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0x94,
+        0x04, 0, 0, 0xab, 0xcd,
+    ];
+
+    #[test]
+    fn deconstructs_a_packet() {
+        let packet = Packet::new_checked(&UDP).unwrap();
+        assert_eq!(Repr::parse(&packet), UDP_REPR);
+        assert_eq!((packet.header_len(), packet.total_len()), (20, 33));
+        assert_eq!(
+            (packet.more_fragments(), packet.fragment_offset(), packet.is_fragment()),
+            (false, 0, false)
+        );
+        assert_eq!(packet.checksum(), 0xc258);
+        assert!(packet.checksum_ok());
+        assert_eq!(packet.options_raw(), []);
+    }
+
+    #[test]
+    fn cuts_the_payload_to_the_total_length() {
+        let packet = Packet::new_checked(&UDP[..]).unwrap();
+        assert_eq!(packet.payload(), &UDP[20..33]);
+    }
+
+    #[test]
+    fn the_payload_outlives_the_view() {
+        let payload = Packet::new_checked(&UDP[..]).unwrap().payload();
+        assert_eq!(payload.len(), 13);
+    }
+
+    #[test]
+    fn reads_options_and_fragments() {
+        let packet = Packet::new_checked(&FRAGMENT_WITH_OPTIONS).unwrap();
+        assert_eq!(packet.header_len(), 24);
+        assert_eq!(packet.options_raw(), [0x94, 0x04, 0, 0]);
+        assert_eq!(packet.payload(), [0xab, 0xcd]);
+        assert_eq!(packet.fragment_offset(), 1480);
+        assert!(packet.is_fragment() && !packet.more_fragments() && !packet.dont_fragment());
+        assert!(!packet.checksum_ok());
+    }
+
+    #[test]
+    fn the_first_fragment_is_a_fragment() {
+        let mut octets = UDP;
+        octets[6] = 0x20;
+        let packet = Packet::new_checked(&octets).unwrap();
+        assert!(packet.is_fragment() && packet.more_fragments());
+        assert_eq!(packet.fragment_offset(), 0);
+    }
+
+    #[test]
+    fn the_reserved_bit_is_no_fragment() {
+        let mut octets = UDP;
+        octets[6] = 0x80;
+        assert!(!Packet::new_checked(&octets).unwrap().is_fragment());
+    }
+
+    #[test]
+    fn constructs_a_packet() {
+        let mut octets = [0xa5; 22];
+        UDP_REPR.emit(&mut octets);
+        assert_eq!(octets[..HEADER_LEN], UDP[..HEADER_LEN]);
+        assert_eq!(octets[HEADER_LEN..], [0xa5; 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "at most 65,515 octets")]
+    fn emit_refuses_a_payload_beyond_the_format() {
+        Repr { payload_len: 65_516, ..UDP_REPR }.emit(&mut [0; HEADER_LEN]);
+    }
+
+    #[test]
+    fn setters_change_their_field_and_the_checksum_follows() {
+        let mut packet = Packet::new_checked(FRAGMENT_WITH_OPTIONS).unwrap();
+        packet.set_ttl(63);
+        packet.set_src(Ipv4Addr::new(192, 0, 2, 1));
+        packet.set_dst(Ipv4Addr::new(192, 0, 2, 2));
+        packet.payload_mut().fill(0x11);
+        packet.fill_checksum();
+        assert!(packet.checksum_ok());
+        assert_eq!(
+            (packet.ttl(), packet.src().octets(), packet.dst().octets()),
+            (63, [192, 0, 2, 1], [192, 0, 2, 2])
+        );
+        let octets = packet.into_inner();
+        assert_eq!(octets[..8], FRAGMENT_WITH_OPTIONS[..8]);
+        assert_eq!(octets[20..24], FRAGMENT_WITH_OPTIONS[20..24]);
+        assert_eq!(octets[24..], [0x11; 2]);
+    }
+
+    #[test]
+    fn every_impossible_length_is_an_error() {
+        for len in 0..33 {
+            let required = if len < HEADER_LEN { HEADER_LEN } else { 33 };
+            let error = LengthError { layer: Layer::Ipv4, offset: 0, required, actual: len };
+            assert_eq!(Packet::new_checked(&UDP[..len]).unwrap_err(), Error::Length(error));
+        }
+        assert!(Packet::new_checked(&UDP[..33]).is_ok());
+    }
+
+    #[test]
+    fn lengths_that_contradict_each_other_are_errors() {
+        for ihl in 0..5_u8 {
+            let mut octets = UDP;
+            octets[0] = 0x40 | ihl;
+            let expected = Error::HeaderLength(usize::from(ihl) * 4);
+            assert_eq!(Packet::new_checked(&octets).unwrap_err(), expected);
+        }
+        for total_len in 0..24 {
+            let mut octets = FRAGMENT_WITH_OPTIONS;
+            octets[3] = total_len;
+            let expected = Error::TotalLength { total_len: usize::from(total_len), header_len: 24 };
+            assert_eq!(Packet::new_checked(&octets).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn refuses_other_versions() {
+        for version in (0..16).filter(|&version| version != 4) {
+            let mut octets = UDP;
+            octets[0] = version << 4 | 5;
+            assert_eq!(Packet::new_checked(&octets).unwrap_err(), Error::Version(version));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_panic(
+            octets in prop::collection::vec(any::<u8>(), 0..100), ihl in 0x40..0x50_u8, total in 0..100_u8,
+        ) {
+            let mut octets = octets;
+            // Wholly random octets nearly always fail on the version.
+            for (octet, plausible) in octets.iter_mut().zip([ihl, 0, 0, total]) {
+                *octet = plausible;
+            }
+            if let Ok(packet) = Packet::new_checked(&octets[..]) {
+                prop_assert_eq!(packet.header_len() + packet.payload().len(), packet.total_len());
+                prop_assert_eq!(packet.options_raw().len(), packet.header_len() - HEADER_LEN);
+                let is_later_fragment = packet.fragment_offset() != 0;
+                prop_assert_eq!(packet.is_fragment(), packet.more_fragments() || is_later_fragment);
+                prop_assert_eq!(Repr::parse(&packet).payload_len, packet.payload().len());
+                packet.checksum_ok();
+                let mut packet = Packet::new_checked(octets.clone()).unwrap();
+                packet.fill_checksum();
+                prop_assert!(packet.checksum_ok());
+                packet.set_ttl(packet.ttl().wrapping_add(1));
+                prop_assert!(!packet.checksum_ok());
+            }
+        }
+
+        #[test]
+        fn parses_what_it_emits(
+            src: u32, dst: u32, protocol: u8, ttl: u8, ident: u16, dont_fragment: bool,
+            payload_len in 0..1600_usize,
+        ) {
+            let (src, dst) = (Ipv4Addr::from(src), Ipv4Addr::from(dst));
+            let repr = Repr { src, dst, protocol, ttl, ident, dont_fragment, payload_len };
+            let mut octets = vec![0xa5; HEADER_LEN + payload_len];
+            repr.emit(&mut octets);
+            let packet = Packet::new_checked(&octets[..]).unwrap();
+            prop_assert!(packet.checksum_ok());
+            prop_assert_eq!(Repr::parse(&packet), repr);
+            prop_assert_eq!(packet.payload(), vec![0xa5; payload_len]);
+        }
+    }
+}

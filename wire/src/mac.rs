@@ -69,3 +69,60 @@ impl FromStr for Mac {
         Ok(Mac(octets))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::format;
+    use std::string::ToString;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn prints_and_reads_the_usual_form() {
+        let mac = Mac([0x02, 0x00, 0x5e, 0x10, 0x00, 0x0f]);
+        assert_eq!(mac.to_string(), "02:00:5e:10:00:0f");
+        assert_eq!(format!("{mac:?}"), "02:00:5e:10:00:0f");
+        assert_eq!("02:00:5E:10:00:0F".parse(), Ok(mac));
+    }
+
+    #[test]
+    fn broadcast_is_a_multicast_and_a_station_is_not() {
+        assert!(Mac::BROADCAST.is_multicast());
+        assert!(Mac([0x01, 0x00, 0x5e, 0, 0, 1]).is_multicast());
+        assert!(!Mac([0x02, 0xff, 0xff, 0xff, 0xff, 0xff]).is_multicast());
+        assert!(!Mac::default().is_multicast());
+    }
+
+    #[test]
+    fn refuses_the_wrong_number_of_groups() {
+        assert_eq!("".parse::<Mac>(), Err(Error::Groups { actual: 1 }));
+        assert_eq!("02:00:5e:10:00".parse::<Mac>(), Err(Error::Groups { actual: 5 }));
+        assert_eq!("02:00:5e:10:00:0f:00".parse::<Mac>(), Err(Error::Groups { actual: 7 }));
+        assert_eq!("02-00-5e-10-00-0f".parse::<Mac>(), Err(Error::Groups { actual: 1 }));
+    }
+
+    #[test]
+    fn refuses_groups_that_are_not_two_digits() {
+        assert_eq!("2:00:5e:10:00:0f".parse::<Mac>(), Err(Error::Digits { group: 1 }));
+        assert_eq!("02:+1:5e:10:00:0f".parse::<Mac>(), Err(Error::Digits { group: 2 }));
+        assert_eq!("02:00:5e:10:00:00f".parse::<Mac>(), Err(Error::Digits { group: 6 }));
+        assert_eq!("02:00:5e:10:00:é".parse::<Mac>(), Err(Error::Digits { group: 6 }));
+        assert_eq!("02:00:5e:10:00:0g".parse::<Mac>(), Err(Error::Digits { group: 6 }));
+    }
+
+    proptest! {
+        #[test]
+        fn reads_what_it_prints(octets: [u8; 6]) {
+            prop_assert_eq!(Mac(octets).to_string().parse(), Ok(Mac(octets)));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC*|[0-9a-f:]{0,20}") {
+            if let Ok(mac) = text.parse::<Mac>() {
+                prop_assert_eq!(mac.to_string(), text.to_ascii_lowercase());
+            }
+        }
+    }
+}

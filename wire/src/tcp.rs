@@ -491,3 +491,331 @@ impl Repr {
         fill_checksum(buf, src, dst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::format;
+    use std::vec;
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+    const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+    /// SYN,ACK and request of one connection as Linux sent them.
+    const SYN_ACK: [u8; 40] = [
+        0x00, 0x50, 0x10, 0x92, 0x1d, 0x6c, 0x5f, 0xd6, 0x8c, 0xc6, 0x08, 0x12, 0xa0, 0x12, 0xfe, 0x88, 0x74,
+        0xe9, 0x00, 0x00, 0x02, 0x04, 0x05, 0xb4, 0x04, 0x02, 0x08, 0x0a, 0x87, 0x21, 0xb5, 0xce, 0x78, 0xb3,
+        0x83, 0xcd, 0x01, 0x03, 0x03, 0x0a,
+    ];
+    const REQUEST: [u8; 50] = [
+        0x10, 0x92, 0x00, 0x50, 0x8c, 0xc6, 0x08, 0x12, 0x1d, 0x6c, 0x5f, 0xd7, 0x80, 0x18, 0x00, 0x3f, 0xc3,
+        0x47, 0x00, 0x00, 0x01, 0x01, 0x08, 0x0a, 0x78, 0xb3, 0x83, 0xcd, 0x87, 0x21, 0xb5, 0xce, 0x47, 0x45,
+        0x54, 0x20, 0x2f, 0x20, 0x48, 0x54, 0x54, 0x50, 0x2f, 0x31, 0x2e, 0x31, 0x0d, 0x0a, 0x0d, 0x0a,
+    ];
+    const REQUEST_TEXT: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+
+    const SYN_ACK_REPR: Repr = Repr {
+        src_port: 80,
+        dst_port: 4242,
+        seq: Seq(493_641_686),
+        ack: Seq(2_361_788_434),
+        flags: Flags(0x12),
+        window: 65_160,
+        options: Options {
+            mss: Some(1460),
+            window_scale: Some(10),
+            sack_permitted: true,
+            timestamps: Some(Timestamps { tsval: 2_267_133_390, tsecr: 2_025_030_605 }),
+        },
+    };
+    const REQUEST_REPR: Repr = Repr {
+        src_port: 4242,
+        dst_port: 80,
+        seq: Seq(2_361_788_434),
+        ack: Seq(493_641_687),
+        flags: Flags(0x18),
+        window: 63,
+        options: Options {
+            mss: None,
+            window_scale: None,
+            sack_permitted: false,
+            timestamps: Some(Timestamps { tsval: 2_025_030_605, tsecr: 2_267_133_390 }),
+        },
+    };
+
+    #[test]
+    fn deconstructs_a_syn_ack() {
+        let segment = Segment::new_checked(&SYN_ACK).unwrap();
+        assert_eq!(Repr::parse(&segment), Ok(SYN_ACK_REPR));
+        assert_eq!(segment.flags(), Flags::SYN | Flags::ACK);
+        assert_eq!((segment.header_len(), segment.seg_len()), (40, 1));
+        assert_eq!(segment.checksum(), 0x74e9);
+        assert!(segment.checksum_ok(SERVER, CLIENT));
+        assert_eq!(segment.payload(), []);
+    }
+
+    #[test]
+    fn deconstructs_a_segment_with_data() {
+        let segment = Segment::new_checked(&REQUEST[..]).unwrap();
+        assert_eq!(Repr::parse(&segment), Ok(REQUEST_REPR));
+        assert!(segment.checksum_ok(CLIENT, SERVER));
+        assert_eq!(segment.options_raw(), &REQUEST[20..32]);
+        assert_eq!((segment.payload(), segment.seg_len()), (REQUEST_TEXT, 18));
+    }
+
+    #[test]
+    fn constructs_the_segments_of_linux() {
+        let mut octets = [0xa5; 40];
+        SYN_ACK_REPR.emit(&mut octets, &[], SERVER, CLIENT);
+        assert_eq!(octets, SYN_ACK);
+        let mut octets = [0xa5; 50];
+        REQUEST_REPR.emit(&mut octets, REQUEST_TEXT, CLIENT, SERVER);
+        assert_eq!(octets, REQUEST);
+    }
+
+    #[test]
+    #[should_panic(expected = "the buffer must fit the segment")]
+    fn emit_refuses_a_buffer_of_another_size() {
+        SYN_ACK_REPR.emit(&mut [0; 41], &[], SERVER, CLIENT);
+    }
+
+    #[test]
+    fn the_checksum_covers_addresses_and_payload() {
+        assert!(!Segment::new_checked(&REQUEST).unwrap().checksum_ok(CLIENT, CLIENT));
+        let mut octets = REQUEST;
+        octets[49] ^= 1;
+        assert!(!Segment::new_checked(&octets).unwrap().checksum_ok(CLIENT, SERVER));
+    }
+
+    #[test]
+    fn syn_and_fin_take_a_sequence_number_each() {
+        let mut segment = Segment::new_checked(REQUEST).unwrap();
+        for (flags, expected) in [
+            (Flags::ACK, 18),
+            (Flags::FIN | Flags::ACK, 19),
+            (Flags::SYN, 19),
+            (Flags::SYN | Flags::FIN, 20),
+            (Flags::RST | Flags::PSH | Flags::URG, 18),
+        ] {
+            segment.set_flags(flags);
+            assert_eq!(segment.seg_len(), expected, "{flags}");
+        }
+    }
+
+    #[test]
+    fn setters_change_their_field_and_the_checksum_follows() {
+        let mut segment = Segment::new_checked(REQUEST).unwrap();
+        segment.set_src_port(80);
+        segment.set_dst_port(4242);
+        segment.set_seq(Seq(1));
+        segment.set_ack(Seq(2));
+        segment.set_flags(Flags::RST);
+        segment.set_window(3);
+        assert_eq!(segment.payload_mut(), REQUEST_TEXT);
+        assert!(!segment.checksum_ok(SERVER, CLIENT));
+        segment.fill_checksum(SERVER, CLIENT);
+        assert!(segment.checksum_ok(SERVER, CLIENT));
+        let expected = Repr {
+            src_port: 80,
+            dst_port: 4242,
+            seq: Seq(1),
+            ack: Seq(2),
+            flags: Flags::RST,
+            window: 3,
+            options: REQUEST_REPR.options,
+        };
+        assert_eq!(Repr::parse(&segment), Ok(expected));
+        assert_eq!(segment.into_inner()[18..], REQUEST[18..]);
+    }
+
+    #[test]
+    fn every_impossible_length_is_an_error() {
+        for len in 0..40 {
+            let required = if len < HEADER_LEN { HEADER_LEN } else { 40 };
+            let error = LengthError { layer: Layer::Tcp, offset: 0, required, actual: len };
+            assert_eq!(Segment::new_checked(&SYN_ACK[..len]).unwrap_err(), Error::Length(error));
+        }
+        for words in 0..5_u8 {
+            let mut octets = SYN_ACK;
+            octets[12] = words << 4;
+            let expected = Error::HeaderLength(usize::from(words) * 4);
+            assert_eq!(Segment::new_checked(&octets).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn flags_contain_all_or_intersect_any() {
+        let flags = Flags::SYN | Flags::ACK;
+        assert!(flags.contains(Flags::SYN | Flags::ACK) && !flags.contains(Flags::SYN | Flags::FIN));
+        assert!(flags.intersects(Flags::SYN | Flags::FIN) && !flags.intersects(Flags::RST | Flags::FIN));
+        assert_eq!(format!("{flags} {:?}", Flags::default()), "SYN|ACK none");
+        assert_eq!(format!("{}", Flags(0xff)), "FIN|SYN|RST|PSH|ACK|URG|ECE|CWR");
+    }
+
+    #[test]
+    fn skips_unknown_options_and_stops_at_the_end() {
+        let data = [0xfd, 4, 1, 2, 1, 2, 4, 2, 0, 19, 18].as_slice();
+        assert_eq!(
+            Options::parse(data).unwrap_err(),
+            Error::Length(LengthError { layer: Layer::TcpOption, offset: 9, required: 18, actual: 2 })
+        );
+        // Behind the end of the list nothing is an option, however malformed.
+        let data = [0xfd, 2, 1, 2, 4, 2, 0, 0, 3, 99];
+        assert_eq!(Options::parse(&data), Ok(Options { mss: Some(512), ..Options::default() }));
+        assert_eq!(Options::parse(&[]), Ok(Options::default()));
+    }
+
+    #[test]
+    fn of_a_repeated_option_the_last_counts() {
+        let data = [2, 4, 2, 0, 2, 4, 5, 0xb4];
+        assert_eq!(Options::parse(&data).unwrap().mss, Some(1460));
+    }
+
+    #[test]
+    fn a_window_scale_above_14_reads_and_writes_as_14() {
+        assert_eq!(Options::parse(&[3, 3, 14]).unwrap().window_scale, Some(14));
+        assert_eq!(Options::parse(&[3, 3, 255]).unwrap().window_scale, Some(14));
+        let mut octets = [0xa5; 4];
+        Options { window_scale: Some(15), ..Options::default() }.emit(&mut octets);
+        assert_eq!(octets, [1, 3, 3, 14]);
+    }
+
+    #[test]
+    fn options_cut_short_are_errors() {
+        for kind in (2..=u8::MAX).chain([2, 3, 4, 8]) {
+            let error = LengthError { layer: Layer::TcpOption, offset: 1, required: 2, actual: 1 };
+            assert_eq!(Options::parse(&[1, kind]), Err(Error::Length(error)), "kind {kind} without a length");
+            for len in [0, 1] {
+                let expected = Error::OptionLength { kind, len };
+                assert_eq!(Options::parse(&[kind, len, 0, 0]), Err(expected), "kind {kind}");
+            }
+            let error = LengthError { layer: Layer::TcpOption, offset: 0, required: 5, actual: 4 };
+            assert_eq!(Options::parse(&[kind, 5, 0, 0]), Err(Error::Length(error)), "kind {kind}");
+        }
+    }
+
+    #[test]
+    fn known_options_of_another_length_are_errors() {
+        for (kind, right) in [(2, 4), (3, 3), (4, 2), (8, 10)] {
+            for len in 2..=40_u8 {
+                let mut data = [0; 40];
+                (data[0], data[1]) = (kind, len);
+                let options = Options::parse(&data);
+                if len == right {
+                    assert!(options.is_ok(), "kind {kind}");
+                } else {
+                    assert_eq!(options, Err(Error::OptionLength { kind, len }));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn emits_in_the_order_of_linux() {
+        let stamps = Some(Timestamps { tsval: 0x0102_0304, tsecr: 0x0506_0708 });
+        let none = Options::default();
+        let cases: [(Options, &[u8]); 6] = [
+            (none, &[]),
+            (Options { sack_permitted: true, ..none }, &[1, 1, 4, 2]),
+            (Options { timestamps: stamps, ..none }, &[1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]),
+            (
+                Options { timestamps: stamps, sack_permitted: true, ..none },
+                &[4, 2, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8],
+            ),
+            (
+                Options { mss: Some(1400), window_scale: Some(7), sack_permitted: true, timestamps: None },
+                &[2, 4, 5, 0x78, 1, 1, 4, 2, 1, 3, 3, 7],
+            ),
+            (Options { mss: Some(1400), window_scale: Some(7), ..none }, &[2, 4, 5, 0x78, 1, 3, 3, 7]),
+        ];
+        for (options, expected) in cases {
+            let mut octets = [0xa5; MAX_OPTIONS_LEN];
+            options.emit(&mut octets);
+            let len = options.emitted_len();
+            assert_eq!(&octets[..len], expected);
+            assert_eq!(&octets[len..], vec![0xa5; MAX_OPTIONS_LEN - len]);
+        }
+    }
+
+    fn options() -> impl Strategy<Value = Options> {
+        let timestamps = prop::option::of(any::<(u32, u32)>());
+        (any::<Option<u16>>(), prop::option::of(0..=MAX_WINDOW_SCALE), any::<bool>(), timestamps).prop_map(
+            |(mss, window_scale, sack_permitted, timestamps)| Options {
+                mss,
+                window_scale,
+                sack_permitted,
+                timestamps: timestamps.map(|(tsval, tsecr)| Timestamps { tsval, tsecr }),
+            },
+        )
+    }
+
+    /// Option lists that are well formed more often than random octets are.
+    fn option_octets() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            Just(vec![1]),
+            Just(vec![4, 2]),
+            any::<[u8; 2]>().prop_map(|value| [&[2, 4][..], &value].concat()),
+            any::<u8>().prop_map(|shift| vec![3, 3, shift]),
+            any::<[u8; 8]>().prop_map(|value| [&[8, 10][..], &value].concat()),
+            any::<[u8; 3]>().prop_map(|octets| octets.to_vec()),
+        ];
+        prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_panic(octets in prop::collection::vec(any::<u8>(), 0..100), words in 0..16_u8) {
+            let mut octets = octets;
+            if octets.len() >= HEADER_LEN {
+                octets[12] = words << 4;
+            }
+            if let Ok(segment) = Segment::new_checked(&octets[..]) {
+                prop_assert_eq!(segment.header_len() + segment.payload().len(), octets.len());
+                prop_assert_eq!(segment.options_raw().len(), segment.header_len() - HEADER_LEN);
+                prop_assert_eq!(Repr::parse(&segment).is_ok(), segment.options().is_ok());
+                let mut segment = Segment::new_checked(octets.clone()).unwrap();
+                segment.fill_checksum(CLIENT, SERVER);
+                prop_assert!(segment.checksum_ok(CLIENT, SERVER));
+            }
+        }
+
+        #[test]
+        fn no_options_panic_and_those_read_survive(octets in option_octets()) {
+            if let Ok(options) = Options::parse(&octets) {
+                prop_assert!(options.window_scale.is_none_or(|shift| shift <= MAX_WINDOW_SCALE));
+                let mut emitted = vec![0xa5; options.emitted_len()];
+                options.emit(&mut emitted);
+                prop_assert_eq!(Options::parse(&emitted), Ok(options));
+            }
+        }
+
+        #[test]
+        fn parses_what_it_emits(
+            ports: (u16, u16), numbers: (u32, u32), flags: u8, window: u16, options in options(),
+            addresses: (u32, u32), payload in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let repr = Repr {
+                src_port: ports.0,
+                dst_port: ports.1,
+                seq: Seq(numbers.0),
+                ack: Seq(numbers.1),
+                flags: Flags(flags),
+                window,
+                options,
+            };
+            let (src, dst) = (Ipv4Addr::from(addresses.0), Ipv4Addr::from(addresses.1));
+            prop_assert!(repr.header_len().is_multiple_of(4));
+            prop_assert!(repr.header_len() <= HEADER_LEN + MAX_OPTIONS_LEN);
+            let mut octets = vec![0xa5; repr.header_len() + payload.len()];
+            repr.emit(&mut octets, &payload, src, dst);
+            let segment = Segment::new_checked(&octets[..]).unwrap();
+            prop_assert!(segment.checksum_ok(src, dst));
+            prop_assert_eq!(Repr::parse(&segment), Ok(repr));
+            prop_assert_eq!(segment.payload(), payload);
+        }
+    }
+}
