@@ -1,8 +1,8 @@
 //! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 //!
 //! Partial sums are `u64` values in the order of the wire: [`sum`] and [`pseudo_header`] may be added with `+`, and
-//! [`fold`] brings the total down to 16 bits. What [`sum`] returns is at most 0xffff and a pseudo header at most
-//! 2^33 + 2^17, so no packet can overflow a total. Every part but the last must have an even number of octets.
+//! [`fold`] brings the total down to 16 bits. What [`sum`] returns is at most 0xffff and a pseudo header stays below
+//! 2^34, so no packet can overflow a total. Every part but the last must have an even number of octets.
 
 use core::net::Ipv4Addr;
 
