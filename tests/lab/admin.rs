@@ -35,6 +35,22 @@ fn promtool_finds_nothing_wrong(lab: &Lab) {
     assert!(output.status.success() && said(&output).trim().is_empty(), "{}", said(&output));
 }
 
+/// What operators were promised.
+const FAMILIES: &[&str] = &[
+    "ipos_packets_total",
+    "ipos_octets_total",
+    "ipos_drops_total",
+    "ipos_table_entries",
+    "ipos_handshakes_total",
+    "ipos_cookies_failed_total",
+    "ipos_migrations_total",
+    "ipos_migration_seconds_bucket",
+    "ipos_boards_alive",
+    "ipos_queue_depth",
+    "ipos_queue_overflows_total",
+    "ipos_worker_busy_ratio",
+];
+
 fn metrics_cover_what_the_appliance_does(lab: &Lab) {
     let before = lab.metric("ipos_migrations_total", &["board1"]);
     for _ in 0..10 {
@@ -44,6 +60,12 @@ fn metrics_cover_what_the_appliance_does(lab: &Lab) {
         (lab.metric("ipos_migrations_total", &["board1"]) >= before + 10.0).then_some(())
     });
     assert!((lab.metric("ipos_boards_alive", &[]) - 2.0).abs() < 0.5);
+    let text = lab.metrics();
+    let missing: Vec<_> = FAMILIES
+        .iter()
+        .filter(|name| !text.contains(&format!("\n{name}{{")) && !text.contains(&format!("\n{name} ")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?} are missing:\n{text}");
 }
 
 /// Octets that an interface has carried, as the kernel of its namespace counts them.

@@ -62,7 +62,9 @@ fn traces() -> BTreeSet<String> {
         let output = Command::new(command[0]).args(&command[1..]).output().expect("the tool can be run");
         for line in said(&output).lines().filter(|line| !line.starts_with(['\t', ' '])) {
             // Programs of others come and go on a machine in use; ours carry these names.
-            let ours = ["name farm_", "name socket_state", "name reap", "name settle"].iter().any(|name| line.contains(name));
+            let ours = ["name farm_", "name socket_state", "name reap", "name settle"]
+                .iter()
+                .any(|name| line.contains(name));
             if command[0] == "bpftool" && !ours {
                 continue;
             }
