@@ -1,0 +1,144 @@
+//! What a rig's worker is told at its start.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ipos_dpdk::mempool::{DATA_ROOM_OCTETS, Mempool};
+use ipos_dpdk::testing;
+use ipos_pipelines::clock::Clock;
+use ipos_pipelines::config::{Idle, PortSettings, Role, Timeouts, WorkerConfig};
+use ipos_pipelines::counters::WorkerCounters;
+use ipos_pipelines::handoff::{Command, PortIndex, WorkerId, queue};
+use ipos_pipelines::handshake::cookie::CookieKeys;
+use ipos_pipelines::services::{Kind, Service, Services};
+use ipos_pipelines::steer::Peers;
+use ipos_pipelines::urlmap::{Rule, UrlMap};
+use ipos_pipelines::worker::{Wiring, Worker};
+use ipos_wire::tcb::OptionBits;
+
+use super::wire::Wire;
+use super::{
+    BOARD, BOARD_MAC, FARM_ADDRESS, FARM_MAC, Node, OTHER_BOARD, OTHER_BOARD_MAC, SERVICE, SERVICE_PORT,
+    START_UNIX_US, WAN_ADDRESS, WAN_MAC,
+};
+
+/// The farm's port.
+pub const FARM_PORT: PortIndex = PortIndex(1);
+/// The secrets of the cookies at the start.
+pub const COOKIE_KEY: [u8; 16] = [0x5a; 16];
+pub const OLD_COOKIE_KEY: [u8; 16] = [0xa5; 16];
+
+/// What a rig is made from.
+#[derive(Clone)]
+pub struct Setup {
+    pub entries: u32,
+    pub pending: u32,
+    /// Length of the queue to the control core.
+    pub events: usize,
+    pub options: OptionBits,
+    pub ethertype: u16,
+    pub timeouts: Timeouts,
+    pub wan_role: Role,
+    pub farm_role: Role,
+    pub mbufs: u32,
+    pub data_room_octets: u16,
+    /// Where the boards are is known from the start.
+    pub boards_known: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            entries: 4096,
+            pending: 16,
+            events: 64,
+            options: OptionBits::TIMESTAMPS | OptionBits::SACK | OptionBits::WINDOW_SCALE | OptionBits::ECN,
+            ethertype: 0x88b5,
+            timeouts: Timeouts::default(),
+            wan_role: Role::Wan,
+            farm_role: Role::Farm,
+            mbufs: 2047,
+            data_room_octets: DATA_ROOM_OCTETS,
+            boards_known: true,
+        }
+    }
+}
+
+impl Setup {
+    /// A pool for the rig's packets.
+    pub fn pool(&self) -> Mempool {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        testing::eal();
+        let name = format!("rig-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Mempool::new(&name, self.mbufs, 0, self.data_room_octets, None).expect("a mempool")
+    }
+
+    /// Worker `number` of `workers`.
+    pub fn node(&self, number: u8, workers: u8, peers: Peers, pool: &Mempool) -> Node {
+        let (event_sender, events) = queue(self.events);
+        let (commands, command_receiver) = queue(1024);
+        let counters = Arc::new(WorkerCounters::new());
+        let (wan, farm) = (Wire::new(), Wire::new());
+        let ports = vec![(self.port(PortIndex(0)), wan.port()), (self.port(FARM_PORT), farm.port())];
+        let wiring = Wiring {
+            events: event_sender,
+            commands: command_receiver,
+            peers,
+            mempool: pool.clone(),
+            // One cycle is one microsecond, so that no time is lost to rounding.
+            clock: Clock::new(0, 1_000_000, START_UNIX_US),
+        };
+        let worker = Worker::new(self.config(number, workers), ports, services(), counters.clone(), wiring)
+            .expect("memory for a small worker");
+        let ethertype = self.ethertype;
+        let pool = pool.clone();
+        let mut node = Node { worker, wan, farm, events, commands, counters, pool, ethertype, now_us: 0 };
+        if self.boards_known {
+            node.command(Command::Board { board: BOARD, mac: BOARD_MAC, port: FARM_PORT });
+            node.command(Command::Board { board: OTHER_BOARD, mac: OTHER_BOARD_MAC, port: FARM_PORT });
+        }
+        node
+    }
+
+    fn port(&self, index: PortIndex) -> PortSettings {
+        if index == FARM_PORT {
+            PortSettings { index, role: self.farm_role, mac: FARM_MAC, address: FARM_ADDRESS }
+        } else {
+            PortSettings { index, role: self.wan_role, mac: WAN_MAC, address: WAN_ADDRESS }
+        }
+    }
+
+    fn config(&self, number: u8, workers: u8) -> WorkerConfig {
+        WorkerConfig {
+            id: WorkerId(number),
+            workers,
+            ethertype: self.ethertype,
+            entries: self.entries,
+            pending: self.pending,
+            hash_key: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210],
+            cookie_keys: CookieKeys::new(&COOKIE_KEY, &OLD_COOKIE_KEY),
+            options: self.options,
+            mss: 1444,
+            idle: Idle::Spin,
+            timeouts: self.timeouts,
+        }
+    }
+}
+
+/// One service: `/a/` is pool 1, `/b/` pool 2, `/a/` of b.example pool 3, the rest pool 9.
+pub fn services() -> Arc<Services> {
+    let rule = |host: Option<&str>, prefix: &str, value| Rule {
+        host: host.map(str::to_owned),
+        path_prefix: prefix.to_owned(),
+        value,
+    };
+    let rules = [rule(None, "/a/", 1), rule(None, "/b/", 2), rule(Some("b.example"), "/a/", 3)];
+    let service = Service {
+        address: SERVICE,
+        port: SERVICE_PORT,
+        kind: Kind::Http,
+        urls: UrlMap::build(&rules).expect("good rules"),
+        default_pool: 9,
+    };
+    Arc::new(Services::new(vec![service]).expect("one service"))
+}

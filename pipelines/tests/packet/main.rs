@@ -1,0 +1,8 @@
+//! Packet-level tests: scripts of segments through one worker, or two, on real mbufs. Time, wires, boards and the control
+//! core are the test's (design: style.md, test ladder).
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod handshake;
+mod request;
