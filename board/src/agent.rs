@@ -66,11 +66,12 @@ fn io_error<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Error {
 /// # Errors
 /// When something at the start fails; later troubles are logged and outlived.
 pub fn run(config: &Config) -> Result<(), Error> {
+    // First, so that a signal is an orderly end from the start on.
+    let signals = catch_signals().map_err(io_error("catch signals"))?;
     let interface = interface::interfaces()
         .map_err(io_error("list the interfaces"))?
         .remove(&config.interface)
         .ok_or_else(|| Error::NoInterface(config.interface.clone()))?;
-    let signals = catch_signals().map_err(io_error("catch signals"))?;
     let mut storage = MaybeUninit::uninit();
     let takeover = Takeover::put_in_place(&mut storage, config, &interface)?;
     let mac = interface.mac.unwrap_or_default();

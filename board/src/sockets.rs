@@ -4,12 +4,12 @@ use std::{io, net::IpAddr};
 
 use ipos_wire::flow::Flow;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, NetlinkSerializable, Nla as _,
 };
 use netlink_packet_sock_diag::{
     SockDiagDestroy, SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_LISTEN},
     inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
@@ -88,11 +88,11 @@ impl SockDiag {
         self.receive(|payload: NetlinkPayload<SockDiagMessage>| match payload {
             NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
                 responses.push(*response);
-                Ok(false)
+                Ok(None)
             }
-            NetlinkPayload::Done(_) => Ok(true),
+            NetlinkPayload::Done(_) => Ok(Some(())),
             NetlinkPayload::Error(error) => Err(error.to_io()),
-            _ => Ok(false),
+            _ => Ok(None),
         })?;
         Ok(responses)
     }
@@ -104,36 +104,29 @@ impl SockDiag {
     /// # Errors
     /// EPERM without CAP_NET_ADMIN, EOPNOTSUPP when the kernel lacks CONFIG_INET_DIAG_DESTROY.
     pub fn destroy(&mut self, flow: &Flow) -> io::Result<bool> {
-        let socket_id = SocketId {
-            source_port: flow.endpoint_port,
-            destination_port: flow.client_port,
-            source_address: IpAddr::V4(flow.endpoint),
-            destination_address: IpAddr::V4(flow.client),
-            interface_id: 0,
-            cookie: [0xff; 8],
-        };
-        let request = InetRequest {
-            family: AF_INET,
-            protocol: IPPROTO_TCP,
-            extensions: ExtensionFlags::empty(),
-            states: StateFlags::all(),
-            socket_id,
-        };
-        let message = SockDiagDestroy::new(SockDiagMessage::InetRequest(request));
+        // By its cookie: where no socket holds the flow, the four numbers alone would find, and destroy, the listener.
+        let Some(socket_id) = self.find(flow)? else { return Ok(false) };
+        let message = SockDiagDestroy::new(SockDiagMessage::InetRequest(exact(socket_id)));
         self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
-        let mut outcome = Ok(true);
-        self.receive(|payload: NetlinkPayload<SockDiagMessage>| {
-            if let NetlinkPayload::Error(error) = payload {
-                outcome = match error.code {
-                    None => Ok(true),
-                    Some(code) if code.get() == -libc::ENOENT => Ok(false),
-                    Some(_) => Err(error.to_io()),
-                };
-                return Ok(true);
+        self.receive(|payload: NetlinkPayload<SockDiagMessage>| match payload {
+            NetlinkPayload::Error(error) => found(&error).map(Some),
+            _ => Ok(None),
+        })
+    }
+
+    /// The socket that holds `flow`, listeners apart.
+    fn find(&mut self, flow: &Flow) -> io::Result<Option<SocketId>> {
+        self.send(SockDiagMessage::InetRequest(exact(any_of(flow))), NLM_F_REQUEST)?;
+        self.receive(|payload: NetlinkPayload<SockDiagMessage>| match payload {
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                let header = response.header;
+                // The lookup is made with IPv4 addresses, also when a dual-stack socket is found by them.
+                let socket_id = SocketId { cookie: header.socket_id.cookie, ..any_of(flow) };
+                Ok(Some((header.state != TCP_LISTEN).then_some(socket_id)))
             }
-            Ok(false)
-        })?;
-        outcome
+            NetlinkPayload::Error(error) => found(&error).map(|_| Some(None)),
+            _ => Ok(None),
+        })
     }
 
     fn send<M>(&mut self, message: M, flags: u16) -> io::Result<()>
@@ -151,11 +144,11 @@ impl SockDiag {
         self.socket.send(&octets, 0).map(|_| ())
     }
 
-    /// Hands every message of the answer to `take`, until it says that it was the last.
-    fn receive<M, F>(&mut self, mut take: F) -> io::Result<()>
+    /// Hands every message of the answer to `take`, until it makes something of one.
+    fn receive<M, T, F>(&mut self, mut take: F) -> io::Result<T>
     where
         M: NetlinkDeserializable,
-        F: FnMut(NetlinkPayload<M>) -> io::Result<bool>,
+        F: FnMut(NetlinkPayload<M>) -> io::Result<Option<T>>,
     {
         loop {
             let (octets, _) = self.socket.recv_from_full()?;
@@ -165,12 +158,45 @@ impl SockDiag {
                 let length =
                     usize::try_from(message.header.length).map_err(io::Error::other)?.next_multiple_of(4);
                 let ours = message.header.sequence_number == self.sequence;
-                if ours && take(message.payload)? {
-                    return Ok(());
+                if ours && let Some(made) = take(message.payload)? {
+                    return Ok(made);
                 }
                 rest = rest.get(length.max(16)..).unwrap_or_default();
             }
         }
+    }
+}
+
+/// A request about one socket.
+fn exact(socket_id: SocketId) -> InetRequest {
+    InetRequest {
+        family: AF_INET,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::all(),
+        socket_id,
+    }
+}
+
+/// Whatever socket a packet of this flow would meet.
+fn any_of(flow: &Flow) -> SocketId {
+    SocketId {
+        source_port: flow.endpoint_port,
+        destination_port: flow.client_port,
+        source_address: IpAddr::V4(flow.endpoint),
+        destination_address: IpAddr::V4(flow.client),
+        interface_id: 0,
+        cookie: [0xff; 8],
+    }
+}
+
+/// What the kernel's acknowledgement says: true for done, false for no such socket.
+fn found(error: &ErrorMessage) -> io::Result<bool> {
+    match error.code {
+        None => Ok(true),
+        // ESTALE: the cookie is another socket's by now.
+        Some(code) if code.get() == -libc::ENOENT || code.get() == -libc::ESTALE => Ok(false),
+        Some(_) => Err(error.to_io()),
     }
 }
 
@@ -220,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_destroyed_once() {
+    fn a_socket_is_destroyed_once_and_its_listener_never() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
         let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
         let (mut server, _) = listener.accept().expect("accept");
@@ -237,5 +263,7 @@ mod tests {
         let error = io::Read::read(&mut server, &mut [0; 1]).expect_err("the socket is gone");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
         assert!(!diag.destroy(&flow).expect("the second time nothing is found"));
+        TcpStream::connect(listener.local_addr().expect("address"))
+            .expect("and the listener is not taken for it");
     }
 }
