@@ -203,6 +203,18 @@ impl ListeningRow {
     }
 }
 
+/// Rows in their buffer. Two lists are equal when their rows say the same; reserved bits say nothing.
+#[derive(Debug, Clone, Copy)]
+struct Rows<'a>(&'a [[u8; ROW_LEN]]);
+
+impl PartialEq for Rows<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.iter().map(ListeningRow::parse).eq(other.0.iter().map(ListeningRow::parse))
+    }
+}
+
+impl Eq for Rows<'_> {}
+
 /// Listening sockets, type 0x11: one part of a board's list, seen in its buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listening<'a> {
@@ -220,7 +232,7 @@ pub struct Listening<'a> {
     pub sequence: u32,
     /// Authentication tag; zero in an open farm.
     pub tag: [u8; 16],
-    rows: &'a [[u8; ROW_LEN]],
+    rows: Rows<'a>,
 }
 
 impl<'a> Listening<'a> {
@@ -266,13 +278,13 @@ impl<'a> Listening<'a> {
             epoch: u32_at::<20, _>(fixed),
             sequence: u32_at::<24, _>(fixed),
             tag: *tag,
-            rows,
+            rows: Rows(rows),
         })
     }
 
     /// The sockets of this part.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = ListeningRow> + use<'a> {
-        self.rows.iter().map(ListeningRow::parse)
+        self.rows.0.iter().map(ListeningRow::parse)
     }
 
     /// Writes one part of a report for an open farm, with its checksum, and returns its size in octets
@@ -518,6 +530,14 @@ mod tests {
     fn the_checksum_covers_the_whole_message() {
         assert_covered(&STATE, 96, ServerState::parse);
         assert_covered(&LISTENING, 112, |message| Listening::parse(message).map(|_| ()));
+    }
+
+    #[test]
+    fn reserved_bits_do_not_make_two_lists_differ() {
+        let reserved = changed(38, 0x80);
+        assert_eq!(Listening::parse(&reserved), Listening::parse(&LISTENING));
+        let other_pid = changed(48, 1);
+        assert_ne!(Listening::parse(&other_pid), Listening::parse(&LISTENING));
     }
 
     #[test]
