@@ -1,0 +1,136 @@
+//! Gathers what is shown: the workers' counters, read here, and the control core's snapshot, asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use ipos_pipelines::counters::WorkerCounters;
+use ipos_pipelines::handoff::{FlowPage, WorkerId};
+use tokio::sync::oneshot;
+
+use super::metrics::Exporter;
+use super::rows::{LatencyRow, UrlRow};
+use crate::control::snapshot::Snapshot;
+use crate::control::turn::Request;
+
+/// How long the control core may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The control core did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the control core does not answer: it is starting, stalled or gone")]
+pub struct NoAnswer;
+
+/// What never changes while the appliance runs.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The appliance's id.
+    pub id: u16,
+    /// Grows at every start.
+    pub epoch: u16,
+    /// When it started, Unix seconds.
+    pub started_s: f64,
+    /// Names of the ports, in the order of the configuration.
+    pub ports: Vec<String>,
+    /// Names of the boards, in the order of the configuration.
+    pub boards: Vec<String>,
+    /// The URL Map (Fig. 12).
+    pub urls: Vec<UrlRow>,
+}
+
+/// The sources, and what is remembered between two looks.
+pub struct Collector {
+    /// What never changes.
+    pub about: About,
+    /// The workers' counters.
+    pub workers: Vec<Arc<WorkerCounters>>,
+    requests: crossbeam_channel::Sender<Request>,
+    exporter: Exporter,
+    latency: Histogram<u64>,
+    cycles: Vec<(u64, u64)>,
+    busy: Vec<f64>,
+}
+
+impl Collector {
+    /// Nothing gathered yet.
+    pub fn new(
+        about: About,
+        workers: Vec<Arc<WorkerCounters>>,
+        requests: crossbeam_channel::Sender<Request>,
+    ) -> Self {
+        Self {
+            exporter: Exporter::new(),
+            latency: Histogram::new(2).expect("two digits are within the histogram's own rules"),
+            cycles: vec![(0, 0); workers.len()],
+            busy: vec![0.0; workers.len()],
+            about,
+            workers,
+            requests,
+        }
+    }
+
+    /// The control core's state now. Latencies since the last call go into the metrics.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn snapshot(&mut self) -> Result<Snapshot, NoAnswer> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.try_send(Request::Snapshot(reply)).map_err(|_| NoAnswer)?;
+        let (snapshot, latency) =
+            tokio::time::timeout(PATIENCE, answer).await.map_err(|_| NoAnswer)?.map_err(|_| NoAnswer)?;
+        self.exporter.latencies(&latency);
+        // It grows to what it is given, so nothing can be out of range.
+        let _ = self.latency.add(&latency);
+        Ok(snapshot)
+    }
+
+    /// A page of a worker's flows.
+    ///
+    /// # Errors
+    /// [`NoAnswer`], also when the page was lost to a full queue.
+    pub async fn flows(&self, worker: WorkerId, cursor: u32) -> Result<Box<FlowPage>, NoAnswer> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.try_send(Request::Flows { worker, cursor, reply }).map_err(|_| NoAnswer)?;
+        tokio::time::timeout(PATIENCE, answer).await.map_err(|_| NoAnswer)?.map_err(|_| NoAnswer)
+    }
+
+    /// The text of `/metrics`.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn metrics(&mut self) -> Result<String, NoAnswer> {
+        let snapshot = self.snapshot().await?;
+        Ok(self.exporter.render(&self.about, &self.workers, &self.busy, &snapshot))
+    }
+
+    /// Once a second: takes latencies before there are too many, and sees how busy the workers are.
+    pub async fn tick(&mut self) {
+        for ((counters, before), busy) in self.workers.iter().zip(&mut self.cycles).zip(&mut self.busy) {
+            let now = (counters.busy_cycles.read(), counters.total_cycles.read());
+            let (worked, passed) = (now.0.wrapping_sub(before.0), now.1.wrapping_sub(before.1));
+            if passed > 0 {
+                *busy = (worked as f64 / passed as f64).clamp(0.0, 1.0);
+            }
+            *before = now;
+        }
+        // While the control core starts or stops there is nothing to take.
+        let _ = self.snapshot().await;
+        self.exporter.upkeep();
+    }
+
+    /// How busy each worker was in the last second, 0..=1.
+    pub fn busy(&self) -> &[f64] {
+        &self.busy
+    }
+
+    /// Latencies of migrations since the start.
+    pub fn latency(&self) -> LatencyRow {
+        let us = |ns: u64| ns as f64 / 1000.0;
+        LatencyRow {
+            count: self.latency.len(),
+            p50_us: us(self.latency.value_at_quantile(0.5)),
+            p99_us: us(self.latency.value_at_quantile(0.99)),
+            max_us: us(self.latency.max()),
+        }
+    }
+}

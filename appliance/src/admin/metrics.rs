@@ -1,0 +1,328 @@
+//! The metrics: names and meanings in one list, filled from counters when somebody asks. `docs/metrics.md` has the same
+//! list; a test holds one against the other.
+
+use std::sync::Arc;
+
+use hdrhistogram::Histogram;
+use ipos_pipelines::counters::{Drop, Happening, Outcome, WorkerCounters};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
+
+use super::collector::About;
+use super::rows::{ENTRY_TABLES, TrafficRow};
+use crate::control::snapshot::{LaneRow, PortRow, ServerRow, Snapshot};
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by size.
+    Histogram,
+}
+
+/// Every metric: name, type, meaning.
+pub const METRICS: &[(&str, Type, &str)] = &[
+    ("ipos_build_info", Type::Gauge, "Always 1; the version, the appliance's id and its epoch are labels."),
+    ("ipos_start_time_seconds", Type::Gauge, "When the appliance started, Unix time."),
+    ("ipos_packets_total", Type::Counter, "Packets by port and direction, as the workers saw them."),
+    ("ipos_octets_total", Type::Counter, "Octets of those packets, without frame check sequences."),
+    ("ipos_send_failed_total", Type::Counter, "Packets that a port's transmit queue had no room for."),
+    (
+        "ipos_outcomes_total",
+        Type::Counter,
+        "Received packets by worker and what became of them; their sum is what came in.",
+    ),
+    ("ipos_steered_in_total", Type::Counter, "Packets that a worker got from the worker that received them."),
+    ("ipos_drops_total", Type::Counter, "Dropped packets by worker and reason; each has exactly one."),
+    ("ipos_happenings_total", Type::Counter, "What happened to connections, by worker."),
+    (
+        "ipos_handshakes_total",
+        Type::Counter,
+        "SYNs answered, and handshakes proven by the client's first data.",
+    ),
+    ("ipos_cookies_failed_total", Type::Counter, "Packets without entry whose SYN cookie does not hold."),
+    ("ipos_table_entries", Type::Gauge, "Entries by worker's shard and table."),
+    ("ipos_table_capacity", Type::Gauge, "Entries that a worker's shard can hold."),
+    ("ipos_request_buffers", Type::Gauge, "Buffers for unfinished requests in use, by worker."),
+    ("ipos_request_buffers_capacity", Type::Gauge, "Buffers for unfinished requests that a worker has."),
+    (
+        "ipos_worker_busy_ratio",
+        Type::Gauge,
+        "Share of the last second that a worker spent on polls that found something to do.",
+    ),
+    ("ipos_worker_polls_total", Type::Counter, "Polls of a worker."),
+    ("ipos_worker_busy_polls_total", Type::Counter, "Polls of a worker that found something to do."),
+    ("ipos_worker_cycles_total", Type::Counter, "TSC cycles since a worker started."),
+    (
+        "ipos_worker_busy_cycles_total",
+        Type::Counter,
+        "TSC cycles that a worker spent on polls that found something to do.",
+    ),
+    ("ipos_queue_depth", Type::Gauge, "Messages that wait between worker and control core, by queue."),
+    (
+        "ipos_queue_overflows_total",
+        Type::Counter,
+        "Messages that found a queue between worker and control core full.",
+    ),
+    (
+        "ipos_queue_backlog",
+        Type::Gauge,
+        "Commands that wait in the control core for room in a worker's queue.",
+    ),
+    (
+        "ipos_control_turns_total",
+        Type::Counter,
+        "Turns of the control core's loop, by whether there was something to do.",
+    ),
+    ("ipos_control_events_total", Type::Counter, "What the control core did."),
+    ("ipos_control_ignored_total", Type::Counter, "Frames that the control core ignored, by reason."),
+    (
+        "ipos_control_dropped_total",
+        Type::Counter,
+        "Frames and notices that the control core could not hand to a worker.",
+    ),
+    ("ipos_migrations_total", Type::Counter, "Attempts to migrate an endpoint, by board and how they ended."),
+    ("ipos_refusals_total", Type::Counter, "Refused attempts, by board and the board's reason."),
+    (
+        "ipos_migration_seconds",
+        Type::Histogram,
+        "From a request's first Connection Packet to the accepted acknowledgement.",
+    ),
+    ("ipos_migrations_under_way", Type::Gauge, "Requests that wait for a board."),
+    ("ipos_questions_under_way", Type::Gauge, "Questions who holds an endpoint that wait for the farm."),
+    ("ipos_boards_alive", Type::Gauge, "Boards whose reports come."),
+    ("ipos_board_up", Type::Gauge, "Whether a board's reports come."),
+    ("ipos_board_connections", Type::Gauge, "Established TCP connections that a board reports."),
+    ("ipos_board_endpoints", Type::Gauge, "Migrated endpoints that a board reports to hold."),
+    ("ipos_board_cpu_ratio", Type::Gauge, "CPU utilization that a board reports, of all its cores."),
+    ("ipos_board_memory_available_bytes", Type::Gauge, "Available memory that a board reports."),
+    (
+        "ipos_board_bandwidth_available_bytes_per_second",
+        Type::Gauge,
+        "Available bandwidth that a board reports.",
+    ),
+    ("ipos_board_report_age_seconds", Type::Gauge, "Since a board's last report."),
+    ("ipos_port_up", Type::Gauge, "Whether a port's link is up."),
+    (
+        "ipos_port_missed_total",
+        Type::Counter,
+        "Packets that a port dropped because its receive queue was full.",
+    ),
+    ("ipos_port_errors_total", Type::Counter, "Packets that a port could not receive or send, by direction."),
+    (
+        "ipos_port_no_mbuf_total",
+        Type::Counter,
+        "Packets that a port dropped because no packet buffer was left.",
+    ),
+    ("ipos_mbufs", Type::Gauge, "Packet buffers that there are."),
+    ("ipos_mbufs_used", Type::Gauge, "Packet buffers in use, those in the ports' receive queues included."),
+];
+
+/// Bounds of the latency histogram, seconds: 1 us to 1 s.
+const LATENCY_BOUNDS: [f64; 19] = [
+    0.000_001, 0.000_002, 0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002,
+    0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
+];
+
+/// Renders the metrics.
+pub struct Exporter {
+    recorder: PrometheusRecorder,
+}
+
+impl Exporter {
+    /// All metrics described, none with a value.
+    pub fn new() -> Self {
+        let builder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Full("ipos_migration_seconds".to_owned()), &LATENCY_BOUNDS)
+            .expect("constant bounds that are not empty");
+        let recorder = builder.build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            for (name, kind, help) in METRICS {
+                match kind {
+                    Type::Counter => describe_counter!(*name, *help),
+                    Type::Gauge => describe_gauge!(*name, *help),
+                    Type::Histogram => {
+                        describe_histogram!(*name, *help);
+                        // So that it is there before the first migration.
+                        let _ = histogram!(*name);
+                    }
+                }
+            }
+        });
+        Self { recorder }
+    }
+
+    /// Takes latencies, nanoseconds.
+    pub fn latencies(&self, latencies: &Histogram<u64>) {
+        metrics::with_local_recorder(&self.recorder, || {
+            let seconds = histogram!("ipos_migration_seconds");
+            for value in latencies.iter_recorded() {
+                let count = usize::try_from(value.count_at_value()).unwrap_or(usize::MAX);
+                seconds.record_many(value.value_iterated_to() as f64 / 1e9, count);
+            }
+        });
+    }
+
+    /// Puts recorded latencies into their buckets. To be called once in a while, or they pile up.
+    pub fn upkeep(&self) {
+        self.recorder.handle().run_upkeep();
+    }
+
+    /// The text in Prometheus' format.
+    pub fn render(
+        &self,
+        about: &About,
+        workers: &[Arc<WorkerCounters>],
+        busy: &[f64],
+        snapshot: &Snapshot,
+    ) -> String {
+        metrics::with_local_recorder(&self.recorder, || {
+            self::about(about);
+            for (place, port) in about.ports.iter().enumerate() {
+                traffic(port, &TrafficRow::new(place, workers.iter().map(AsRef::as_ref)));
+            }
+            for (number, counters) in workers.iter().enumerate() {
+                worker(&number.to_string(), counters, busy.get(number).copied().unwrap_or(0.0));
+            }
+            snapshot.lanes.iter().for_each(lane);
+            control(snapshot);
+            migrations(snapshot);
+            snapshot.servers.iter().for_each(board);
+            snapshot.ports.iter().for_each(port);
+        });
+        self.recorder.handle().render()
+    }
+}
+
+fn about(about: &About) {
+    let labels = [
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("id", about.id.to_string()),
+        ("epoch", about.epoch.to_string()),
+    ];
+    gauge!("ipos_build_info", &labels).set(1.0);
+    gauge!("ipos_start_time_seconds").set(about.started_s);
+}
+
+fn traffic(port: &str, row: &TrafficRow) {
+    let set = |name: &'static str, direction: &'static str, value: u64| {
+        counter!(name, "port" => port.to_owned(), "direction" => direction).absolute(value);
+    };
+    set("ipos_packets_total", "received", row.received_packets);
+    set("ipos_packets_total", "sent", row.sent_packets);
+    set("ipos_octets_total", "received", row.received_octets);
+    set("ipos_octets_total", "sent", row.sent_octets);
+    counter!("ipos_send_failed_total", "port" => port.to_owned()).absolute(row.send_failed);
+}
+
+fn worker(number: &str, counters: &WorkerCounters, busy: f64) {
+    let count = |name: &'static str, label: &'static str, value: &'static str, n: u64| {
+        counter!(name, "worker" => number.to_owned(), label => value).absolute(n);
+    };
+    for outcome in Outcome::ALL {
+        count("ipos_outcomes_total", "outcome", outcome.name(), counters.outcome(*outcome).read());
+    }
+    for reason in Drop::ALL {
+        count("ipos_drops_total", "reason", reason.name(), counters.dropped(*reason).read());
+    }
+    let happened = |what: Happening| counters.happening(what).read();
+    for what in Happening::ALL {
+        count("ipos_happenings_total", "event", what.name(), happened(*what));
+    }
+    count("ipos_handshakes_total", "stage", "answered", happened(Happening::SynAnswered));
+    count("ipos_handshakes_total", "stage", "proven", happened(Happening::HandshakeProven));
+    let alone = |name: &'static str, n: u64| counter!(name, "worker" => number.to_owned()).absolute(n);
+    alone("ipos_cookies_failed_total", happened(Happening::CookieFailed));
+    alone("ipos_steered_in_total", counters.steered_in.read());
+    alone("ipos_worker_polls_total", counters.polls.read());
+    alone("ipos_worker_busy_polls_total", counters.busy_polls.read());
+    alone("ipos_worker_cycles_total", counters.total_cycles.read());
+    alone("ipos_worker_busy_cycles_total", counters.busy_cycles.read());
+    let level = |name: &'static str, value: f64| gauge!(name, "worker" => number.to_owned()).set(value);
+    for (table, entries) in ENTRY_TABLES.iter().zip(&counters.entries) {
+        gauge!("ipos_table_entries", "worker" => number.to_owned(), "table" => *table)
+            .set(entries.read() as f64);
+    }
+    level("ipos_table_capacity", counters.entries_capacity.read() as f64);
+    level("ipos_request_buffers", counters.pending.read() as f64);
+    level("ipos_request_buffers_capacity", counters.pending_capacity.read() as f64);
+    level("ipos_worker_busy_ratio", busy);
+}
+
+fn lane(lane: &LaneRow) {
+    let worker = lane.worker.to_string();
+    for (queue, depth, overflows) in
+        [("events", lane.events, lane.event_overflows), ("commands", lane.commands, lane.command_overflows)]
+    {
+        gauge!("ipos_queue_depth", "worker" => worker.clone(), "queue" => queue).set(depth as f64);
+        counter!("ipos_queue_overflows_total", "worker" => worker.clone(), "queue" => queue)
+            .absolute(overflows);
+    }
+    gauge!("ipos_queue_backlog", "worker" => worker).set(lane.backlog as f64);
+}
+
+fn control(snapshot: &Snapshot) {
+    let idle = snapshot.turns.saturating_sub(snapshot.busy_turns);
+    counter!("ipos_control_turns_total", "work" => "yes").absolute(snapshot.busy_turns);
+    counter!("ipos_control_turns_total", "work" => "no").absolute(idle);
+    for (event, count) in &snapshot.did {
+        counter!("ipos_control_events_total", "event" => event.clone()).absolute(*count);
+    }
+    for (reason, count) in &snapshot.ignored {
+        counter!("ipos_control_ignored_total", "reason" => reason.clone()).absolute(*count);
+    }
+    counter!("ipos_control_dropped_total", "what" => "frame").absolute(snapshot.frames_dropped);
+    counter!("ipos_control_dropped_total", "what" => "notice").absolute(snapshot.notices_dropped);
+    gauge!("ipos_mbufs").set(f64::from(snapshot.mbufs.size));
+    gauge!("ipos_mbufs_used").set(f64::from(snapshot.mbufs.in_use));
+}
+
+fn migrations(snapshot: &Snapshot) {
+    for row in &snapshot.migrations.boards {
+        for (outcome, count) in &row.ended {
+            let labels = [("board", row.board.clone()), ("outcome", outcome.clone())];
+            counter!("ipos_migrations_total", &labels).absolute(*count);
+        }
+        for (reason, count) in &row.refusals {
+            let labels = [("board", row.board.clone()), ("reason", reason.clone())];
+            counter!("ipos_refusals_total", &labels).absolute(*count);
+        }
+    }
+    gauge!("ipos_migrations_under_way").set(snapshot.migrations.under_way as f64);
+    gauge!("ipos_questions_under_way").set(snapshot.migrations.questions as f64);
+    let alive = snapshot.servers.iter().filter(|server| server.alive).count();
+    gauge!("ipos_boards_alive").set(alive as f64);
+}
+
+fn board(server: &ServerRow) {
+    let level = |name: &'static str, value: Option<f64>| {
+        if let Some(value) = value {
+            gauge!(name, "board" => server.name.clone()).set(value);
+        }
+    };
+    level("ipos_board_up", Some(f64::from(u8::from(server.alive))));
+    level("ipos_board_connections", server.connections.map(f64::from));
+    level("ipos_board_endpoints", server.endpoints.map(f64::from));
+    level("ipos_board_cpu_ratio", server.cpu_ratio);
+    level("ipos_board_memory_available_bytes", server.memory_free_octets.map(|octets| octets as f64));
+    let bandwidth = server.bandwidth_free_bits.map(|bits| bits as f64 / 8.0);
+    level("ipos_board_bandwidth_available_bytes_per_second", bandwidth);
+    level("ipos_board_report_age_seconds", server.report_age_ms.map(|ms| ms as f64 / 1000.0));
+}
+
+fn port(row: &PortRow) {
+    let port = || row.port.clone();
+    gauge!("ipos_port_up", "port" => port()).set(f64::from(u8::from(row.link_up)));
+    counter!("ipos_port_missed_total", "port" => port()).absolute(row.missed);
+    counter!("ipos_port_no_mbuf_total", "port" => port()).absolute(row.no_mbuf);
+    for (direction, count) in [("received", row.receive_errors), ("sent", row.send_errors)] {
+        counter!("ipos_port_errors_total", "port" => port(), "direction" => direction).absolute(count);
+    }
+}
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -1,0 +1,196 @@
+//! The admin socket: JSON lines, one request and one response each.
+//!
+//! Request: `{"what": "servers"}`; for flows also `"worker"` and `"cursor"`. Response: `{"rows": ...}`, for flows with
+//! `"next"` where the listing goes on; or `{"error": "..."}`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipos_pipelines::handoff::WorkerId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Mutex, Semaphore};
+
+use super::collector::Collector;
+use super::rows::{FlowJson, PacketsRow, ShardRow, TrafficRow};
+use crate::control::snapshot::Snapshot;
+
+/// Octets of the longest request.
+const REQUEST_MAX: u64 = 4096;
+
+/// Connections served at once.
+const CONNECTIONS_MAX: usize = 32;
+
+/// How long a client may think.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The tables that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// Server State Table (Fig. 12)
+    Servers,
+    /// Listening Sockets Table (Fig. 12)
+    #[value(alias = "listening")]
+    #[serde(alias = "listening")]
+    Sockets,
+    /// URL Map (Fig. 12)
+    Urls,
+    /// Services, and which boards may take their connections, or why not
+    Services,
+    /// Temporary, Forward-Connect, Forward and Local Tables (Fig. 12)
+    Flows,
+    /// How full the tables are, by worker
+    Tables,
+    /// Migrations by board and outcome, and how long they took
+    Migrations,
+    /// Ports and workers
+    Ports,
+    /// Packets in, and what became of them
+    Packets,
+}
+
+/// A request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    /// The table.
+    pub what: What,
+    /// Whose flows.
+    #[serde(default)]
+    pub worker: u8,
+    /// From where on.
+    #[serde(default)]
+    pub cursor: u32,
+}
+
+/// Where a listing of flows goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Next {
+    /// Whose flows.
+    pub worker: u8,
+    /// From where on.
+    pub cursor: u32,
+}
+
+/// Serves the socket for ever.
+pub async fn serve(listener: UnixListener, collector: Arc<Mutex<Collector>>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let collector = Arc::clone(&collector);
+                tokio::spawn(async move {
+                    // A client that goes away, or says nothing, costs nobody else anything.
+                    let _ = tokio::time::timeout(PATIENCE, converse(stream, collector)).await;
+                    drop(place);
+                });
+            }
+            // Out of file descriptors, most likely: that passes.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, collector: Arc<Mutex<Collector>>) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read);
+    loop {
+        let mut line = String::new();
+        if (&mut lines).take(REQUEST_MAX).read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        let reply = match serde_json::from_str::<Query>(&line) {
+            Ok(query) => answer(query, &mut *collector.lock().await).await,
+            Err(error) => json!({ "error": format!("not a request: {error}") }),
+        };
+        write.write_all(format!("{reply}\n").as_bytes()).await?;
+    }
+}
+
+/// The response to a request.
+pub async fn answer(query: Query, collector: &mut Collector) -> Value {
+    if query.what == What::Flows {
+        return flows(query, collector).await;
+    }
+    match collector.snapshot().await {
+        Ok(snapshot) => json!({ "rows": rows(query.what, collector, &snapshot) }),
+        Err(error) => json!({ "error": error.to_string() }),
+    }
+}
+
+async fn flows(query: Query, collector: &Collector) -> Value {
+    if usize::from(query.worker) >= collector.workers.len() {
+        return json!({ "error": format!("no worker {}", query.worker) });
+    }
+    match collector.flows(WorkerId(query.worker), query.cursor).await {
+        Ok(page) => {
+            let row = |row| FlowJson::new(row, query.worker, &collector.about.boards);
+            let rows: Vec<FlowJson> = page.rows.iter().map(row).collect();
+            let next = page.cursor.map(|cursor| Next { worker: query.worker, cursor }).or_else(|| {
+                let worker = query.worker + 1;
+                (usize::from(worker) < collector.workers.len()).then_some(Next { worker, cursor: 0 })
+            });
+            json!({ "rows": rows, "next": next })
+        }
+        Err(error) => json!({ "error": error.to_string() }),
+    }
+}
+
+fn rows(what: What, collector: &Collector, snapshot: &Snapshot) -> Value {
+    let workers = || collector.workers.iter().map(AsRef::as_ref);
+    match what {
+        What::Servers => json!(snapshot.servers),
+        What::Sockets => json!(snapshot.sockets),
+        What::Urls => json!(collector.about.urls),
+        What::Services => json!(snapshot.services),
+        What::Tables => {
+            json!(
+                workers()
+                    .enumerate()
+                    .map(|(worker, counters)| ShardRow::new(worker, counters))
+                    .collect::<Vec<_>>()
+            )
+        }
+        What::Migrations => {
+            let mut all = json!(snapshot.migrations);
+            all["latency"] = json!(collector.latency());
+            all["control"] = json!(snapshot.did);
+            all["ignored"] = json!(snapshot.ignored);
+            all
+        }
+        What::Ports => ports(collector, snapshot),
+        What::Packets => {
+            let each: Vec<PacketsRow> = workers().map(PacketsRow::new).collect();
+            let mut sum = json!(each.iter().fold(PacketsRow::default(), PacketsRow::add));
+            sum["workers"] = json!(each);
+            sum
+        }
+        // Answered page by page, not here.
+        What::Flows => Value::Null,
+    }
+}
+
+fn ports(collector: &Collector, snapshot: &Snapshot) -> Value {
+    let ports = snapshot.ports.iter().enumerate().map(|(place, port)| {
+        let mut row = json!(port);
+        row["traffic"] = json!(TrafficRow::new(place, collector.workers.iter().map(AsRef::as_ref)));
+        row
+    });
+    let lanes = snapshot.lanes.iter().map(|lane| {
+        let mut row = json!(lane);
+        let worker = usize::from(lane.worker);
+        row["busy_ratio"] = json!(collector.busy().get(worker));
+        row["packets"] = json!(collector.workers.get(worker).map(|counters| PacketsRow::new(counters)));
+        row
+    });
+    json!({
+        "ports": ports.collect::<Vec<_>>(),
+        "workers": lanes.collect::<Vec<_>>(),
+        "mbufs": snapshot.mbufs,
+        "control": { "turns": snapshot.turns, "busy_turns": snapshot.busy_turns },
+    })
+}

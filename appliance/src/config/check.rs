@@ -1,0 +1,356 @@
+//! Holding the sections against each other and against the machine, and naming places instead of names.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::Ipv4Addr;
+
+use ipos_pipelines::handoff::{BOARDS_MAX, PORTS_MAX};
+use ipos_pipelines::urlmap::{Rule, UrlMap};
+
+use super::farm::{Farm, MapDraft, ServiceDraft};
+use super::host::{self, Host};
+use super::model::{Board, Config, Map, Memory, Port, Service};
+use super::parse::Draft;
+use super::read::{At, Notes};
+use super::size;
+
+/// Everything that one section alone cannot tell. The result is of use only when the notes stay empty.
+pub fn check(draft: Draft, host: &impl Host, notes: &Notes) -> Config {
+    let Draft { farm, .. } = &draft;
+    counts(farm, notes);
+    ports(&farm.ports, host, notes);
+    if farm.ports_complete {
+        roles(&farm.ports, notes);
+    }
+    cpus(&draft, host, notes);
+    times(&draft, notes);
+    mss(&draft, notes);
+    let boards = boards(farm, notes);
+    let services = services(farm, notes);
+    let config = Config {
+        appliance: draft.appliance,
+        dpdk: draft.dpdk,
+        worker: draft.worker,
+        timeouts: draft.timeouts,
+        tcp: draft.tcp,
+        migration: draft.migration,
+        ask: draft.ask,
+        ports: draft.farm.ports,
+        services,
+        boards,
+    };
+    memory(&config, host, notes);
+    config
+}
+
+/// Notes each value that stands a second time. `line` names the places of the first.
+fn duplicates<'a, T: Eq + Hash + 'a>(
+    notes: &Notes,
+    values: impl Iterator<Item = (T, usize)> + 'a,
+    say: impl Fn(&T) -> String,
+) {
+    let mut seen = HashMap::new();
+    for (value, offset) in values {
+        if seen.contains_key(&value) {
+            notes.problem(offset, say(&value));
+        } else {
+            seen.insert(value, offset);
+        }
+    }
+}
+
+fn counts(farm: &Farm, notes: &Notes) {
+    if farm.ports.is_empty() && farm.ports_complete {
+        notes.problem(0, "no [[port]]; expected one towards the clients and one towards the boards");
+    }
+    if farm.boards.is_empty() && farm.boards_complete {
+        notes.problem(0, "no [[board]]; expected at least one");
+    }
+    if !farm.any_service {
+        notes.problem(0, "no [[service]]; expected at least one");
+    }
+    if let Some(port) = farm.ports.get(PORTS_MAX) {
+        notes.problem(port.name.offset, format!("more than {PORTS_MAX} ports"));
+    }
+    if let Some(board) = farm.boards.get(BOARDS_MAX) {
+        notes.problem(board.name.offset, format!("more than {BOARDS_MAX} boards"));
+    }
+}
+
+fn ports(ports: &[Port], host: &impl Host, notes: &Notes) {
+    duplicates(notes, ports.iter().map(|port| (&port.name.value, port.name.offset)), |name| {
+        format!("a second port named \"{name}\"; expected another name")
+    });
+    duplicates(notes, ports.iter().map(|port| (port.device.value.name(), port.device.offset)), |name| {
+        format!(
+            "a second port on device {name}; expected a device of its own (a virtual one ends in another number)"
+        )
+    });
+    let interfaces =
+        ports.iter().filter_map(|port| Some((port.device.value.interface()?, port.device.offset)));
+    duplicates(notes, interfaces, |interface| {
+        format!("a second port on interface {interface}; expected an interface of its own")
+    });
+    for (place, port) in ports.iter().enumerate() {
+        if let Some(what) = host::missing(host, &port.device.value) {
+            notes.problem(port.device.offset, what);
+        }
+        let earlier = ports.iter().take(place);
+        if let Some(other) =
+            earlier.into_iter().find(|other| other.address.value.overlaps(port.address.value))
+        {
+            let what = format!(
+                "the network of port \"{}\" again; expected one that overlaps no other",
+                other.name.value
+            );
+            notes.problem(port.address.offset, what);
+        }
+        if !usable(port.address.value.address) {
+            notes.problem(port.address.offset, "no address that a host can have");
+        }
+    }
+}
+
+fn roles(ports: &[Port], notes: &Notes) {
+    if ports.is_empty() {
+        return;
+    }
+    if !ports.iter().any(|port| port.role.faces_clients()) {
+        notes.problem(0, "no port faces the clients; expected one of role \"wan\" or \"both\"");
+    }
+    if !ports.iter().any(|port| port.role.faces_farm()) {
+        notes.problem(0, "no port faces the boards; expected one of role \"farm\" or \"both\"");
+    }
+}
+
+fn cpus(draft: &Draft, host: &impl Host, notes: &Notes) {
+    for cpu in draft.dpdk.worker_cpus.iter().chain([&draft.dpdk.control_cpu]) {
+        if !host.has_cpu(cpu.value) {
+            notes.problem(cpu.offset, format!("no CPU {} here; expected one of {}", cpu.value, host.cpus()));
+        }
+    }
+}
+
+fn times(draft: &Draft, notes: &Notes) {
+    let migration = &draft.migration;
+    let (suspect, dead) = (&migration.board_suspect_ms, &migration.board_dead_ms);
+    if suspect.value > dead.value {
+        let what = format!(
+            "`board_suspect_ms` is {}; expected at most board_dead_ms ({})",
+            suspect.value, dead.value
+        );
+        notes.problem(suspect.offset, what);
+    }
+    if migration.deadline_ms.value >= draft.timeouts.place_ms {
+        let what = format!(
+            "`deadline_ms` is {}; expected less than timeouts.place_ms ({}), which is when the client is answered",
+            migration.deadline_ms.value, draft.timeouts.place_ms
+        );
+        notes.problem(migration.deadline_ms.offset, what);
+    }
+    if draft.timeouts.half_closed_ms > draft.timeouts.idle_ms {
+        let what = format!(
+            "`half_closed_ms` is {}; expected at most idle_ms ({})",
+            draft.timeouts.half_closed_ms, draft.timeouts.idle_ms
+        );
+        notes.problem(draft.timeouts_offset, what);
+    }
+}
+
+/// Octets of ipOS, IPv4 and TCP header: what a segment of a migrated connection has on top of its data.
+const HEADERS_OCTETS: u16 = 16 + 20 + 20;
+
+fn mss(draft: &Draft, notes: &Notes) {
+    let farm = draft.farm.ports.iter().filter(|port| port.role.faces_farm());
+    let Some(narrowest) = farm.min_by_key(|port| port.mtu.value) else { return };
+    let most = narrowest.mtu.value.saturating_sub(HEADERS_OCTETS);
+    if draft.tcp.mss.value > most {
+        let what = format!(
+            "`mss` is {}; expected at most {most}: port \"{}\" has MTU {} and a packet to a board carries {HEADERS_OCTETS} octets of headers",
+            draft.tcp.mss.value, narrowest.name.value, narrowest.mtu.value
+        );
+        notes.problem(draft.tcp.mss.offset, what);
+    }
+}
+
+fn memory(config: &Config, host: &impl Host, notes: &Notes) {
+    let sizes = size::of(config);
+    let have = u64::from(config.dpdk.memory_mb.value) << 20;
+    if sizes.dpdk_octets > have {
+        let what = format!(
+            "`memory_mb` is {}; expected at least {}: {} packet buffers of {} octets and the ports' queues",
+            config.dpdk.memory_mb.value,
+            sizes.dpdk_octets.div_ceil(1 << 20),
+            sizes.mbufs,
+            sizes.mbuf_octets
+        );
+        notes.problem(config.dpdk.memory_mb.offset, what);
+    }
+    if config.dpdk.memory == Memory::Hugepages && have > host.hugepage_octets() {
+        let what = format!(
+            "`memory_mb` is {}, but there are {} MiB of hugepages; expected less, or more pages (sysctl -w \
+             vm.nr_hugepages=N), or memory = \"no-huge\"",
+            config.dpdk.memory_mb.value,
+            host.hugepage_octets() >> 20
+        );
+        notes.problem(config.dpdk.memory_mb.offset, what);
+    }
+    if sizes.tables_octets + have > host.memory_octets() {
+        let what = format!(
+            "{} entries and {} request buffers for each of {} workers take {} MiB, memory_mb {}; this machine has {} MiB",
+            config.worker.entries.value,
+            config.worker.pending.value,
+            config.dpdk.worker_cpus.len(),
+            sizes.tables_octets >> 20,
+            config.dpdk.memory_mb.value,
+            host.memory_octets() >> 20
+        );
+        notes.problem(config.worker.entries.offset, what);
+    }
+}
+
+/// Whether a station may have the address.
+fn usable(address: Ipv4Addr) -> bool {
+    let first = address.octets()[0];
+    first != 0 && first < 224 && !address.is_loopback()
+}
+
+fn boards(farm: &Farm, notes: &Notes) -> Vec<Board> {
+    let boards = &farm.boards;
+    duplicates(notes, boards.iter().map(|board| (&board.name.value, board.name.offset)), |name| {
+        format!("a second board named \"{name}\"; expected another name")
+    });
+    duplicates(notes, boards.iter().map(|board| (board.address.value, board.address.offset)), |address| {
+        format!("a second board at {address}; expected an address of its own")
+    });
+    let macs = boards.iter().filter_map(|board| board.mac.as_ref()).map(|mac| (mac.value.0, mac.offset));
+    duplicates(notes, macs, |_| "a second board with this MAC address; expected one of its own".to_owned());
+    boards
+        .iter()
+        .map(|board| {
+            let at = &board.address;
+            let behind =
+                farm.ports.iter().position(|p| p.role.faces_farm() && p.address.value.contains(at.value));
+            if behind.is_none() && farm.ports_complete {
+                let what = format!(
+                    "board \"{}\" at {} is on no farm port's network; expected an address in one of: {}",
+                    board.name.value,
+                    at.value,
+                    networks(&farm.ports)
+                );
+                notes.problem(at.offset, what);
+            }
+            if let Some(port) = behind.and_then(|behind| farm.ports.get(behind)) {
+                if port.address.value.address == at.value {
+                    let what = format!(
+                        "{} is the appliance's own address on port \"{}\"",
+                        at.value, port.name.value
+                    );
+                    notes.problem(at.offset, what);
+                } else if !port.address.value.has_host(at.value) {
+                    notes.problem(
+                        at.offset,
+                        format!("{} is the network or broadcast address, no host's", at.value),
+                    );
+                }
+            }
+            Board {
+                name: board.name.clone(),
+                address: at.clone(),
+                mac: board.mac.as_ref().map(|mac| mac.value),
+                port: behind.map_or(0, |behind| behind as u8),
+            }
+        })
+        .collect()
+}
+
+fn networks(ports: &[Port]) -> String {
+    let farm = ports.iter().filter(|port| port.role.faces_farm());
+    let networks = farm.map(|port| format!("{}/{}", port.address.value.address, port.address.value.prefix));
+    networks.collect::<Vec<_>>().join(", ")
+}
+
+fn services(farm: &Farm, notes: &Notes) -> Vec<Service> {
+    duplicates(
+        notes,
+        farm.services.iter().map(|service| (&service.name.value, service.name.offset)),
+        |name| format!("a second service named \"{name}\"; expected another name"),
+    );
+    let endpoints = farm.services.iter().map(|s| ((s.address.value, s.port.value), s.address.offset));
+    duplicates(notes, endpoints, |(address, port)| {
+        format!("a second service at {address}:{port}; expected another address or port")
+    });
+    farm.services.iter().map(|service| resolve(service, farm, notes)).collect()
+}
+
+fn resolve(service: &ServiceDraft, farm: &Farm, notes: &Notes) -> Service {
+    let at = &service.address;
+    if !usable(at.value) {
+        notes.problem(at.offset, format!("{} is no address that clients can connect to", at.value));
+    }
+    if let Some(port) = farm.ports.iter().find(|port| port.address.value.address == at.value) {
+        let what = format!(
+            "{} is the appliance's own address on port \"{}\"; expected one of its own",
+            at.value, port.name.value
+        );
+        notes.problem(at.offset, what);
+    }
+    if let Some(board) = farm.boards.iter().find(|board| board.address.value == at.value) {
+        let what =
+            format!("{} is the address of board \"{}\"; expected one of its own", at.value, board.name.value);
+        notes.problem(at.offset, what);
+    }
+    let boards = match &service.boards {
+        None => (0..farm.boards.len().min(BOARDS_MAX) as u16).collect(),
+        Some(names) => places(names, farm, notes),
+    };
+    rules(&service.maps, notes);
+    let maps = service.maps.iter().map(|map| Map {
+        host: map.host.as_ref().map(|host| host.value.clone()),
+        path: map.path.value.clone(),
+        boards: places(&map.boards, farm, notes),
+    });
+    Service {
+        name: service.name.clone(),
+        address: at.clone(),
+        port: service.port.value,
+        boards,
+        maps: maps.collect(),
+    }
+}
+
+/// The places of named boards.
+fn places(names: &At<Vec<At<String>>>, farm: &Farm, notes: &Notes) -> Vec<u16> {
+    if names.value.is_empty() {
+        notes.problem(names.offset, "`boards` names no board; expected at least one");
+    }
+    duplicates(notes, names.value.iter().map(|name| (&name.value, name.offset)), |name| {
+        format!("board \"{name}\" a second time; expected it once")
+    });
+    let find = |name: &At<String>| {
+        let place = farm.boards.iter().position(|board| board.name.value == name.value);
+        if place.is_none() && farm.boards_complete {
+            let known: Vec<&str> = farm.boards.iter().map(|board| board.name.value.as_str()).collect();
+            let what = format!("no board named \"{}\"; expected one of {}", name.value, known.join(", "));
+            notes.problem(name.offset, what);
+        }
+        place.map(|place| place as u16)
+    };
+    names.value.iter().filter_map(find).collect()
+}
+
+/// What the URL map itself says about its rows.
+fn rules(maps: &[MapDraft], notes: &Notes) {
+    let rules: Vec<Rule> = maps
+        .iter()
+        .map(|map| Rule {
+            host: map.host.as_ref().map(|host| host.value.clone()),
+            path_prefix: map.path.value.clone(),
+            value: 0,
+        })
+        .collect();
+    for error in UrlMap::build(&rules).err().unwrap_or_default() {
+        let offset = maps.get(error.rule).map_or(0, |map| map.path.offset.max(map.offset));
+        notes.problem(offset, error.fault.to_string());
+    }
+}

@@ -1,0 +1,132 @@
+//! From text to tables: ports, services with their URL maps, boards.
+
+use std::net::Ipv4Addr;
+
+use ipos_pipelines::config::Role;
+
+use super::model::{Device, MacText, Port, Subnet};
+use super::read::{At, Notes, Section};
+
+/// What the farm's sections say, with names where [`super::model`] has places.
+pub struct Farm {
+    /// `[[port]]`, those that could be read.
+    pub ports: Vec<Port>,
+    /// Whether all could be.
+    pub ports_complete: bool,
+    /// `[[service]]`
+    pub services: Vec<ServiceDraft>,
+    /// Whether there is any `[[service]]`, readable or not.
+    pub any_service: bool,
+    /// `[[board]]`
+    pub boards: Vec<BoardDraft>,
+    /// Whether all could be read.
+    pub boards_complete: bool,
+}
+
+/// A service that names its boards.
+pub struct ServiceDraft {
+    /// Its name.
+    pub name: At<String>,
+    /// The address that clients connect to.
+    pub address: At<Ipv4Addr>,
+    /// The port that clients connect to.
+    pub port: At<u16>,
+    /// Names of boards; `None` for all.
+    pub boards: Option<At<Vec<At<String>>>>,
+    /// The URL map.
+    pub maps: Vec<MapDraft>,
+}
+
+/// A row of the URL map that names its boards.
+pub struct MapDraft {
+    /// Where the row starts.
+    pub offset: usize,
+    /// The host; `None` for every host.
+    pub host: Option<At<String>>,
+    /// What the path starts with.
+    pub path: At<String>,
+    /// Names of boards.
+    pub boards: At<Vec<At<String>>>,
+}
+
+/// A board.
+pub struct BoardDraft {
+    /// Its name.
+    pub name: At<String>,
+    /// Its address on the farm network.
+    pub address: At<Ipv4Addr>,
+    /// Its MAC address, when it shall not be learned.
+    pub mac: Option<At<MacText>>,
+}
+
+/// Reads the farm's sections.
+pub fn read(root: &Section<'_>, notes: &Notes) -> Farm {
+    let ports = root.sections("port", "port");
+    let services = root.sections("service", "service");
+    let boards = root.sections("board", "board");
+    let read_ports: Vec<Port> = ports.iter().filter_map(port).collect();
+    let read_boards: Vec<BoardDraft> = boards.iter().filter_map(board).collect();
+    Farm {
+        ports_complete: read_ports.len() == ports.len(),
+        ports: read_ports,
+        any_service: !services.is_empty(),
+        services: services.iter().filter_map(|section| service(section, notes)).collect(),
+        boards_complete: read_boards.len() == boards.len(),
+        boards: read_boards,
+    }
+}
+
+fn name(section: &Section<'_>) -> Option<At<String>> {
+    section.required_string("name", "a name that tells it from the others")
+}
+
+fn port(section: &Section<'_>) -> Option<Port> {
+    let name = name(section);
+    let device = section.required::<Device>(
+        "device",
+        "a virtual device such as \"net_af_packet0,iface=wan0\", or a PCI address such as \"0000:81:00.0\"",
+    );
+    let role =
+        section.required_choice("role", &[("wan", Role::Wan), ("farm", Role::Farm), ("both", Role::Both)]);
+    let address =
+        section.required::<Subnet>("address", "a host's address with its prefix, such as \"192.0.2.130/25\"");
+    let mtu = section.integer("mtu", 576u16..=9000, 1500);
+    let rx_descriptors = section.integer("rx_descriptors", 64u16..=8192, 1024).value;
+    let tx_descriptors = section.integer("tx_descriptors", 64u16..=8192, 1024).value;
+    section.finish();
+    let (name, device, role, address) = (name?, device?, role?.value, address?);
+    Some(Port { name, device, role, address, mtu, rx_descriptors, tx_descriptors })
+}
+
+fn board(section: &Section<'_>) -> Option<BoardDraft> {
+    let name = name(section);
+    let address = section.required::<Ipv4Addr>("address", "the board's IPv4 address, such as \"192.0.2.11\"");
+    let mac = section.parsed::<MacText>("mac", "a station's MAC address, such as \"02:00:00:00:00:0b\"");
+    section.finish();
+    Some(BoardDraft { name: name?, address: address?, mac })
+}
+
+fn service(section: &Section<'_>, notes: &Notes) -> Option<ServiceDraft> {
+    let name = name(section);
+    let address = section.required::<Ipv4Addr>("address", "an IPv4 address, such as \"198.51.100.1\"");
+    let port = section.required_integer("port", 1u16..=65535);
+    // One kind so far; a word that is none of the known ones must not pass as it.
+    section.choice("kind", &[("http", ())]);
+    let boards = section.strings("boards", "all boards");
+    let maps = section.sections("map", "service.map");
+    let maps = maps.iter().filter_map(|section| map(section, notes)).collect();
+    section.finish();
+    Some(ServiceDraft { name: name?, address: address?, port: port?, boards, maps })
+}
+
+fn map(section: &Section<'_>, notes: &Notes) -> Option<MapDraft> {
+    let host = section.parsed::<String>("host", "a host name");
+    let path = section.required_string("path", "what the path starts with, such as \"/a/\"");
+    let boards = section.strings("boards", "required");
+    if boards.is_none() {
+        let what = "`boards` is missing in [service.map], or is no list; expected the names of boards";
+        notes.problem(section.offset, what);
+    }
+    section.finish();
+    Some(MapDraft { offset: section.offset, host, path: path?, boards: boards? })
+}

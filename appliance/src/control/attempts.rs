@@ -1,0 +1,407 @@
+//! Migrations: from a complete request head to the board that has acknowledged the endpoint.
+//!
+//! ```text
+//! Place ──choose──> asked ──0x03──> Migrated
+//!                    │ │ ▲
+//!            silence │ │ └─ next board (0x04; or silence: 0x05 to the old one first)
+//!      (0x01 again)  └─┘ ──no board left, or deadline──> Answer::Unavailable
+//! Repeat ──────────> asked (the same board, the same id) ──0x03──> Migrated
+//!                      └──0x04, 0x07, or deadline──> Answer::Reset
+//! ```
+//!
+//! The client has not seen an octet and no 0x02 has been sent before `Migrated`, so another board may be asked; after it
+//! never (design: system.md, steps 5-7 and 9).
+
+use std::collections::HashMap;
+
+use hdrhistogram::Histogram;
+use ipos_pipelines::handoff::{Answer, BoardId, Command, Place, WorkerId};
+use ipos_pipelines::table::slab::EntryRef;
+use ipos_wire::flow::Flow;
+
+use super::context::Context;
+use super::counters::{Did, Ended, Ignored};
+use super::delays::Delays;
+use super::detaches::Detaches;
+use super::selection::Pools;
+use super::sink::Message;
+
+/// The times of `[migration]`, and what every control block is stamped with.
+#[derive(Clone, Copy, Debug)]
+pub struct AttemptSettings {
+    /// Until a Connection Packet is repeated.
+    pub retry_ns: u64,
+    /// Connection Packets per board.
+    pub tries: u8,
+    /// Until a request must have a board.
+    pub deadline_ns: u64,
+    /// Requests under way at once.
+    pub capacity: usize,
+    /// Names the appliance.
+    pub appliance_id: u16,
+}
+
+/// 0x04 reason 3: the accept queue is full (docs/wire.md).
+const ACCEPT_QUEUE_FULL: u8 = 3;
+
+/// All requests under way.
+#[derive(Debug)]
+pub struct Attempts {
+    settings: AttemptSettings,
+    /// Who may serve what.
+    pub pools: Pools,
+    by_flow: HashMap<Flow, Request>,
+    timers: Delays<Timer>,
+    /// Endpoints that are taken back.
+    pub detaches: Detaches,
+    /// From a request's first Connection Packet to the acknowledgement, nanoseconds, since [`Self::take_latency`].
+    latency: Histogram<u64>,
+}
+
+/// A request and the board that is being asked.
+#[derive(Debug)]
+struct Request {
+    worker: WorkerId,
+    place: Place,
+    asked: Option<Asked>,
+    /// Attempts made, this one included.
+    made: u32,
+    tried: Vec<BoardId>,
+    first_sent_ns: Option<u64>,
+    deadline_ns: u64,
+    repeat: bool,
+    /// Tells this wait for an answer from earlier ones.
+    turn: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    board: BoardId,
+    id: u64,
+    sent: u8,
+}
+
+#[derive(Debug)]
+struct Timer {
+    flow: Flow,
+    entry: EntryRef,
+    turn: u32,
+}
+
+/// Latencies to 60 s, at two digits.
+fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 2)
+        .expect("constant bounds that the histogram's own rules allow")
+}
+
+impl Attempts {
+    /// None under way.
+    pub fn new(settings: AttemptSettings, pools: Pools) -> Self {
+        Self {
+            settings,
+            pools,
+            by_flow: HashMap::new(),
+            timers: Delays::new(settings.retry_ns),
+            detaches: Detaches::new(settings.retry_ns, settings.tries),
+            latency: latency_histogram(),
+        }
+    }
+
+    /// Requests under way.
+    pub fn len(&self) -> usize {
+        self.by_flow.len()
+    }
+
+    /// The latencies since the last call.
+    pub fn take_latency(&mut self) -> Histogram<u64> {
+        let empty = Histogram::new_from(&self.latency);
+        std::mem::replace(&mut self.latency, empty)
+    }
+
+    /// A worker wants a board for a request.
+    pub fn place(&mut self, ctx: &mut Context<'_>, worker: WorkerId, place: Place) {
+        ctx.counters.count(Did::Placed);
+        self.supersede(ctx, &place);
+        if self.by_flow.len() >= self.settings.capacity {
+            ctx.counters.count(Did::AttemptsFull);
+            answer(ctx, worker, place.entry, Answer::Unavailable);
+            return;
+        }
+        let flow = place.flow;
+        let request = self.request(ctx, worker, place, false);
+        self.by_flow.insert(flow, request);
+        self.ask_next(ctx, flow);
+    }
+
+    /// A worker wants an attempt repeated: the client shows that the board may not have its request.
+    pub fn repeat(&mut self, ctx: &mut Context<'_>, worker: WorkerId, place: Place, board: BoardId, id: u64) {
+        ctx.counters.count(Did::RepeatAsked);
+        let under_way = self.by_flow.get_mut(&place.flow);
+        if let Some(request) = under_way.filter(|request| request.asked.is_some_and(|asked| asked.id == id)) {
+            request.place.entry = place.entry;
+            return;
+        }
+        self.supersede(ctx, &place);
+        let flow = place.flow;
+        let mut request = self.request(ctx, worker, place, true);
+        request.asked = Some(Asked { board, id, sent: 0 });
+        request.made = 1;
+        if let Some(board) = ctx.boards.board_mut(board) {
+            board.in_flight += 1;
+        }
+        self.by_flow.insert(flow, request);
+        self.send(ctx, flow);
+    }
+
+    fn request(&self, ctx: &Context<'_>, worker: WorkerId, place: Place, repeat: bool) -> Request {
+        Request {
+            worker,
+            place,
+            asked: None,
+            made: 0,
+            tried: Vec::new(),
+            first_sent_ns: None,
+            deadline_ns: ctx.now_ns.saturating_add(self.settings.deadline_ns),
+            repeat,
+            turn: 0,
+        }
+    }
+
+    /// A request for a connection that one is under way for: the earlier entry is gone, and its attempt with it.
+    fn supersede(&mut self, ctx: &mut Context<'_>, place: &Place) {
+        if let Some(old) = self.by_flow.remove(&place.flow) {
+            self.give_up(ctx, &old, Ended::Abandoned);
+        }
+    }
+
+    /// A worker gives an endpoint up. With `migrated` the board holds it; without, an attempt may be under way. When its
+    /// acknowledgement is on the way to the worker, the worker comes back with `migrated`.
+    pub fn abandon(
+        &mut self,
+        ctx: &mut Context<'_>,
+        entry: EntryRef,
+        flow: Flow,
+        migrated: Option<(BoardId, u64)>,
+    ) {
+        if self.by_flow.get(&flow).is_some_and(|request| request.place.entry == entry)
+            && let Some(request) = self.by_flow.remove(&flow)
+        {
+            self.give_up(ctx, &request, Ended::Abandoned);
+        }
+        if let Some((board, id)) = migrated {
+            self.detaches.begin(ctx, board, flow, id);
+        }
+    }
+
+    /// Ends an attempt that nobody waits for any more, and takes the endpoint back.
+    fn give_up(&mut self, ctx: &mut Context<'_>, request: &Request, how: Ended) {
+        let Some(asked) = request.asked else { return };
+        ended(ctx, asked.board, how);
+        // A board that was never sent anything has nothing to give back.
+        if asked.sent > 0 {
+            self.detaches.begin(ctx, asked.board, request.place.flow, asked.id);
+        }
+    }
+
+    /// A board acknowledged (0x03). Id 0 is an acknowledgement without trailer.
+    pub fn acknowledged(&mut self, ctx: &mut Context<'_>, board: BoardId, flow: Flow, id: u64) {
+        let Some((request, asked)) =
+            self.by_flow.get(&flow).and_then(|request| Some((request, request.asked?)))
+        else {
+            return self.late_ack(ctx, board, id);
+        };
+        if id == 0 && request.made != 1 {
+            return ctx.counters.ignore(Ignored::BareAck);
+        }
+        if id != 0 && asked.id != id {
+            return self.late_ack(ctx, board, id);
+        }
+        if asked.board != board {
+            return ctx.counters.ignore(Ignored::WrongBoard);
+        }
+        let (worker, entry) = (request.worker, request.place.entry);
+        if let Some(sent_ns) = request.first_sent_ns.filter(|_| !request.repeat) {
+            self.latency.saturating_record(ctx.now_ns.saturating_sub(sent_ns).max(1));
+        }
+        self.by_flow.remove(&flow);
+        ended(ctx, board, Ended::Acknowledged);
+        ctx.sink.tell(worker, Command::Migrated { entry, flow, board, migration_id: asked.id });
+    }
+
+    /// An acknowledgement that no request waits for: a duplicate, or that of an abandoned attempt.
+    fn late_ack(&mut self, ctx: &mut Context<'_>, board: BoardId, id: u64) {
+        ctx.counters.ignore(Ignored::LateAnswer);
+        if id != 0 {
+            self.detaches.late_ack(ctx, board, id);
+        }
+    }
+
+    /// A board refused (0x04).
+    pub fn refused(&mut self, ctx: &mut Context<'_>, board: BoardId, flow: Flow, id: u64, reason: u8) {
+        let Some(request) = self.asked_of(ctx, board, flow, id) else { return };
+        let full_again = request.repeat && reason == ACCEPT_QUEUE_FULL;
+        if let Some(board) = ctx.boards.board_mut(board) {
+            board.refused(reason);
+        }
+        // The board holds the endpoint already and only its application is slow: that passes.
+        if !full_again {
+            self.failed(ctx, flow, Ended::Refused);
+        }
+    }
+
+    /// A board says that the endpoint of an attempt is gone (0x07). Whether one was under way, or being taken back.
+    pub fn closed(&mut self, ctx: &mut Context<'_>, board: BoardId, flow: Flow, id: u64) -> bool {
+        let asked = self.by_flow.get(&flow).and_then(|request| request.asked);
+        if asked.is_some_and(|asked| asked.id == id && asked.board == board) {
+            self.failed(ctx, flow, Ended::Refused);
+            return true;
+        }
+        self.detaches.confirmed(board, id)
+    }
+
+    /// The request that this board was asked for under this id.
+    fn asked_of(&self, ctx: &mut Context<'_>, board: BoardId, flow: Flow, id: u64) -> Option<&Request> {
+        let request = self.by_flow.get(&flow);
+        match request.and_then(|request| request.asked) {
+            Some(asked) if asked.id == id && asked.board == board => request,
+            Some(asked) if asked.id == id => {
+                ctx.counters.ignore(Ignored::WrongBoard);
+                None
+            }
+            _ => {
+                ctx.counters.ignore(Ignored::LateAnswer);
+                None
+            }
+        }
+    }
+
+    /// The board that was asked does not take the endpoint: asks the next one, or ends a repetition.
+    fn failed(&mut self, ctx: &mut Context<'_>, flow: Flow, how: Ended) {
+        let Some(request) = self.by_flow.get_mut(&flow) else { return };
+        let Some(asked) = request.asked.take() else { return };
+        ended(ctx, asked.board, how);
+        request.tried.push(asked.board);
+        if request.repeat {
+            ctx.counters.count(Did::RepeatFailed);
+            self.end(ctx, flow, Answer::Reset);
+        } else {
+            self.ask_next(ctx, flow);
+        }
+    }
+
+    fn end(&mut self, ctx: &mut Context<'_>, flow: Flow, say: Answer) {
+        if let Some(request) = self.by_flow.remove(&flow) {
+            answer(ctx, request.worker, request.place.entry, say);
+        }
+    }
+
+    /// Asks the best board that has not been asked yet. With none, waits while one may still turn out alive.
+    fn ask_next(&mut self, ctx: &mut Context<'_>, flow: Flow) {
+        let Some(request) = self.by_flow.get_mut(&flow) else { return };
+        let endpoint = (flow.endpoint, flow.endpoint_port);
+        let pool = request.place.pool;
+        match self.pools.choose(pool, ctx.boards, ctx.now_ns, endpoint, &request.tried) {
+            Some(board) => {
+                request.asked = Some(Asked { board, id: ctx.ids.next(request.worker), sent: 0 });
+                request.made += 1;
+                if let Some(board) = ctx.boards.board_mut(board) {
+                    board.in_flight += 1;
+                }
+                self.send(ctx, flow);
+            }
+            None if self.may_turn_up(ctx, flow) => self.wait(ctx, flow),
+            None => {
+                ctx.counters.count(Did::Unavailable);
+                self.end(ctx, flow, Answer::Unavailable);
+            }
+        }
+    }
+
+    /// Whether a board of the request's pool has yet to show whether it lives.
+    fn may_turn_up(&self, ctx: &Context<'_>, flow: Flow) -> bool {
+        self.by_flow.get(&flow).is_some_and(|request| {
+            let boards = self.pools.boards(request.place.pool);
+            let mut untried = boards.iter().filter(|board| !request.tried.contains(board));
+            ctx.now_ns < request.deadline_ns
+                && untried.any(|board| ctx.boards.is_undecided(*board, ctx.now_ns))
+        })
+    }
+
+    fn wait(&mut self, ctx: &mut Context<'_>, flow: Flow) {
+        let Some(request) = self.by_flow.get_mut(&flow) else { return };
+        request.turn = request.turn.wrapping_add(1);
+        self.timers.add(ctx.now_ns, Timer { flow, entry: request.place.entry, turn: request.turn });
+    }
+
+    /// Sends the Connection Packet, once more or for the first time.
+    fn send(&mut self, ctx: &mut Context<'_>, flow: Flow) {
+        let Some(request) = self.by_flow.get_mut(&flow) else { return };
+        let Some(asked) = &mut request.asked else { return };
+        asked.sent = asked.sent.saturating_add(1);
+        let way = ctx.way(asked.board);
+        let server = ctx.boards.board(asked.board).map(|board| board.settings.address);
+        if let (Some(way), Some(server)) = (way, server) {
+            let mut tcb = request.place.tcb;
+            tcb.migration_id = asked.id;
+            tcb.appliance_id = self.settings.appliance_id;
+            tcb.epoch = ctx.ids.epoch();
+            ctx.sink.send(way, &Message::Connection { flow, server: (server, flow.endpoint_port), tcb });
+            ctx.counters.count(Did::ConnectionSent);
+            request.first_sent_ns.get_or_insert(ctx.now_ns);
+        }
+        self.wait(ctx, flow);
+    }
+
+    /// Repeats what is due, and gives up what has been silent for too long.
+    pub fn tick(&mut self, ctx: &mut Context<'_>) {
+        while let Some(timer) = self.timers.due(ctx.now_ns) {
+            let request = self.by_flow.get(&timer.flow);
+            let current = request.filter(|r| r.turn == timer.turn && r.place.entry == timer.entry);
+            if let Some((asked, repeat, deadline_ns)) = current.map(|r| (r.asked, r.repeat, r.deadline_ns)) {
+                self.overdue(ctx, timer.flow, asked, repeat, deadline_ns);
+            }
+        }
+        self.detaches.tick(ctx);
+    }
+
+    fn overdue(
+        &mut self,
+        ctx: &mut Context<'_>,
+        flow: Flow,
+        asked: Option<Asked>,
+        repeat: bool,
+        deadline_ns: u64,
+    ) {
+        let late = ctx.now_ns >= deadline_ns;
+        match asked {
+            None => self.ask_next(ctx, flow),
+            Some(_) if late && repeat => self.failed(ctx, flow, Ended::Deadline),
+            Some(_) if late => {
+                ctx.counters.count(Did::Unavailable);
+                let Some(request) = self.by_flow.remove(&flow) else { return };
+                self.give_up(ctx, &request, Ended::Deadline);
+                answer(ctx, request.worker, request.place.entry, Answer::Unavailable);
+            }
+            // After the first 0x02 the board is final: it is asked until the deadline.
+            Some(asked) if repeat || asked.sent < self.settings.tries => self.send(ctx, flow),
+            Some(asked) => {
+                self.detaches.begin(ctx, asked.board, flow, asked.id);
+                self.failed(ctx, flow, Ended::Silent);
+            }
+        }
+    }
+}
+
+fn ended(ctx: &mut Context<'_>, board: BoardId, how: Ended) {
+    if let Some(board) = ctx.boards.board_mut(board) {
+        board.attempt_ended(how);
+    }
+}
+
+fn answer(ctx: &mut Context<'_>, worker: WorkerId, entry: EntryRef, answer: Answer) {
+    ctx.sink.tell(worker, Command::Answer { entry, answer });
+}
+
+#[cfg(test)]
+#[path = "attempts_tests.rs"]
+mod tests;

@@ -1,0 +1,439 @@
+//! The boards: where they are reached (ARP), whether they live (0x10), what they say of themselves.
+//!
+//! Frames count as a board's only when they come from the MAC address that ARP learned for it, or that the configuration
+//! fixes, on the port that it is behind (design: system.md, rules).
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use ipos_pipelines::handoff::{BoardId, PortIndex};
+use ipos_wire::mac::Mac;
+
+use super::counters::{Ended, Ignored};
+use super::listening::{Listening, Part, Taken};
+use super::state::State;
+
+/// Nanoseconds per millisecond.
+pub const MS_NS: u64 = 1_000_000;
+
+/// Between requests for an unknown MAC address: the first few, then all others.
+const ASK_FIRST_NS: u64 = 100 * MS_NS;
+const ASK_LATER_NS: u64 = 1000 * MS_NS;
+const ASK_FIRST_TRIES: u32 = 20;
+
+/// A MAC address that is known is confirmed so often.
+const CONFIRM_NS: u64 = 30_000 * MS_NS;
+
+/// Unanswered questions to the known MAC address before everybody is asked again.
+const UNICAST_TRIES: u32 = 3;
+
+/// Reasons of a refusal, by code of 0x04 (docs/wire.md); 0 stands for codes that are unknown.
+pub const REFUSALS: [&str; 10] = [
+    "other",
+    "no_listener",
+    "not_covered",
+    "accept_queue_full",
+    "endpoint_table_full",
+    "control_block",
+    "mss_too_small",
+    "mptcp",
+    "held_by_another",
+    "protocol",
+];
+
+/// A board as the configuration has it.
+#[derive(Clone, Debug)]
+pub struct BoardSettings {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// Its address on the farm network.
+    pub address: Ipv4Addr,
+    /// Its MAC address, when it shall not be learned.
+    pub mac: Option<Mac>,
+    /// The farm port that it is behind.
+    pub port: PortIndex,
+}
+
+/// Whether a board lives, as its reports tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// No report yet.
+    Unheard,
+    /// Reports come.
+    Alive,
+    /// A report is overdue: no connection is placed there.
+    Suspect,
+    /// None has come for long.
+    Dead,
+}
+
+impl Liveness {
+    /// A word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Liveness::Unheard => "unheard",
+            Liveness::Alive => "alive",
+            Liveness::Suspect => "suspect",
+            Liveness::Dead => "dead",
+        }
+    }
+}
+
+/// Why a board gets no connection of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// No report, or an overdue one.
+    Silent(Liveness),
+    /// Its MAC address is not known.
+    NoMac,
+    /// It takes no new connections.
+    Draining,
+    /// Its kernel lacks TCP options that clients are offered: these bits.
+    Options(u16),
+    /// Nothing listens on the service's port, at an address that covers the service's.
+    NotListening,
+}
+
+impl Unfit {
+    /// A sentence for `status`.
+    pub fn reason(self) -> String {
+        match self {
+            Unfit::Silent(liveness) => format!("no reports: {}", liveness.name()),
+            Unfit::NoMac => "its MAC address is not known: no answer to ARP".to_owned(),
+            Unfit::Draining => "draining".to_owned(),
+            Unfit::NotListening => "nothing listens for the service there".to_owned(),
+            Unfit::Options(bits) => {
+                let names = ["timestamps", "sack", "window_scale", "ecn"];
+                let named = names.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1);
+                let lacking: Vec<&str> = named.map(|(_, name)| *name).collect();
+                format!("its kernel lacks TCP options that clients are offered: {}", lacking.join(", "))
+            }
+        }
+    }
+}
+
+/// The times that decide about liveness.
+#[derive(Clone, Copy, Debug)]
+pub struct LivenessSettings {
+    /// Without a report for so long a board gets no connection.
+    pub suspect_ns: u64,
+    /// Without a report for so long it is dead.
+    pub dead_ns: u64,
+    /// TCP options that clients are offered.
+    pub options: u16,
+}
+
+/// One board.
+#[derive(Debug)]
+pub struct Board {
+    /// As configured.
+    pub settings: BoardSettings,
+    /// Where it is reached, once known.
+    pub mac: Option<Mac>,
+    ask_at_ns: u64,
+    asked: u32,
+    /// Its last report.
+    pub state: Option<State>,
+    /// When that came.
+    pub reported_at_ns: u64,
+    /// Whether it was last said to be alive, so that each change is said once.
+    said_alive: bool,
+    /// Its Listening Sockets Table.
+    pub listening: Listening,
+    /// Attempts under way.
+    pub in_flight: u32,
+    /// Endpoints placed there since its last report.
+    pub placed: u32,
+    /// How attempts ended, by [`Ended`].
+    pub ended: [u64; Ended::ALL.len()],
+    /// Refusals by code.
+    pub refusals: [u64; REFUSALS.len()],
+}
+
+impl Board {
+    fn new(settings: BoardSettings) -> Self {
+        Self {
+            mac: settings.mac,
+            settings,
+            ask_at_ns: 0,
+            asked: 0,
+            state: None,
+            reported_at_ns: 0,
+            said_alive: false,
+            listening: Listening::default(),
+            in_flight: 0,
+            placed: 0,
+            ended: [0; Ended::ALL.len()],
+            refusals: [0; REFUSALS.len()],
+        }
+    }
+
+    /// Whether it lives.
+    pub fn liveness(&self, now_ns: u64, times: &LivenessSettings) -> Liveness {
+        match (&self.state, now_ns.saturating_sub(self.reported_at_ns)) {
+            (None, _) => Liveness::Unheard,
+            (Some(_), age_ns) if age_ns >= times.dead_ns => Liveness::Dead,
+            (Some(_), age_ns) if age_ns >= times.suspect_ns => Liveness::Suspect,
+            _ => Liveness::Alive,
+        }
+    }
+
+    /// Its load, if it may get a connection to this endpoint: connections reported, and those placed since.
+    pub fn fit(
+        &self,
+        now_ns: u64,
+        times: &LivenessSettings,
+        endpoint: (Ipv4Addr, u16),
+    ) -> Result<u64, Unfit> {
+        let state = match (self.liveness(now_ns, times), &self.state) {
+            (Liveness::Alive, Some(state)) => state,
+            (silent, _) => return Err(Unfit::Silent(silent)),
+        };
+        let lacking = times.options & !state.options;
+        if self.mac.is_none() {
+            return Err(Unfit::NoMac);
+        }
+        if state.draining {
+            return Err(Unfit::Draining);
+        }
+        if lacking != 0 {
+            return Err(Unfit::Options(lacking));
+        }
+        if !self.listening.covers(endpoint.0, endpoint.1) {
+            return Err(Unfit::NotListening);
+        }
+        Ok(u64::from(state.connections) + u64::from(self.in_flight) + u64::from(self.placed))
+    }
+
+    /// Counts the end of an attempt.
+    pub fn attempt_ended(&mut self, how: Ended) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.ended[how as usize] += 1;
+        if how == Ended::Acknowledged {
+            self.placed = self.placed.saturating_add(1);
+        }
+    }
+
+    /// Counts a refusal.
+    pub fn refused(&mut self, code: u8) {
+        let code = usize::from(code);
+        self.refusals[if code < REFUSALS.len() { code } else { 0 }] += 1;
+    }
+}
+
+/// What ARP taught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// The MAC address is new, or another one: the workers must hear of it.
+    Moved(BoardId, Mac),
+    /// Nothing new.
+    Known,
+}
+
+/// A question by ARP that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArpRequest {
+    /// Where.
+    pub port: PortIndex,
+    /// Whose MAC address is asked for.
+    pub address: Ipv4Addr,
+    /// Who is asked; `None` asks everybody.
+    pub to: Option<Mac>,
+}
+
+/// A change of liveness, said once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Which board.
+    pub board: BoardId,
+    /// Whether it lives now.
+    pub alive: bool,
+}
+
+/// All boards.
+#[derive(Debug)]
+pub struct Boards {
+    boards: Vec<Board>,
+    by_mac: HashMap<Mac, BoardId>,
+    by_address: HashMap<Ipv4Addr, BoardId>,
+    times: LivenessSettings,
+    started_at_ns: u64,
+}
+
+impl Boards {
+    /// The boards of a configuration, none heard of yet.
+    pub fn new(settings: Vec<BoardSettings>, times: LivenessSettings, now_ns: u64) -> Self {
+        let number = |place: usize| BoardId(place as u16);
+        let numbered = || settings.iter().enumerate();
+        Self {
+            by_mac: numbered().filter_map(|(place, board)| Some((board.mac?, number(place)))).collect(),
+            by_address: numbered().map(|(place, board)| (board.address, number(place))).collect(),
+            boards: settings.iter().cloned().map(Board::new).collect(),
+            times,
+            started_at_ns: now_ns,
+        }
+    }
+
+    /// Each with its number.
+    pub fn iter(&self) -> impl Iterator<Item = (BoardId, &Board)> {
+        self.boards.iter().enumerate().map(|(place, board)| (BoardId(place as u16), board))
+    }
+
+    /// One of them.
+    pub fn board(&self, id: BoardId) -> Option<&Board> {
+        self.boards.get(usize::from(id.0))
+    }
+
+    /// One of them, to change.
+    pub fn board_mut(&mut self, id: BoardId) -> Option<&mut Board> {
+        self.boards.get_mut(usize::from(id.0))
+    }
+
+    /// The times that decide about liveness.
+    pub fn times(&self) -> &LivenessSettings {
+        &self.times
+    }
+
+    /// The board whose frame this is.
+    ///
+    /// # Errors
+    /// Why it is nobody's.
+    pub fn identify(&self, source: Mac, port: PortIndex) -> Result<BoardId, Ignored> {
+        let id = *self.by_mac.get(&source).ok_or(Ignored::UnknownMac)?;
+        match self.board(id) {
+            Some(board) if board.settings.port == port => Ok(id),
+            _ => Err(Ignored::WrongPort),
+        }
+    }
+
+    /// Takes what an ARP message says of its sender.
+    ///
+    /// # Errors
+    /// Why it is ignored.
+    pub fn learn(
+        &mut self,
+        now_ns: u64,
+        port: PortIndex,
+        address: Ipv4Addr,
+        mac: Mac,
+    ) -> Result<Learned, Ignored> {
+        let id = *self.by_address.get(&address).ok_or(Ignored::OtherArp)?;
+        let owner = self.by_mac.get(&mac).copied();
+        let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::OtherArp)?;
+        if board.settings.port != port {
+            return Err(Ignored::OtherArp);
+        }
+        let fixed = board.settings.mac.is_some_and(|fixed| fixed != mac);
+        // Two boards behind one MAC address could not be told apart.
+        if fixed || owner.is_some_and(|owner| owner != id) {
+            return Err(Ignored::ForgedArp);
+        }
+        board.asked = 0;
+        board.ask_at_ns = now_ns + CONFIRM_NS;
+        if board.mac == Some(mac) {
+            return Ok(Learned::Known);
+        }
+        if let Some(old) = board.mac.replace(mac) {
+            self.by_mac.remove(&old);
+        }
+        self.by_mac.insert(mac, id);
+        Ok(Learned::Moved(id, mac))
+    }
+
+    /// The questions by ARP that are due now.
+    pub fn arp_due(&mut self, now_ns: u64) -> Vec<ArpRequest> {
+        let times = self.times;
+        let mut due = Vec::new();
+        for board in self.boards.iter_mut().filter(|board| board.settings.mac.is_none()) {
+            if board.ask_at_ns > now_ns {
+                continue;
+            }
+            // Who is dead may have come back with another card.
+            let dead = board.liveness(now_ns, &times) == Liveness::Dead;
+            let to = board.mac.filter(|_| board.asked < UNICAST_TRIES && !dead);
+            due.push(ArpRequest { port: board.settings.port, address: board.settings.address, to });
+            board.asked = board.asked.saturating_add(1);
+            let hurry = board.mac.is_none() && board.asked < ASK_FIRST_TRIES;
+            board.ask_at_ns = now_ns + if hurry { ASK_FIRST_NS } else { ASK_LATER_NS };
+        }
+        due
+    }
+
+    /// Takes a board's state report.
+    ///
+    /// # Errors
+    /// Why it is ignored.
+    pub fn report(&mut self, now_ns: u64, id: BoardId, state: State) -> Result<(), Ignored> {
+        let times = self.times;
+        let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::UnknownMac)?;
+        if !state.is_plausible() {
+            return Err(Ignored::AbsurdReport);
+        }
+        // An agent that starts again with an older clock is believed once its former life is over.
+        let heard = board.liveness(now_ns, &times) != Liveness::Dead;
+        if heard && board.state.as_ref().is_some_and(|known| !state.is_after(known)) {
+            return Err(Ignored::StaleReport);
+        }
+        board.state = Some(state);
+        board.reported_at_ns = now_ns;
+        board.placed = 0;
+        Ok(())
+    }
+
+    /// Takes a part of a board's listening sockets report. `Ok(true)` when the table is new.
+    ///
+    /// # Errors
+    /// Why it is ignored.
+    pub fn sockets(&mut self, id: BoardId, part: Part) -> Result<bool, Ignored> {
+        let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::UnknownMac)?;
+        match board.listening.take(part) {
+            Taken::Complete => Ok(true),
+            Taken::Waiting => Ok(false),
+            Taken::Stale => Err(Ignored::StaleReport),
+            Taken::Absurd => Err(Ignored::AbsurdReport),
+        }
+    }
+
+    /// Changes of liveness since the last call. A dead board's listening sockets are forgotten.
+    pub fn transitions(&mut self, now_ns: u64) -> Vec<Transition> {
+        let times = self.times;
+        let mut changes = Vec::new();
+        for (place, board) in self.boards.iter_mut().enumerate() {
+            let alive = match board.liveness(now_ns, &times) {
+                Liveness::Alive => true,
+                Liveness::Unheard | Liveness::Dead => false,
+                Liveness::Suspect => board.said_alive,
+            };
+            if alive != board.said_alive {
+                board.said_alive = alive;
+                if !alive {
+                    board.listening.clear();
+                    board.ask_at_ns = now_ns;
+                }
+                changes.push(Transition { board: BoardId(place as u16), alive });
+            }
+        }
+        changes
+    }
+
+    /// Whether a board's denial is needed before nobody can be said to hold an endpoint: it lives, or the appliance has
+    /// only just started and cannot know yet.
+    pub fn may_hold(&self, id: BoardId, now_ns: u64) -> bool {
+        let starting = now_ns.saturating_sub(self.started_at_ns) < self.times.dead_ns;
+        self.board(id).is_some_and(|board| match board.liveness(now_ns, &self.times) {
+            Liveness::Alive | Liveness::Suspect => true,
+            Liveness::Unheard => starting,
+            Liveness::Dead => false,
+        })
+    }
+
+    /// Whether it has yet to turn out whether the board lives: a report is overdue, or none could have come yet.
+    pub fn is_undecided(&self, id: BoardId, now_ns: u64) -> bool {
+        let lives = self.board(id).map(|board| board.liveness(now_ns, &self.times));
+        lives != Some(Liveness::Alive) && self.may_hold(id, now_ns)
+    }
+}
+
+#[cfg(test)]
+#[path = "boards_tests.rs"]
+pub mod tests;

@@ -1,0 +1,183 @@
+//! Tests of [`super`], and farms for those of its neighbours.
+
+use super::super::listening::tests::socket;
+use super::super::state::tests::QUIET;
+use super::*;
+
+/// A millisecond.
+pub const MS: u64 = MS_NS;
+
+/// The MAC address of a board.
+pub fn mac(id: u16) -> Mac {
+    Mac([2, 0, 0, 0, 0, id as u8 + 1])
+}
+
+/// The address of a board.
+pub fn address(id: u16) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, 11 + id as u8)
+}
+
+/// The times of the default configuration; clients are offered timestamps, SACK and window scale.
+pub const TIMES: LivenessSettings = LivenessSettings { suspect_ns: 300 * MS, dead_ns: 1000 * MS, options: 7 };
+
+/// Boards behind port 1, none of them heard of.
+pub fn unheard(count: u16) -> Boards {
+    let settings = (0..count).map(|id| BoardSettings {
+        name: format!("board{}", id + 1),
+        address: address(id),
+        mac: None,
+        port: PortIndex(1),
+    });
+    Boards::new(settings.collect(), TIMES, 0)
+}
+
+/// Boards whose MAC addresses are known, and that listen on port 80.
+pub fn farm(count: u16) -> Boards {
+    let mut boards = unheard(count);
+    for id in 0..count {
+        assert_eq!(
+            boards.learn(0, PortIndex(1), address(id), mac(id)),
+            Ok(Learned::Moved(BoardId(id), mac(id)))
+        );
+        let part = Part { epoch: 1, sequence: 1, part: 0, parts: 1, rows: vec![socket([0; 4], 80)] };
+        assert_eq!(boards.sockets(BoardId(id), part), Ok(true));
+    }
+    boards
+}
+
+/// Makes a board report.
+pub fn alive(boards: &mut Boards, id: u16, at_ms: u64, connections: u32) {
+    let state = State { sequence: at_ms as u32 + 1, connections, ..QUIET };
+    assert_eq!(boards.report(at_ms * MS, BoardId(id), state), Ok(()));
+}
+
+const ENDPOINT: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 1), 80);
+
+#[test]
+fn arp_asks_everybody_until_the_answer_and_the_board_itself_after_it() {
+    let mut boards = unheard(1);
+    let asked = ArpRequest { port: PortIndex(1), address: address(0), to: None };
+    assert_eq!(boards.arp_due(0), [asked]);
+    assert_eq!(boards.arp_due(99 * MS), []);
+    assert_eq!(boards.arp_due(100 * MS), [asked]);
+    let learned = boards.learn(150 * MS, PortIndex(1), address(0), mac(0));
+    assert_eq!(learned, Ok(Learned::Moved(BoardId(0), mac(0))));
+    alive(&mut boards, 0, 30_000, 0);
+    assert_eq!(boards.arp_due(30_149 * MS), []);
+    assert_eq!(boards.arp_due(30_150 * MS), [ArpRequest { to: Some(mac(0)), ..asked }]);
+    assert_eq!(boards.learn(30_200 * MS, PortIndex(1), address(0), mac(0)), Ok(Learned::Known));
+    assert_eq!(boards.arp_due(60_199 * MS), []);
+}
+
+#[test]
+fn a_board_that_does_not_answer_its_confirmation_is_looked_for_everywhere() {
+    let mut boards = farm(1);
+    let to = |boards: &mut Boards, at_s: u64| {
+        alive(boards, 0, at_s * 1000, 0);
+        boards.arp_due(at_s * 1000 * MS).first().map(|request| request.to)
+    };
+    assert_eq!(to(&mut boards, 29), None);
+    assert_eq!([30, 31, 32].map(|at_s| to(&mut boards, at_s)), [Some(Some(mac(0))); 3]);
+    assert_eq!(to(&mut boards, 33), Some(None));
+}
+
+#[test]
+fn a_moved_mac_address_is_learned_and_the_old_one_forgotten() {
+    let mut boards = farm(1);
+    let new = Mac([2, 0, 0, 0, 9, 9]);
+    assert_eq!(boards.learn(0, PortIndex(1), address(0), new), Ok(Learned::Moved(BoardId(0), new)));
+    assert_eq!(boards.identify(mac(0), PortIndex(1)), Err(Ignored::UnknownMac));
+    assert_eq!(boards.identify(new, PortIndex(1)), Ok(BoardId(0)));
+    assert_eq!(boards.identify(new, PortIndex(0)), Err(Ignored::WrongPort));
+}
+
+#[test]
+fn arp_of_strangers_of_other_ports_and_of_thieves_is_ignored() {
+    let mut boards = farm(2);
+    let stranger = Ipv4Addr::new(192, 0, 2, 99);
+    assert_eq!(boards.learn(0, PortIndex(1), stranger, mac(0)), Err(Ignored::OtherArp));
+    assert_eq!(boards.learn(0, PortIndex(0), address(0), mac(0)), Err(Ignored::OtherArp));
+    assert_eq!(boards.learn(0, PortIndex(1), address(0), mac(1)), Err(Ignored::ForgedArp));
+    let fixed =
+        BoardSettings { name: "b".into(), address: address(0), mac: Some(mac(0)), port: PortIndex(1) };
+    let mut boards = Boards::new(vec![fixed], TIMES, 0);
+    assert_eq!(boards.learn(0, PortIndex(1), address(0), mac(5)), Err(Ignored::ForgedArp));
+    assert_eq!(boards.learn(0, PortIndex(1), address(0), mac(0)), Ok(Learned::Known));
+    assert_eq!(boards.identify(mac(0), PortIndex(1)), Ok(BoardId(0)), "known without any ARP");
+    assert_eq!(boards.arp_due(u64::MAX / 2), []);
+}
+
+#[test]
+fn reports_out_of_order_and_absurd_ones_are_ignored() {
+    let mut boards = farm(1);
+    let report = |boards: &mut Boards, at_ms: u64, state| boards.report(at_ms * MS, BoardId(0), state);
+    assert_eq!(report(&mut boards, 0, State { sequence: 5, ..QUIET }), Ok(()));
+    assert_eq!(report(&mut boards, 1, State { sequence: 5, ..QUIET }), Err(Ignored::StaleReport));
+    assert_eq!(
+        report(&mut boards, 1, State { sequence: 4, connections: 77, ..QUIET }),
+        Err(Ignored::StaleReport)
+    );
+    assert_eq!(report(&mut boards, 1, State { epoch: 999, sequence: 9, ..QUIET }), Err(Ignored::StaleReport));
+    assert_eq!(report(&mut boards, 1, State { sequence: 6, cores: 0, ..QUIET }), Err(Ignored::AbsurdReport));
+    assert_eq!(
+        boards.board(BoardId(0)).and_then(|b| b.state).map(|s| s.connections),
+        Some(QUIET.connections)
+    );
+    assert_eq!(report(&mut boards, 2, State { epoch: 1001, ..QUIET }), Ok(()), "the agent restarted");
+    let older_clock = State { epoch: 5, ..QUIET };
+    assert_eq!(report(&mut boards, 900, older_clock), Err(Ignored::StaleReport));
+    assert_eq!(report(&mut boards, 1002, older_clock), Ok(()), "believed once the former life is over");
+}
+
+#[test]
+fn liveness_goes_by_the_age_of_the_last_report_and_each_change_is_said_once() {
+    let mut boards = farm(1);
+    let liveness =
+        |boards: &Boards, at_ms: u64| boards.board(BoardId(0)).map(|b| b.liveness(at_ms * MS, &TIMES));
+    assert_eq!(liveness(&boards, 5), Some(Liveness::Unheard));
+    assert_eq!(boards.transitions(5 * MS), []);
+    alive(&mut boards, 0, 10, 0);
+    let up = Transition { board: BoardId(0), alive: true };
+    assert_eq!(boards.transitions(10 * MS), [up]);
+    assert_eq!(boards.transitions(11 * MS), []);
+    assert_eq!(liveness(&boards, 310), Some(Liveness::Suspect));
+    assert_eq!(boards.transitions(310 * MS), []);
+    assert_eq!(liveness(&boards, 1010), Some(Liveness::Dead));
+    assert_eq!(boards.transitions(1010 * MS), [Transition { alive: false, ..up }]);
+    assert_eq!(boards.board(BoardId(0)).map(|b| b.listening.sockets().len()), Some(0));
+    alive(&mut boards, 0, 2000, 0);
+    assert_eq!(boards.transitions(2000 * MS), [up]);
+}
+
+#[test]
+fn each_reason_against_a_board_is_named() {
+    let mut boards = unheard(1);
+    let fit =
+        |boards: &Boards, at_ms: u64| boards.board(BoardId(0)).map(|b| b.fit(at_ms * MS, &TIMES, ENDPOINT));
+    assert_eq!(fit(&boards, 0), Some(Err(Unfit::Silent(Liveness::Unheard))));
+    alive(&mut boards, 0, 0, 3);
+    assert_eq!(fit(&boards, 0), Some(Err(Unfit::NoMac)));
+    let mut boards = farm(1);
+    alive(&mut boards, 0, 0, 3);
+    assert_eq!(fit(&boards, 0), Some(Ok(3)));
+    let report = |boards: &mut Boards, state| assert_eq!(boards.report(0, BoardId(0), state), Ok(()));
+    report(&mut boards, State { sequence: 2, draining: true, ..QUIET });
+    assert_eq!(fit(&boards, 0), Some(Err(Unfit::Draining)));
+    report(&mut boards, State { sequence: 3, options: 0b0101, ..QUIET });
+    assert_eq!(fit(&boards, 0), Some(Err(Unfit::Options(0b0010))));
+    assert!(Unfit::Options(0b0010).reason().ends_with("offered: sack"));
+    report(&mut boards, State { sequence: 4, ..QUIET });
+    let part = Part { epoch: 1, sequence: 2, part: 0, parts: 1, rows: vec![socket([0; 4], 81)] };
+    assert_eq!(boards.sockets(BoardId(0), part), Ok(true));
+    assert_eq!(fit(&boards, 0), Some(Err(Unfit::NotListening)));
+}
+
+#[test]
+fn just_after_the_start_an_unheard_board_may_hold_anything() {
+    let mut boards = unheard(2);
+    alive(&mut boards, 1, 0, 0);
+    assert!(boards.may_hold(BoardId(0), 999 * MS));
+    assert!(!boards.may_hold(BoardId(0), 1000 * MS));
+    assert!(boards.may_hold(BoardId(1), 999 * MS));
+    assert!(!boards.may_hold(BoardId(1), 1000 * MS));
+}

@@ -1,0 +1,214 @@
+//! The control core's state and its three entrances: events of the workers, frames of the boards, time.
+//!
+//! Pure: time comes in, decisions go out through a [`Sink`]. The loop around it is in [`super::turn`].
+
+use std::net::Ipv4Addr;
+
+use ipos_pipelines::config::PortSettings;
+use ipos_pipelines::handoff::{Command, Event, FlowPage, PortIndex, WorkerId};
+use ipos_pipelines::steer::Owners;
+use ipos_wire::mac::Mac;
+
+use super::attempts::{AttemptSettings, Attempts};
+use super::boards::{BoardSettings, Boards, Learned, LivenessSettings, MS_NS};
+use super::context::Context;
+use super::cookies::{Cookies, Random};
+use super::counters::{ControlCounters, Did, Ignored};
+use super::holders::{AskSettings, Holders};
+use super::ids::Ids;
+use super::selection::Pools;
+use super::sink::{Message, Sink, Way};
+
+/// Between two looks at what needs no hurry: ARP, liveness, secrets.
+const HOUSEKEEPING_NS: u64 = 10 * MS_NS;
+
+/// What the control core is told at its start.
+pub struct CoreSettings {
+    /// The farm's EtherType.
+    pub ethertype: u16,
+    /// Grows at every start.
+    pub epoch: u16,
+    /// How many workers there are.
+    pub workers: u8,
+    /// Names the owner of flows.
+    pub owners: Owners,
+    /// The ports, by number.
+    pub ports: Vec<PortSettings>,
+    /// The boards, by number.
+    pub boards: Vec<BoardSettings>,
+    /// When boards live.
+    pub liveness: LivenessSettings,
+    /// The boards of each pool.
+    pub pools: Pools,
+    /// How migrations are attempted.
+    pub attempts: AttemptSettings,
+    /// How the farm is asked.
+    pub ask: AskSettings,
+}
+
+/// The control core.
+pub struct Core {
+    pub(super) settings: Fixed,
+    /// The boards.
+    pub boards: Boards,
+    /// Migrations under way.
+    pub attempts: Attempts,
+    /// Questions under way.
+    pub holders: Holders,
+    /// What is counted.
+    pub counters: ControlCounters,
+    pub(super) ids: Ids,
+    cookies: Cookies,
+    next_housekeeping_ns: u64,
+}
+
+/// What never changes.
+pub(super) struct Fixed {
+    pub ethertype: u16,
+    pub workers: u8,
+    pub owners: Owners,
+    pub ports: Vec<PortSettings>,
+}
+
+impl Core {
+    /// Nothing heard, nothing under way.
+    pub fn new(settings: CoreSettings, random: Random, now_ns: u64) -> Self {
+        Self {
+            boards: Boards::new(settings.boards, settings.liveness, now_ns),
+            attempts: Attempts::new(settings.attempts, settings.pools),
+            holders: Holders::new(settings.ask),
+            counters: ControlCounters::default(),
+            ids: Ids::new(settings.epoch),
+            cookies: Cookies::new(random, now_ns),
+            next_housekeeping_ns: now_ns,
+            settings: Fixed {
+                ethertype: settings.ethertype,
+                workers: settings.workers,
+                owners: settings.owners,
+                ports: settings.ports,
+            },
+        }
+    }
+
+    /// The secrets that the workers start with.
+    pub fn cookies(&self) -> &Cookies {
+        &self.cookies
+    }
+
+    /// Tells the workers what is known before anything was heard: boards whose MAC address is configured.
+    pub fn start(&mut self, sink: &mut dyn Sink) {
+        let known: Vec<_> = self
+            .boards
+            .iter()
+            .filter_map(|(id, board)| Some((id, board.mac?, board.settings.port)))
+            .collect();
+        for (board, mac, port) in known {
+            self.tell_all(sink, || Command::Board { board, mac, port });
+        }
+    }
+
+    fn tell_all(&self, sink: &mut dyn Sink, command: impl Fn() -> Command) {
+        for worker in 0..self.settings.workers {
+            sink.tell(WorkerId(worker), command());
+        }
+    }
+
+    /// An event of a worker. A page of flows is handed back: it is for who asked.
+    pub fn event(
+        &mut self,
+        now_ns: u64,
+        worker: WorkerId,
+        event: Event,
+        sink: &mut dyn Sink,
+    ) -> Option<Box<FlowPage>> {
+        let Self { boards, counters, ids, attempts, holders, .. } = self;
+        let ctx = &mut Context { now_ns, boards, counters, ids, sink };
+        match event {
+            Event::Place(place) => attempts.place(ctx, worker, place),
+            Event::Repeat { place, board, migration_id } => {
+                attempts.repeat(ctx, worker, place, board, migration_id);
+            }
+            Event::Abandon { entry, flow, migrated } => attempts.abandon(ctx, entry, flow, migrated),
+            Event::WhoHolds { entry, flow, board } => holders.ask(ctx, worker, entry, flow, board),
+            Event::Frame { port, frame } => {
+                if let Err(reason) = self.frame(now_ns, port, frame.data(), sink) {
+                    self.counters.ignore(reason);
+                }
+            }
+            Event::Flows(page) => return Some(page),
+        }
+        None
+    }
+
+    /// A frame from a farm port, from its Ethernet header on.
+    ///
+    /// # Errors
+    /// Why it is ignored.
+    pub fn frame(
+        &mut self,
+        now_ns: u64,
+        port: PortIndex,
+        frame: &[u8],
+        sink: &mut dyn Sink,
+    ) -> Result<(), Ignored> {
+        super::input::frame(self, now_ns, port, frame, sink)
+    }
+
+    /// What ARP says of its sender.
+    pub(super) fn arp(
+        &mut self,
+        now_ns: u64,
+        port: PortIndex,
+        address: Ipv4Addr,
+        mac: Mac,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Ignored> {
+        if let Learned::Moved(board, mac) = self.boards.learn(now_ns, port, address, mac)? {
+            self.counters.count(Did::MacLearned);
+            tracing::info!(board = self.board_name(board), %address, %mac, "MAC address learned");
+            self.tell_all(sink, || Command::Board { board, mac, port });
+        }
+        Ok(())
+    }
+
+    pub(super) fn board_name(&self, board: ipos_pipelines::handoff::BoardId) -> &str {
+        self.boards.board(board).map_or("", |board| &board.settings.name)
+    }
+
+    /// Time passes: repeats, deadlines, ARP, liveness, secrets.
+    pub fn tick(&mut self, now_ns: u64, sink: &mut dyn Sink) {
+        let Self { boards, counters, ids, attempts, holders, .. } = self;
+        let ctx = &mut Context { now_ns, boards, counters, ids, sink };
+        attempts.tick(ctx);
+        holders.tick(ctx);
+        if now_ns >= self.next_housekeeping_ns {
+            self.next_housekeeping_ns = now_ns + HOUSEKEEPING_NS;
+            self.housekeeping(now_ns, sink);
+        }
+    }
+
+    fn housekeeping(&mut self, now_ns: u64, sink: &mut dyn Sink) {
+        for change in self.boards.transitions(now_ns) {
+            self.counters.count(if change.alive { Did::BoardUp } else { Did::BoardDown });
+            let board = self.board_name(change.board);
+            if change.alive {
+                tracing::info!(board, "board is alive");
+            } else {
+                tracing::warn!(board, "board is dead: no reports; it gets no new connections");
+            }
+        }
+        for request in self.boards.arp_due(now_ns) {
+            let way = Way { port: request.port, to: request.to.unwrap_or(Mac::BROADCAST) };
+            self.counters.count(Did::ArpSent);
+            sink.send(way, &Message::WhoHas(request.address));
+        }
+        if let Some(keys) = self.cookies.due(now_ns).cloned() {
+            self.counters.count(Did::CookieRotated);
+            self.tell_all(sink, || Command::CookieKeys(keys.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+pub mod tests;

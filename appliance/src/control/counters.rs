@@ -1,0 +1,153 @@
+//! What the control core counts. It is the only writer; the admin thread gets copies in snapshots.
+
+/// Declares a closed enum whose variants are counters: name and meaning stand beside each variant, once.
+macro_rules! counted {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $label:literal, $help:literal;)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name {
+            $(#[doc = $help] $variant,)+
+        }
+
+        impl $name {
+            /// Every variant, in order.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)+];
+
+            /// The value of the metric's label.
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => $label,)+ }
+            }
+
+            /// What it means, in one sentence: the documentation's.
+            #[cfg(test)]
+            pub const fn help(self) -> &'static str {
+                match self { $($name::$variant => $help,)+ }
+            }
+        }
+    };
+}
+
+counted! {
+    /// Why a frame for the control core was ignored.
+    Ignored {
+        BadArp = "bad_arp", "Malformed ARP.";
+        OtherArp = "other_arp", "ARP from an address that is no configured board's, or from the wrong port.";
+        ForgedArp = "forged_arp", "ARP that claims a board's address for another MAC address than the configured one.";
+        UnknownMac = "unknown_mac", "An ipOS frame from a MAC address that is no board's.";
+        WrongAddress = "wrong_address", "A report whose source address is another board's, or not meant for this appliance.";
+        WrongPort = "wrong_port", "A frame on another port than the board's.";
+        BadLength = "bad_length", "An ipOS message shorter than its format.";
+        BadChecksum = "bad_checksum", "An ipOS message whose checksum does not hold.";
+        BadVersion = "bad_version", "An ipOS message of a version that is not spoken here.";
+        BadField = "bad_field", "An ipOS message with a value that its format does not have.";
+        UnknownType = "unknown_type", "An ipOS message of a type that is unknown, or not for an appliance.";
+        StaleReport = "stale_report", "A report that is older than one already seen.";
+        AbsurdReport = "absurd_report", "A report with values that cannot be.";
+        LateAnswer = "late_answer", "An answer to an attempt or a question that is over, or never was.";
+        BareAck = "bare_ack", "An acknowledgement without id while more than one attempt was made for its connection.";
+        WrongBoard = "wrong_board", "An answer from another board than the one that was asked.";
+    }
+}
+
+counted! {
+    /// How an attempt to migrate an endpoint to a board ended.
+    Ended {
+        Acknowledged = "acknowledged", "The board acknowledged (0x03).";
+        Refused = "refused", "The board refused (0x04), or said that the endpoint is closed.";
+        Silent = "silent", "The board did not answer, however often it was asked.";
+        Abandoned = "abandoned", "The worker wanted the endpoint no more.";
+        Deadline = "deadline", "The request's deadline passed while the board was being asked.";
+    }
+}
+
+counted! {
+    /// Things that happen in the control core.
+    Did {
+        Placed = "placed", "A request asked for a board.";
+        RepeatAsked = "repeat_asked", "A client's retransmission asked for an attempt again.";
+        Unavailable = "unavailable", "No board was left for a request: answered 503.";
+        AttemptsFull = "attempts_full", "Too many attempts under way: answered 503.";
+        RepeatFailed = "repeat_failed", "The board did not confirm a repeated attempt: the client is reset.";
+        ConnectionSent = "connection_sent", "A Connection Packet (0x01) was sent.";
+        DetachSent = "detach_sent", "A detach (0x05) was sent.";
+        QuestionSent = "question_sent", "A question (0x08) was sent to one board.";
+        HolderFound = "holder_found", "A question ended with a board that holds the endpoint.";
+        HolderNobody = "holder_nobody", "A question ended with every live board denying.";
+        HolderUnknown = "holder_unknown", "A question ended without every live board's answer.";
+        QuestionsFull = "questions_full", "Too many questions under way: answered unknown at once.";
+        ClosedNotice = "closed_notice", "A board's notice that an endpoint closed was passed to its worker.";
+        StrayNotice = "stray_notice", "A board's notice of a stray packet was passed to its worker.";
+        ReportTaken = "report_taken", "A server state report (0x10) was taken.";
+        SocketsTaken = "sockets_taken", "A complete listening sockets report (0x11) was taken.";
+        ArpSent = "arp_sent", "An ARP request for a board was sent.";
+        MacLearned = "mac_learned", "A board's MAC address became known, or changed.";
+        BoardUp = "board_up", "A board came alive.";
+        BoardDown = "board_down", "A board was declared dead.";
+        CookieRotated = "cookie_rotated", "The SYN cookies' secret was changed.";
+    }
+}
+
+/// The numbers.
+#[derive(Clone, Debug)]
+pub struct ControlCounters {
+    ignored: [u64; Ignored::ALL.len()],
+    did: [u64; Did::ALL.len()],
+}
+
+impl Default for ControlCounters {
+    fn default() -> Self {
+        Self { ignored: [0; Ignored::ALL.len()], did: [0; Did::ALL.len()] }
+    }
+}
+
+impl ControlCounters {
+    /// Counts a frame that was ignored.
+    pub fn ignore(&mut self, reason: Ignored) {
+        self.ignored[reason as usize] += 1;
+    }
+
+    /// Counts something that happened.
+    pub fn count(&mut self, what: Did) {
+        self.did[what as usize] += 1;
+    }
+
+    /// Frames ignored for a reason.
+    pub fn ignored(&self, reason: Ignored) -> u64 {
+        self.ignored[reason as usize]
+    }
+
+    /// How often something happened.
+    pub fn did(&self, what: Did) -> u64 {
+        self.did[what as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_counter_counts_itself_alone() {
+        let mut counters = ControlCounters::default();
+        counters.ignore(Ignored::BareAck);
+        counters.count(Did::ArpSent);
+        counters.count(Did::ArpSent);
+        let ignored: u64 = Ignored::ALL.iter().map(|reason| counters.ignored(*reason)).sum();
+        let did: u64 = Did::ALL.iter().map(|what| counters.did(*what)).sum();
+        assert_eq!((ignored, counters.ignored(Ignored::BareAck)), (1, 1));
+        assert_eq!((did, counters.did(Did::ArpSent)), (2, 2));
+    }
+
+    #[test]
+    fn names_are_unique_and_fit_a_label() {
+        let mut names: Vec<&str> = Ignored::ALL.iter().map(|reason| reason.name()).collect();
+        names.extend(Ended::ALL.iter().map(|ended| ended.name()));
+        names.extend(Did::ALL.iter().map(|did| did.name()));
+        assert!(names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

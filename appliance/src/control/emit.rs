@@ -1,0 +1,126 @@
+//! Messages to frames: Ethernet header and ipOS message, or ARP, into a buffer on the stack.
+
+use std::net::Ipv4Addr;
+
+use ipos_wire::ipos::{Detach, Protocol, TcpConnection, Trailer, WhoHolds};
+use ipos_wire::mac::Mac;
+use ipos_wire::{arp, ethernet};
+
+use super::sink::Message;
+
+/// Octets of the longest frame: a Connection Packet (Fig. 11E).
+pub const FRAME_MAX: usize = ethernet::HEADER_LEN + TcpConnection::LEN;
+
+/// Octets of the shortest Ethernet frame without its check sequence: shorter ones are padded with zeros, because not
+/// every driver does it.
+const FRAME_MIN: usize = 60;
+
+const _: () = assert!(FRAME_MAX == 176 && FRAME_MIN <= FRAME_MAX);
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// The port's MAC address.
+    pub mac: Mac,
+    /// The appliance's address on it.
+    pub address: Ipv4Addr,
+    /// The farm's EtherType.
+    pub ethertype: u16,
+}
+
+/// Writes the frame that carries a message, and returns its length. The buffer is zero.
+pub fn emit(from: Sender, to: Mac, message: &Message, frame: &mut [u8; FRAME_MAX]) -> usize {
+    let ethertype = match message {
+        Message::WhoHas(_) => ethernet::ETHERTYPE_ARP,
+        _ => from.ethertype,
+    };
+    ethernet::Repr { dst: to, src: from.mac, ethertype }.emit(frame);
+    let (_, body) = frame.split_at_mut(ethernet::HEADER_LEN);
+    let len = match message {
+        Message::Connection { flow, server: (server, server_port), tcb } => {
+            TcpConnection { flow: *flow, server: *server, server_port: *server_port, tcb: *tcb }.emit(body);
+            TcpConnection::LEN
+        }
+        Message::Detach { flow, id } => {
+            let trailer = Trailer::open(*id);
+            Detach { flow: *flow, protocol: Protocol::Tcp, force: true, trailer }.emit(body);
+            Detach::LEN
+        }
+        Message::Question { flow, id } => {
+            WhoHolds { flow: *flow, protocol: Protocol::Tcp, trailer: Trailer::open(*id) }.emit(body);
+            WhoHolds::LEN
+        }
+        Message::WhoHas(address) => {
+            let request = arp::Repr {
+                operation: arp::Operation::Request,
+                sender_mac: from.mac,
+                sender_ip: from.address,
+                target_mac: Mac::default(),
+                target_ip: *address,
+            };
+            request.emit(body);
+            arp::LEN
+        }
+    };
+    (ethernet::HEADER_LEN + len).max(FRAME_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipos_wire::flow::Flow;
+    use ipos_wire::ipos;
+    use ipos_wire::tcb::Tcb;
+
+    const FROM: Sender =
+        Sender { mac: Mac([2, 0, 0, 0, 0, 1]), address: Ipv4Addr::new(192, 0, 2, 1), ethertype: 0x88b5 };
+    const TO: Mac = Mac([2, 0, 0, 0, 0, 9]);
+    const FLOW: Flow = Flow {
+        client: Ipv4Addr::new(203, 0, 113, 7),
+        client_port: 40_000,
+        endpoint: Ipv4Addr::new(198, 51, 100, 1),
+        endpoint_port: 80,
+    };
+
+    fn frame(message: &Message) -> (Vec<u8>, u16) {
+        let mut buffer = [0; FRAME_MAX];
+        let len = emit(FROM, TO, message, &mut buffer);
+        let frame = ethernet::Frame::new_checked(&buffer[..len]).expect("a frame");
+        assert_eq!((frame.dst(), frame.src()), (TO, FROM.mac));
+        (frame.payload().to_vec(), frame.ethertype())
+    }
+
+    #[test]
+    fn a_connection_packet_is_that_of_figure_11e() {
+        let tcb = Tcb { state: 4, migration_id: 77, ..Tcb::default() };
+        let server = (Ipv4Addr::new(192, 0, 2, 11), 8080);
+        let (payload, ethertype) = frame(&Message::Connection { flow: FLOW, server, tcb });
+        assert_eq!((payload.len() + 14, ethertype), (176, 0x88b5));
+        let parsed = ipos::TcpConnection::parse(&payload).expect("a connection");
+        assert_eq!(
+            (parsed.flow, parsed.server, parsed.server_port, parsed.tcb),
+            (FLOW, server.0, server.1, tcb)
+        );
+    }
+
+    #[test]
+    fn detach_and_question_carry_their_ids_and_are_no_shorter_than_ethernet_allows() {
+        let (payload, _) = frame(&Message::Detach { flow: FLOW, id: 5 });
+        let detach = ipos::Detach::parse(&payload).expect("a detach");
+        assert_eq!((detach.flow, detach.force, detach.trailer.id, payload.len()), (FLOW, true, 5, 46));
+        let (payload, _) = frame(&Message::Question { flow: FLOW, id: 6 });
+        let question = ipos::WhoHolds::parse(&payload).expect("a question");
+        assert_eq!((question.flow, question.trailer.id, payload.len()), (FLOW, 6, 46));
+    }
+
+    #[test]
+    fn arp_asks_for_the_board_in_the_appliances_name() {
+        let wanted = Ipv4Addr::new(192, 0, 2, 11);
+        let (payload, ethertype) = frame(&Message::WhoHas(wanted));
+        assert_eq!(ethertype, ethernet::ETHERTYPE_ARP);
+        let packet = arp::Packet::new_checked(&payload[..]).expect("ARP");
+        let request = arp::Repr::parse(&packet).expect("a request");
+        assert_eq!((request.operation, request.sender_ip), (arp::Operation::Request, FROM.address));
+        assert_eq!((request.sender_mac, request.target_ip), (FROM.mac, wanted));
+    }
+}

@@ -1,0 +1,185 @@
+//! Frames of the boards: who sent it, what it says, whom it concerns.
+
+use ipos_pipelines::handoff::{BoardId, Command, PortIndex};
+use ipos_wire::flow::Flow;
+use ipos_wire::ipos::{self, Closed, ClosedReason, HeldState, Listening, ListeningRow, Message, ServerState};
+use ipos_wire::{arp, ethernet};
+
+use super::context::Context;
+use super::core::Core;
+use super::counters::{Did, Ignored};
+use super::listening::{Part, Socket};
+use super::sink::Sink;
+use super::state::State;
+
+/// Takes a frame.
+///
+/// # Errors
+/// Why it is ignored.
+pub(super) fn frame(
+    core: &mut Core,
+    now_ns: u64,
+    port: PortIndex,
+    frame: &[u8],
+    sink: &mut dyn Sink,
+) -> Result<(), Ignored> {
+    let frame = ethernet::Frame::new_checked(frame).map_err(|_| Ignored::BadLength)?;
+    if frame.ethertype() == ethernet::ETHERTYPE_ARP {
+        let packet = arp::Packet::new_checked(frame.payload()).map_err(|_| Ignored::BadArp)?;
+        let arp = arp::Repr::parse(&packet).map_err(|_| Ignored::BadArp)?;
+        // The frame's own source has to be who it says it is.
+        if arp.sender_mac != frame.src() || arp.sender_mac.is_multicast() {
+            return Err(Ignored::BadArp);
+        }
+        return core.arp(now_ns, port, arp.sender_ip, arp.sender_mac, sink);
+    }
+    if frame.ethertype() != core.settings.ethertype {
+        return Err(Ignored::UnknownType);
+    }
+    let board = core.boards.identify(frame.src(), port)?;
+    let message = Message::parse(frame.payload()).map_err(reason)?.ok_or(Ignored::UnknownType)?;
+    take(core, now_ns, port, board, message, sink)
+}
+
+fn reason(error: ipos::Error) -> Ignored {
+    match error {
+        ipos::Error::Length(_) => Ignored::BadLength,
+        ipos::Error::Checksum { .. } => Ignored::BadChecksum,
+        ipos::Error::Version { .. } => Ignored::BadVersion,
+        _ => Ignored::BadField,
+    }
+}
+
+fn take(
+    core: &mut Core,
+    now_ns: u64,
+    port: PortIndex,
+    board: BoardId,
+    message: Message<'_>,
+    sink: &mut dyn Sink,
+) -> Result<(), Ignored> {
+    let own_address = core.settings.ports.get(usize::from(port.0)).map(|port| port.address);
+    let board_address = core.boards.board(board).map(|board| board.settings.address);
+    let Core { boards, counters, ids, attempts, holders, .. } = core;
+    let ctx = &mut Context { now_ns, boards, counters, ids, sink };
+    match message {
+        Message::Ack(ack) => {
+            let id = ack.trailer.map_or(0, |trailer| trailer.id);
+            attempts.acknowledged(ctx, board, ack.flow, id);
+        }
+        Message::Refused(refused) => {
+            attempts.refused(ctx, board, refused.flow, refused.trailer.id, refused.reason.code());
+        }
+        Message::Holds(holds) => {
+            let live = match holds.state {
+                HeldState::Live => true,
+                HeldState::Pending => false,
+                HeldState::Other(_) => return Err(Ignored::BadField),
+            };
+            holders.holds(ctx, board, holds.flow, holds.trailer.id, live);
+        }
+        Message::Closed(notice) => return closed(core, now_ns, board, &notice, sink),
+        Message::ServerState(state) => {
+            if Some(state.board) != board_address || Some(state.appliance) != own_address {
+                return Err(Ignored::WrongAddress);
+            }
+            ctx.boards.report(now_ns, board, state_of(&state))?;
+            ctx.counters.count(Did::ReportTaken);
+        }
+        Message::Listening(listening) => {
+            if Some(listening.board) != board_address || Some(listening.appliance) != own_address {
+                return Err(Ignored::WrongAddress);
+            }
+            if ctx.boards.sockets(board, part_of(&listening))? {
+                ctx.counters.count(Did::SocketsTaken);
+            }
+        }
+        // What appliances say to boards.
+        Message::TcpConnection(_)
+        | Message::UdpConnection(_)
+        | Message::Packet { .. }
+        | Message::Detach(_)
+        | Message::WhoHolds(_) => return Err(Ignored::UnknownType),
+    }
+    Ok(())
+}
+
+/// 0x07: the endpoint closed, is not held, or was a stray packet's.
+fn closed(
+    core: &mut Core,
+    now_ns: u64,
+    board: BoardId,
+    notice: &Closed,
+    sink: &mut dyn Sink,
+) -> Result<(), Ignored> {
+    let Core { boards, counters, ids, attempts, holders, .. } = core;
+    let ctx = &mut Context { now_ns, boards, counters, ids, sink };
+    let (flow, id) = (notice.flow, notice.trailer.id);
+    match notice.reason {
+        ClosedReason::NotHeld => {
+            let expected = holders.not_held(ctx, board, flow, id) || attempts.detaches.confirmed(board, id);
+            if expected { Ok(()) } else { Err(Ignored::LateAnswer) }
+        }
+        // Id 0 would read as a stray packet's.
+        ClosedReason::Closed | ClosedReason::Forced if id == 0 => Err(Ignored::BadField),
+        ClosedReason::Closed | ClosedReason::Forced => {
+            if !attempts.closed(ctx, board, flow, id) {
+                counters.count(Did::ClosedNotice);
+                pass_on(core, board, flow, id, sink);
+            }
+            Ok(())
+        }
+        ClosedReason::Stray => {
+            counters.count(Did::StrayNotice);
+            pass_on(core, board, flow, 0, sink);
+            Ok(())
+        }
+        ClosedReason::Other(_) => Err(Ignored::BadField),
+    }
+}
+
+fn pass_on(core: &Core, board: BoardId, flow: Flow, migration_id: u64, sink: &mut dyn Sink) {
+    let owner = core.settings.owners.owner(&flow);
+    sink.tell(owner, Command::Closed { flow, board, migration_id });
+}
+
+fn state_of(state: &ServerState) -> State {
+    State {
+        epoch: state.epoch,
+        sequence: state.sequence,
+        interval_ms: state.interval_ms,
+        draining: state.draining,
+        options: state.options.0,
+        cores: state.cpu_cores,
+        cpu_hundredths: state.cpu_utilisation,
+        connections: state.established,
+        memory_octets: state.memory,
+        memory_free_octets: state.memory_available,
+        link_bits: state.link_speed_bps,
+        bandwidth_free_bits: state.bandwidth_available_bps,
+        endpoints: state.endpoints_held,
+    }
+}
+
+fn part_of(listening: &Listening<'_>) -> Part {
+    Part {
+        epoch: listening.epoch,
+        sequence: listening.sequence,
+        part: listening.part,
+        parts: listening.parts,
+        rows: listening.rows().map(|row| socket_of(&row)).collect(),
+    }
+}
+
+fn socket_of(row: &ListeningRow) -> Socket {
+    Socket {
+        address: row.address,
+        port: row.port,
+        mptcp: row.mptcp,
+        dual_stack: row.ipv6,
+        queue: row.queue_len,
+        queue_limit: row.queue_max,
+        process_id: row.pid,
+        process: row.name_str().to_owned(),
+    }
+}

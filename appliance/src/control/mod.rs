@@ -1,0 +1,25 @@
+//! The control core: one lcore that talks to the boards, owns the farm's state tables and decides.
+//!
+//! The road: [`turn`] takes events and time to [`core`]; [`input`] reads the boards' frames; [`boards`], [`state`] and
+//! [`listening`] are the tables; [`attempts`] with [`selection`] and [`detaches`] moves endpoints; [`holders`] asks who has
+//! one; [`outlet`] with [`emit`] carries it all away. All but `turn` and `outlet` are pure state machines.
+
+pub mod attempts;
+pub mod boards;
+pub mod context;
+pub mod cookies;
+pub mod core;
+pub mod counters;
+pub mod delays;
+pub mod detaches;
+pub mod emit;
+pub mod holders;
+pub mod ids;
+mod input;
+pub mod listening;
+pub mod outlet;
+pub mod selection;
+pub mod sink;
+pub mod snapshot;
+pub mod state;
+pub mod turn;

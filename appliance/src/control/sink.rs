@@ -1,0 +1,60 @@
+//! Where the control core's decisions go: commands to workers, messages to boards.
+//!
+//! The state machines know only this trait; the queues and packet buffers behind it are in [`super::outlet`], a recorder in
+//! tests.
+
+use std::net::Ipv4Addr;
+
+use ipos_pipelines::handoff::{Command, PortIndex, WorkerId};
+use ipos_wire::flow::Flow;
+use ipos_wire::mac::Mac;
+use ipos_wire::tcb::Tcb;
+
+/// Where decisions go.
+pub trait Sink {
+    /// Tells a worker something. What an entry waits for is never lost, however full the queue is.
+    fn tell(&mut self, worker: WorkerId, command: Command);
+
+    /// Sends a message to a board, through the worker that owns the flow it is about. Under pressure it is lost, and
+    /// counted: whoever sends repeats by its own timer.
+    fn send(&mut self, way: Way, message: &Message);
+}
+
+/// How a board is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The farm port that it is behind.
+    pub port: PortIndex,
+    /// Its MAC address.
+    pub to: Mac,
+}
+
+/// What boards are told and asked (docs/wire.md).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// 0x01: take this endpoint over.
+    Connection {
+        /// The connection.
+        flow: Flow,
+        /// The board's address, and the listening socket's port.
+        server: (Ipv4Addr, u16),
+        /// The endpoint.
+        tcb: Tcb,
+    },
+    /// 0x05: give this endpoint up by force.
+    Detach {
+        /// The connection.
+        flow: Flow,
+        /// The attempt to give up.
+        id: u64,
+    },
+    /// 0x08: do you hold this endpoint?
+    Question {
+        /// The connection.
+        flow: Flow,
+        /// The question's own id.
+        id: u64,
+    },
+    /// ARP: who has this address?
+    WhoHas(Ipv4Addr),
+}

@@ -1,0 +1,290 @@
+//! What the control core shows of itself: plain rows that cross to the admin thread by message, and to `status` as JSON.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipos_pipelines::handoff::BoardId;
+use serde::{Deserialize, Serialize};
+
+use super::boards::{Board, Liveness, REFUSALS};
+use super::core::Core;
+use super::counters::{Did, Ended, Ignored};
+
+/// The control core at one moment.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The Server State Table (Fig. 12).
+    pub servers: Vec<ServerRow>,
+    /// The Listening Sockets Table (Fig. 12).
+    pub sockets: Vec<SocketRow>,
+    /// Services, and the boards that may take their connections.
+    pub services: Vec<ServiceRow>,
+    /// Migrations.
+    pub migrations: Migrations,
+    /// The queues between workers and control core.
+    pub lanes: Vec<LaneRow>,
+    /// Ports.
+    pub ports: Vec<PortRow>,
+    /// Packet buffers.
+    pub mbufs: Mbufs,
+    /// What happened, by name.
+    pub did: BTreeMap<String, u64>,
+    /// Frames ignored, by reason.
+    pub ignored: BTreeMap<String, u64>,
+    /// Frames, and notices, that the control core could not hand to a worker.
+    pub frames_dropped: u64,
+    /// Notices among them.
+    pub notices_dropped: u64,
+    /// Turns of the control core's loop.
+    pub turns: u64,
+    /// Those that found something to do.
+    pub busy_turns: u64,
+}
+
+/// A row of the Server State Table: the figure's columns, then ours.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServerRow {
+    /// The board's name.
+    pub name: String,
+    /// Whether its reports come.
+    pub alive: bool,
+    /// Server IP.
+    pub address: Ipv4Addr,
+    /// TCP connections; `None` before the first report, as are the next three.
+    pub connections: Option<u32>,
+    /// CPU utilization, 0..=1.
+    pub cpu_ratio: Option<f64>,
+    /// Available memory, octets.
+    pub memory_free_octets: Option<u64>,
+    /// Available bandwidth, bits per second; `None` also when the link's speed is unknown.
+    pub bandwidth_free_bits: Option<u64>,
+    /// Endpoints that it holds.
+    pub endpoints: Option<u32>,
+    /// Attempts under way.
+    pub in_flight: u32,
+    /// Endpoints placed there since its last report.
+    pub placed: u32,
+    /// `alive`, `suspect`, `dead` or `unheard`.
+    pub liveness: String,
+    /// Since the last report, milliseconds.
+    pub report_age_ms: Option<u64>,
+    /// Its MAC address, once known.
+    pub mac: Option<String>,
+}
+
+/// A row of the Listening Sockets Table: the figure's columns, then ours.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SocketRow {
+    /// The board's name.
+    pub board: String,
+    /// Server IP.
+    pub server: Ipv4Addr,
+    /// TCP port.
+    pub port: u16,
+    /// Process.
+    pub process: String,
+    /// Its id.
+    pub process_id: u32,
+    /// The address that it is bound to.
+    pub address: Ipv4Addr,
+    /// Bound to `[::]`.
+    pub dual_stack: bool,
+    /// Speaks MPTCP: takes no migrated connection.
+    pub mptcp: bool,
+    /// Connections that wait to be accepted.
+    pub queue: u32,
+    /// How many may wait.
+    pub queue_limit: u32,
+}
+
+/// A service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServiceRow {
+    /// Its name.
+    pub service: String,
+    /// The address that clients connect to.
+    pub address: Ipv4Addr,
+    /// The port that clients connect to.
+    pub port: u16,
+    /// Its boards.
+    pub boards: Vec<CandidateRow>,
+}
+
+/// A board of a service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CandidateRow {
+    /// The board's name.
+    pub board: String,
+    /// Connections by which it is chosen, when it can be.
+    pub load: Option<u64>,
+    /// Why it cannot be.
+    pub unfit: Option<String>,
+}
+
+/// Migrations so far.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Migrations {
+    /// Requests that wait for a board.
+    pub under_way: usize,
+    /// Questions who holds an endpoint.
+    pub questions: usize,
+    /// By board.
+    pub boards: Vec<MigrationRow>,
+}
+
+/// Migrations to one board.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MigrationRow {
+    /// The board's name.
+    pub board: String,
+    /// Attempts by how they ended.
+    pub ended: BTreeMap<String, u64>,
+    /// Refusals by reason.
+    pub refusals: BTreeMap<String, u64>,
+}
+
+/// The queues between one worker and the control core.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LaneRow {
+    /// The worker.
+    pub worker: u8,
+    /// Events that wait.
+    pub events: usize,
+    /// Events that the worker could not queue.
+    pub event_overflows: u64,
+    /// Commands that wait.
+    pub commands: usize,
+    /// Commands that could not be queued at once.
+    pub command_overflows: u64,
+    /// Commands that wait for room in the queue.
+    pub backlog: usize,
+}
+
+/// A port as its driver sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PortRow {
+    /// Its name.
+    pub port: String,
+    /// What DPDK calls it.
+    pub device: String,
+    /// `wan`, `farm` or `both`.
+    pub role: String,
+    /// Its MAC address.
+    pub mac: String,
+    /// The appliance's address on it.
+    pub address: Ipv4Addr,
+    /// Whether its link is up.
+    pub link_up: bool,
+    /// Its rate, Mbit/s; 0 unknown.
+    pub speed_mbps: u32,
+    /// Packets dropped by the port because the receive queue was full.
+    pub missed: u64,
+    /// Packets received with an error.
+    pub receive_errors: u64,
+    /// Packets that could not be sent.
+    pub send_errors: u64,
+    /// Packets dropped because no packet buffer was left.
+    pub no_mbuf: u64,
+}
+
+/// Packet buffers.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Mbufs {
+    /// How many there are.
+    pub size: u32,
+    /// How many are in use.
+    pub in_use: u32,
+}
+
+/// A service as the configuration names it.
+#[derive(Clone, Debug)]
+pub struct ServiceName {
+    /// Its name.
+    pub name: String,
+    /// The address that clients connect to.
+    pub address: Ipv4Addr,
+    /// The port that clients connect to.
+    pub port: u16,
+    /// Its boards: those of the default pool and of the URL map.
+    pub boards: Vec<BoardId>,
+}
+
+/// What the core itself knows; the loop around it adds queues, ports and buffers.
+pub fn of(core: &Core, now_ns: u64, services: &[ServiceName]) -> Snapshot {
+    Snapshot {
+        servers: core.boards.iter().map(|(_, board)| server(core, board, now_ns)).collect(),
+        sockets: core.boards.iter().flat_map(|(_, board)| sockets(board)).collect(),
+        services: services.iter().map(|name| service(core, now_ns, name)).collect(),
+        migrations: Migrations {
+            under_way: core.attempts.len(),
+            questions: core.holders.len(),
+            boards: core.boards.iter().map(|(_, board)| migrations(board)).collect(),
+        },
+        did: Did::ALL.iter().map(|what| (what.name().to_owned(), core.counters.did(*what))).collect(),
+        ignored: Ignored::ALL
+            .iter()
+            .map(|reason| (reason.name().to_owned(), core.counters.ignored(*reason)))
+            .collect(),
+        ..Snapshot::default()
+    }
+}
+
+fn server(core: &Core, board: &Board, now_ns: u64) -> ServerRow {
+    let state = board.state.as_ref();
+    let age_ms = now_ns.saturating_sub(board.reported_at_ns) / super::boards::MS_NS;
+    let liveness = board.liveness(now_ns, core.boards.times());
+    ServerRow {
+        name: board.settings.name.clone(),
+        alive: liveness == Liveness::Alive,
+        address: board.settings.address,
+        connections: state.map(|state| state.connections),
+        cpu_ratio: state.map(|state| f64::from(state.cpu_hundredths) / 10_000.0),
+        memory_free_octets: state.map(|state| state.memory_free_octets),
+        bandwidth_free_bits: state.filter(|state| state.link_bits > 0).map(|state| state.bandwidth_free_bits),
+        endpoints: state.map(|state| state.endpoints),
+        in_flight: board.in_flight,
+        placed: board.placed,
+        liveness: liveness.name().to_owned(),
+        report_age_ms: state.map(|_| age_ms),
+        mac: board.mac.map(|mac| mac.to_string()),
+    }
+}
+
+fn sockets(board: &Board) -> impl Iterator<Item = SocketRow> {
+    board.listening.sockets().iter().map(|socket| SocketRow {
+        board: board.settings.name.clone(),
+        server: board.settings.address,
+        port: socket.port,
+        process: socket.process.clone(),
+        process_id: socket.process_id,
+        address: socket.address,
+        dual_stack: socket.dual_stack,
+        mptcp: socket.mptcp,
+        queue: socket.queue,
+        queue_limit: socket.queue_limit,
+    })
+}
+
+fn service(core: &Core, now_ns: u64, service: &ServiceName) -> ServiceRow {
+    let candidate = |id: &BoardId| {
+        let board = core.boards.board(*id)?;
+        let fit = board.fit(now_ns, core.boards.times(), (service.address, service.port));
+        Some(CandidateRow {
+            board: board.settings.name.clone(),
+            load: fit.ok(),
+            unfit: fit.err().map(super::boards::Unfit::reason),
+        })
+    };
+    ServiceRow {
+        service: service.name.clone(),
+        address: service.address,
+        port: service.port,
+        boards: service.boards.iter().filter_map(candidate).collect(),
+    }
+}
+
+fn migrations(board: &Board) -> MigrationRow {
+    let ended = Ended::ALL.iter().zip(board.ended).map(|(how, count)| (how.name().to_owned(), count));
+    let refusals = REFUSALS.iter().zip(board.refusals).map(|(reason, count)| ((*reason).to_owned(), count));
+    MigrationRow { board: board.settings.name.clone(), ended: ended.collect(), refusals: refusals.collect() }
+}

@@ -1,0 +1,110 @@
+//! From the configuration to what control core and admin thread are told.
+
+use ipos_pipelines::config::PortSettings;
+use ipos_pipelines::handoff::{BoardId, PortIndex};
+use ipos_pipelines::steer::Owners;
+use ipos_wire::mac::Mac;
+
+use crate::admin::collector::About;
+use crate::admin::rows::UrlRow;
+use crate::config::model::Config;
+use crate::control::attempts::AttemptSettings;
+use crate::control::boards::{BoardSettings, LivenessSettings, MS_NS};
+use crate::control::core::CoreSettings;
+use crate::control::holders::AskSettings;
+use crate::control::selection::Pools;
+use crate::control::snapshot::ServiceName;
+
+fn ms(ms: u32) -> u64 {
+    u64::from(ms) * MS_NS
+}
+
+/// What the control core is told.
+pub fn core(
+    config: &Config,
+    epoch: u16,
+    owners: Owners,
+    ports: &[PortSettings],
+    pools: &[Vec<BoardId>],
+) -> CoreSettings {
+    let migration = &config.migration;
+    CoreSettings {
+        ethertype: config.appliance.ethertype.value,
+        epoch,
+        workers: config.dpdk.worker_cpus.len() as u8,
+        owners,
+        ports: ports.to_vec(),
+        boards: config
+            .boards
+            .iter()
+            .map(|board| BoardSettings {
+                name: board.name.value.clone(),
+                address: board.address.value,
+                mac: board.mac.map(|mac| Mac(mac.0)),
+                port: PortIndex(board.port),
+            })
+            .collect(),
+        liveness: LivenessSettings {
+            suspect_ns: ms(migration.board_suspect_ms.value),
+            dead_ns: ms(migration.board_dead_ms.value),
+            options: super::offered(&config.tcp).0,
+        },
+        pools: Pools::new(pools.to_vec()),
+        attempts: AttemptSettings {
+            retry_ns: ms(migration.retry_ms),
+            tries: migration.tries,
+            deadline_ns: ms(migration.deadline_ms.value),
+            capacity: migration.attempts as usize,
+            appliance_id: config.appliance.id,
+        },
+        ask: AskSettings {
+            retry_ns: ms(config.ask.retry_ms),
+            tries: config.ask.tries,
+            outstanding: config.ask.outstanding as usize,
+        },
+    }
+}
+
+/// The services' names, each with all its boards.
+pub fn services(config: &Config) -> Vec<ServiceName> {
+    let all = config.services.iter().map(|service| {
+        let mut boards: Vec<u16> = service.maps.iter().flat_map(|map| map.boards.iter().copied()).collect();
+        boards.extend(&service.boards);
+        boards.sort_unstable();
+        boards.dedup();
+        ServiceName {
+            name: service.name.value.clone(),
+            address: service.address.value,
+            port: service.port,
+            boards: boards.into_iter().map(BoardId).collect(),
+        }
+    });
+    all.collect()
+}
+
+/// What the admin thread is told.
+pub fn about(config: &Config, epoch: u16, started_s: f64) -> About {
+    let boards: Vec<String> = config.boards.iter().map(|board| board.name.value.clone()).collect();
+    let names = |places: &[u16]| -> Vec<String> {
+        places.iter().filter_map(|place| boards.get(usize::from(*place)).cloned()).collect()
+    };
+    let urls = config.services.iter().flat_map(|service| {
+        let name = &service.name.value;
+        let maps = service.maps.iter().map(|map| UrlRow {
+            service: name.clone(),
+            host: map.host.clone(),
+            path: Some(map.path.clone()),
+            boards: names(&map.boards),
+        });
+        let rest = UrlRow { service: name.clone(), host: None, path: None, boards: names(&service.boards) };
+        maps.chain([rest]).collect::<Vec<_>>()
+    });
+    About {
+        id: config.appliance.id,
+        epoch,
+        started_s,
+        ports: config.ports.iter().map(|port| port.name.value.clone()).collect(),
+        urls: urls.collect(),
+        boards,
+    }
+}

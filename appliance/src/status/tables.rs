@@ -1,0 +1,291 @@
+//! Tables for people: Fig. 12's columns first, ours after them.
+
+use serde_json::Value;
+
+use crate::admin::socket::What;
+
+/// A column: title, and what stands in it.
+type Column = (&'static str, fn(&Value) -> String);
+
+const SERVERS: &[Column] = &[
+    ("SERVER IP", |row| plain(&row["address"])),
+    ("TCP CONNECTIONS", |row| plain(&row["connections"])),
+    ("CPU", |row| percent(&row["cpu_ratio"])),
+    ("MEMORY FREE", |row| octets(&row["memory_free_octets"])),
+    ("BANDWIDTH FREE", |row| bits(&row["bandwidth_free_bits"])),
+    ("BOARD", |row| plain(&row["name"])),
+    ("STATE", |row| plain(&row["liveness"])),
+    ("REPORT AGE", |row| unit(&row["report_age_ms"], "ms")),
+    ("ENDPOINTS", |row| plain(&row["endpoints"])),
+    ("IN FLIGHT", |row| plain(&row["in_flight"])),
+    ("PLACED", |row| plain(&row["placed"])),
+    ("MAC", |row| plain(&row["mac"])),
+];
+
+const SOCKETS: &[Column] = &[
+    ("SERVER IP", |row| plain(&row["server"])),
+    ("TCP PORT", |row| plain(&row["port"])),
+    ("PROCESS", |row| plain(&row["process"])),
+    ("PID", |row| plain(&row["process_id"])),
+    ("BOUND TO", |row| if row["dual_stack"] == true { "[::]".to_owned() } else { plain(&row["address"]) }),
+    ("QUEUE", |row| format!("{}/{}", plain(&row["queue"]), plain(&row["queue_limit"]))),
+    ("MPTCP", |row| if row["mptcp"] == true { "yes".to_owned() } else { "no".to_owned() }),
+    ("BOARD", |row| plain(&row["board"])),
+];
+
+const URLS: &[Column] = &[
+    ("SERVICE", |row| plain(&row["service"])),
+    ("HOST", |row| or(&row["host"], "*")),
+    ("PATH", |row| or(&row["path"], "(the rest)")),
+    ("SERVERS", |row| list(&row["boards"])),
+];
+
+const SERVICES: &[Column] = &[
+    ("SERVICE", |row| plain(&row["service"])),
+    ("ADDRESS", |row| format!("{}:{}", plain(&row["address"]), plain(&row["port"]))),
+    ("BOARD", |row| plain(&row["board"])),
+    ("LOAD", |row| plain(&row["load"])),
+    ("WHY NOT", |row| or(&row["unfit"], "")),
+];
+
+const FLOWS: &[Column] = &[
+    ("CLIENT IP", |row| plain(&row["client"])),
+    ("CLIENT PORT", |row| plain(&row["client_port"])),
+    ("ENDPOINT IP", |row| plain(&row["endpoint"])),
+    ("ENDPOINT PORT", |row| plain(&row["endpoint_port"])),
+    ("TABLE", |row| plain(&row["table"])),
+    ("FORWARD TO", |row| plain(&row["board"])),
+    ("IDLE", |row| unit(&row["idle_ms"], "ms")),
+    ("WORKER", |row| plain(&row["worker"])),
+];
+
+/// Flows are printed as they come, so their columns have fixed widths.
+const FLOW_WIDTHS: [usize; 8] = [15, 11, 15, 13, 15, 12, 11, 6];
+
+const TABLES: &[Column] = &[
+    ("WORKER", |row| plain(&row["worker"])),
+    ("TEMPORARY", |row| plain(&row["entries"]["temporary"])),
+    ("FORWARD-CONNECT", |row| plain(&row["entries"]["forward-connect"])),
+    ("FORWARD", |row| plain(&row["entries"]["forward"])),
+    ("LOCAL", |row| plain(&row["entries"]["local"])),
+    ("ASKING", |row| plain(&row["entries"]["asking"])),
+    ("CAPACITY", |row| plain(&row["capacity"])),
+    ("REQUEST BUFFERS", |row| format!("{}/{}", plain(&row["pending"]), plain(&row["pending_capacity"]))),
+];
+
+const MIGRATIONS: &[Column] = &[
+    ("BOARD", |row| plain(&row["board"])),
+    ("ACKNOWLEDGED", |row| plain(&row["ended"]["acknowledged"])),
+    ("REFUSED", |row| plain(&row["ended"]["refused"])),
+    ("SILENT", |row| plain(&row["ended"]["silent"])),
+    ("ABANDONED", |row| plain(&row["ended"]["abandoned"])),
+    ("DEADLINE", |row| plain(&row["ended"]["deadline"])),
+    ("REFUSALS", |row| counts(&row["refusals"])),
+];
+
+const PORTS: &[Column] = &[
+    ("PORT", |row| plain(&row["port"])),
+    ("ROLE", |row| plain(&row["role"])),
+    ("ADDRESS", |row| plain(&row["address"])),
+    ("MAC", |row| plain(&row["mac"])),
+    ("LINK", |row| if row["link_up"] == true { "up".to_owned() } else { "down".to_owned() }),
+    ("IN PACKETS", |row| plain(&row["traffic"]["received_packets"])),
+    ("IN OCTETS", |row| plain(&row["traffic"]["received_octets"])),
+    ("OUT PACKETS", |row| plain(&row["traffic"]["sent_packets"])),
+    ("OUT OCTETS", |row| plain(&row["traffic"]["sent_octets"])),
+    ("MISSED", |row| plain(&row["missed"])),
+    ("ERRORS", |row| format!("{}/{}", plain(&row["receive_errors"]), plain(&row["send_errors"]))),
+    ("NO MBUF", |row| plain(&row["no_mbuf"])),
+    ("DEVICE", |row| plain(&row["device"])),
+];
+
+const WORKERS: &[Column] = &[
+    ("WORKER", |row| plain(&row["worker"])),
+    ("BUSY", |row| percent(&row["busy_ratio"])),
+    ("EVENTS", |row| plain(&row["events"])),
+    ("COMMANDS", |row| plain(&row["commands"])),
+    ("BACKLOG", |row| plain(&row["backlog"])),
+    ("OVERFLOWS", |row| format!("{}/{}", plain(&row["event_overflows"]), plain(&row["command_overflows"]))),
+    ("PACKETS IN", |row| plain(&row["packets"]["received"])),
+    ("= FORWARDED", |row| plain(&row["packets"]["forwarded"])),
+    ("+ ANSWERED", |row| plain(&row["packets"]["answered"])),
+    ("+ HELD", |row| plain(&row["packets"]["held"])),
+    ("+ CONTROL", |row| plain(&row["packets"]["control"])),
+    ("+ STEERED", |row| plain(&row["packets"]["steered"])),
+    ("+ DROPPED", |row| plain(&row["packets"]["dropped"])),
+];
+
+const ACCOUNT: &[Column] = &[
+    ("PACKETS IN", |row| plain(&row["received"])),
+    ("= FORWARDED", |row| plain(&row["forwarded"])),
+    ("+ ANSWERED", |row| plain(&row["answered"])),
+    ("+ HELD", |row| plain(&row["held"])),
+    ("+ CONTROL", |row| plain(&row["control"])),
+    ("+ STEERED", |row| plain(&row["steered"])),
+    ("+ DROPPED", |row| plain(&row["dropped"])),
+    ("REASONS", |row| counts(&row["drops"])),
+];
+
+/// The text of a table.
+pub fn render(what: What, rows: &Value) -> String {
+    match what {
+        What::Servers => table(SERVERS, array(rows)),
+        What::Sockets => table(SOCKETS, array(rows)),
+        What::Urls => table(URLS, array(rows)),
+        What::Services => table(SERVICES, &candidates(array(rows))),
+        What::Flows => flow_titles() + &array(rows).iter().map(flow).collect::<String>(),
+        What::Tables => table(TABLES, array(rows)),
+        What::Migrations => migrations(rows),
+        What::Ports => format!(
+            "{}\n{}\npacket buffers: {} of {} in use\n",
+            table(PORTS, array(&rows["ports"])),
+            table(WORKERS, array(&rows["workers"])),
+            rows["mbufs"]["in_use"],
+            rows["mbufs"]["size"]
+        ),
+        What::Packets => table(ACCOUNT, std::slice::from_ref(rows)),
+    }
+}
+
+fn migrations(rows: &Value) -> String {
+    let latency = &rows["latency"];
+    format!(
+        "{}\nunder way: {}, questions: {}\nlatency of {}: p50 {:.0} us, p99 {:.0} us, max {:.0} us\n\
+         control core: {}\nignored frames: {}\n",
+        table(MIGRATIONS, array(&rows["boards"])),
+        rows["under_way"],
+        rows["questions"],
+        latency["count"],
+        latency["p50_us"].as_f64().unwrap_or(0.0),
+        latency["p99_us"].as_f64().unwrap_or(0.0),
+        latency["max_us"].as_f64().unwrap_or(0.0),
+        counts(&rows["control"]),
+        counts(&rows["ignored"]),
+    )
+}
+
+/// One row for each board of each service.
+fn candidates(services: &[Value]) -> Vec<Value> {
+    let rows = services.iter().flat_map(|service| {
+        array(&service["boards"]).iter().map(|board| {
+            let mut row = board.clone();
+            for key in ["service", "address", "port"] {
+                row[key] = service[key].clone();
+            }
+            row
+        })
+    });
+    rows.collect()
+}
+
+/// The titles above flows.
+pub fn flow_titles() -> String {
+    fixed(FLOWS.iter().map(|(title, _)| (*title).to_owned()))
+}
+
+/// The line of a flow.
+pub fn flow(row: &Value) -> String {
+    fixed(FLOWS.iter().map(|(_, cell)| cell(row)))
+}
+
+fn fixed(cells: impl Iterator<Item = String>) -> String {
+    let padded: Vec<String> = cells.zip(FLOW_WIDTHS).map(|(cell, width)| format!("{cell:<width$}")).collect();
+    format!("{}\n", padded.join("  ").trim_end())
+}
+
+fn table(columns: &[Column], rows: &[Value]) -> String {
+    let cells: Vec<Vec<String>> =
+        rows.iter().map(|row| columns.iter().map(|(_, cell)| cell(row)).collect()).collect();
+    let width = |place: usize, title: &str| {
+        let widths = cells.iter().filter_map(|row| row.get(place)).map(|cell| cell.chars().count());
+        widths.max().unwrap_or(0).max(title.len())
+    };
+    let widths: Vec<usize> =
+        columns.iter().enumerate().map(|(place, (title, _))| width(place, title)).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", padded.join("  ").trim_end())
+    };
+    let titles = line(&mut columns.iter().map(|(title, _)| *title));
+    cells.iter().fold(titles, |text, row| text + &line(&mut row.iter().map(String::as_str)))
+}
+
+fn array(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn or(value: &Value, none: &str) -> String {
+    if value.is_null() { none.to_owned() } else { plain(value) }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn unit(value: &Value, unit: &str) -> String {
+    if value.is_null() { plain(value) } else { format!("{value} {unit}") }
+}
+
+fn percent(value: &Value) -> String {
+    value.as_f64().map_or_else(|| plain(value), |ratio| format!("{:.1} %", ratio * 100.0))
+}
+
+fn octets(value: &Value) -> String {
+    value.as_f64().map_or_else(|| plain(value), |octets| format!("{:.0} MiB", octets / 1_048_576.0))
+}
+
+fn bits(value: &Value) -> String {
+    value.as_f64().map_or_else(|| plain(value), |bits| format!("{:.0} Mbit/s", bits / 1e6))
+}
+
+fn list(value: &Value) -> String {
+    array(value).iter().map(plain).collect::<Vec<_>>().join(", ")
+}
+
+/// Counters that have counted something.
+fn counts(value: &Value) -> String {
+    let all = value.as_object().into_iter().flatten();
+    let some: Vec<String> = all
+        .filter(|(_, count)| count.as_u64() != Some(0))
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    if some.is_empty() { "-".to_owned() } else { some.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = json!([{"service": "web", "host": null, "path": "/a/", "boards": ["board1", "board2"]}]);
+        assert_eq!(
+            render(What::Urls, &rows),
+            "SERVICE  HOST  PATH  SERVERS\nweb      *     /a/   board1, board2\n"
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_a_dash_and_zero_counters_are_left_out() {
+        let rows = json!([{"address": "192.0.2.11", "connections": null, "cpu_ratio": 0.015}]);
+        let text = render(What::Servers, &rows);
+        let line = text.lines().nth(1).expect("a row");
+        assert!(line.starts_with("192.0.2.11  -                1.5 %"), "{line}");
+        assert_eq!(counts(&json!({"a": 0, "b": 2})), "b 2");
+    }
+
+    #[test]
+    fn a_service_has_a_line_for_each_of_its_boards() {
+        let rows = json!([{"service": "web", "address": "198.51.100.1", "port": 80, "boards": [
+            {"board": "board1", "load": 3, "unfit": null},
+            {"board": "board2", "load": null, "unfit": "draining"}]}]);
+        let text = render(What::Services, &rows);
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.contains("198.51.100.1:80  board2  -     draining"), "{text}");
+    }
+}
