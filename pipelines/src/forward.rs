@@ -7,7 +7,7 @@
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::flow::Flow;
 use ipos_wire::tcp::Flags;
-use ipos_wire::{ethernet, ipos};
+use ipos_wire::{ethernet, ipos, ipv4};
 
 use crate::core::Core;
 use crate::counters::{Drop, Happening};
@@ -110,7 +110,10 @@ pub fn icmp_error(core: &mut Core, flow: &Flow, mbuf: Mbuf) -> Verdict {
     if found.state != State::Forward {
         return Verdict::Drop(Drop::OtherIcmp);
     }
-    let (board, frame_len) = (found.board, mbuf.len());
+    let board = found.board;
+    let packet = mbuf.data().get(ethernet::HEADER_LEN..).unwrap_or_default();
+    let Ok(packet) = ipv4::Packet::new_checked(packet) else { return Verdict::Drop(Drop::BadIpv4) };
+    let frame_len = ethernet::HEADER_LEN + packet.total_len();
     encapsulate(core, board, flow, frame_len, mbuf)
 }
 
