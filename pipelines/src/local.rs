@@ -72,17 +72,23 @@ pub fn answer(core: &mut Core, entry: EntryRef, answer: Answer) {
     send(core, entry);
 }
 
-/// Sends the answer (again), all of it: it is smaller than any initial window.
+/// Sends the answer (again), all of it: it is smaller than any initial window. Once the client has acknowledged it, only
+/// its FIN is waited for, as long as retransmissions would have gone on.
 pub fn send(core: &mut Core, entry: EntryRef) {
     let Some(flow) = core.shard.flow(entry) else { return };
-    let Some((pending, request)) = pending_and_octets(core, entry) else { return core.remove(entry) };
+    let rto_ms = core.config.timeouts.answer_rto_ms;
+    let Some(pending) = core.pending_of(entry) else { return core.remove(entry) };
     let Some(local) = &mut pending.local else { return };
     if local.sent >= SENDS_MAX {
         return reset(core, entry);
     }
     local.sent += 1;
-    let wait_doublings = local.sent - 1;
-    let text = octets(local.answer, request);
+    let wait_ms = rto_ms << (local.sent - 1);
+    if local.fin_acked {
+        return core.schedule_in(entry, wait_ms);
+    }
+    // Of the length that was settled first, however much of its request the client has sent since.
+    let text = octets(local.answer, &[]).get(..local.len as usize).unwrap_or_default();
     let (iss, mss, mac, port) = (pending.iss, pending.cookie.mss, pending.peer_mac, pending.port);
     let head = ack_of(core, entry);
     let chunk_len = usize::from(mss.max(64)) - 12;
@@ -97,7 +103,7 @@ pub fn send(core: &mut Core, entry: EntryRef) {
         };
         core.originate_to_client(port, mac, &flow, &segment);
     }
-    core.schedule_in(entry, core.config.timeouts.answer_rto_ms << wait_doublings);
+    core.schedule_in(entry, wait_ms);
 }
 
 /// A segment of a Local entry: the client acknowledges, goes on sending, or closes.
