@@ -4,5 +4,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod end;
+mod forward;
 mod handshake;
+mod local;
+mod migrate;
 mod request;

@@ -1,0 +1,318 @@
+//! Step 10 of a connection's life: FIN, RST, the board's notice, idle time; and RST in every state.
+
+use ipos_pipelines::counters::{Drop, Happening};
+use ipos_pipelines::entry::State;
+use ipos_pipelines::handoff::{BoardId, Command, Event, Holder};
+use ipos_pipelines::table::slab::EntryRef;
+use ipos_pipelines::verdict::Verdict;
+use ipos_wire::flow::Flow;
+
+use crate::common::scripts::{REQUEST, REQUEST_LEN};
+use crate::common::{BOARD, Client, MIGRATION, OTHER_BOARD, OTHER_BOARD_MAC, Rig, Seg, only};
+
+const IDLE_MS: u64 = 300_000;
+const HALF_CLOSED_MS: u64 = 60_000;
+
+/// The board of an idle connection is being asked.
+#[track_caller]
+fn asked(rig: &mut Rig, flow: Flow) -> EntryRef {
+    match only(rig.told()) {
+        Event::WhoHolds { entry, flow: about, board } => {
+            assert_eq!((about, board), (flow, Some(BOARD)));
+            entry
+        }
+        other => panic!("a question to the board, not {other:?}"),
+    }
+}
+
+fn closed(flow: Flow, board: BoardId, migration_id: u64) -> Command {
+    Command::Closed { flow, board, migration_id }
+}
+
+#[test]
+fn rst_while_temporary_ends_the_entry() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.shake(&mut client);
+    assert_eq!(rig.client(&client.data(0, b"GET ")), Verdict::Held);
+    rig.answer();
+    for outside in [client.rst(3), client.rst(5), client.rst(16_384), client.rst(u32::MAX)] {
+        assert_eq!(rig.client(&outside), Verdict::Drop(Drop::OutOfWindow));
+    }
+    assert_eq!(rig.client(&client.rst(4)), Verdict::Answered);
+    assert_eq!((rig.state(&client.flow), rig.counters.pending.read()), (None, 0));
+    assert_eq!(rig.happened(Happening::ClosedByReset), 1);
+    rig.assert_silent();
+}
+
+#[test]
+fn rst_while_forward_connect_abandons_the_attempt() {
+    // At what was acknowledged (nothing), and at what was received.
+    for offset in [0, REQUEST_LEN] {
+        let mut rig = Rig::new();
+        let mut client = Client::plain();
+        let place = rig.request(&mut client, REQUEST);
+        assert_eq!(rig.client(&client.rst(REQUEST_LEN + 1)), Verdict::Drop(Drop::OutOfWindow));
+        assert_eq!(rig.client(&client.rst(1)), Verdict::Drop(Drop::OutOfWindow));
+        assert!(rig.told().is_empty());
+        assert_eq!(rig.client(&client.rst(offset)), Verdict::Answered);
+        match only(rig.told()) {
+            Event::Abandon { entry, flow, migrated: None } => {
+                assert_eq!((entry, flow), (place.entry, client.flow));
+            }
+            other => panic!("the attempt is to be given up, not {other:?}"),
+        }
+        assert_eq!((rig.state(&client.flow), rig.counters.pending.read()), (None, 0));
+        rig.assert_silent();
+    }
+}
+
+#[test]
+fn a_damaged_rst_ends_nothing() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.request(&mut client, REQUEST);
+    let mut frame = client.rst(REQUEST_LEN).frame();
+    frame[50] ^= 0xff;
+    assert_eq!(rig.on_wan(&frame), Verdict::Drop(Drop::BadTcpChecksum));
+    assert_eq!(rig.state(&client.flow), Some(State::ForwardConnect));
+}
+
+#[test]
+fn rst_before_the_proof_is_forwarded_and_lets_go_after_two_seconds() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.migrate(&mut client, REQUEST);
+    assert_eq!(rig.client(&client.rst(REQUEST_LEN)), Verdict::Forwarded);
+    assert_eq!(rig.forwarded().packet, client.rst(REQUEST_LEN).frame()[14..]);
+    rig.pass(1_999);
+    assert_eq!(rig.state(&client.flow), Some(State::Forward));
+    rig.pass(1);
+    assert_eq!((rig.state(&client.flow), rig.counters.pending.read()), (None, 0));
+    rig.assert_silent();
+}
+
+#[test]
+fn rst_of_a_settled_connection_is_forwarded_and_the_entry_lingers() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.settle(&mut client);
+    let rst = Seg { ack: client.iss + 101, ..client.rst(REQUEST_LEN) };
+    assert_eq!(rig.client(&rst), Verdict::Forwarded);
+    rig.pass(1_500);
+    assert_eq!(rig.client(&rst), Verdict::Forwarded, "a repeated RST does not make it linger longer");
+    assert_eq!(rig.happened(Happening::ClosedByReset), 1);
+    rig.pass(499);
+    assert_eq!(rig.state(&client.flow), Some(State::Forward));
+    rig.pass(1);
+    assert_eq!(rig.state(&client.flow), None);
+    assert_eq!(rig.to_board().len(), 2);
+}
+
+#[test]
+fn rst_while_the_farm_is_asked_changes_nothing() {
+    let mut rig = Rig::new();
+    let stranger = Client::stranger(1);
+    rig.ask(&stranger);
+    assert_eq!(rig.client(&stranger.rst(1)), Verdict::Drop(Drop::AwaitingHolder));
+    assert_eq!(rig.state(&stranger.flow), Some(State::Asking));
+}
+
+#[test]
+fn fin_is_forwarded_and_the_board_is_asked_after_the_half_closed_time() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.settle(&mut client);
+    rig.pass(1_000);
+    assert_eq!(rig.client(&client.fin(REQUEST_LEN)), Verdict::Forwarded);
+    rig.forwarded();
+    rig.pass(HALF_CLOSED_MS - 1);
+    rig.assert_silent();
+    rig.pass(1);
+    let entry = asked(&mut rig, client.flow);
+    rig.command(Command::Holder { entry, holder: Holder::Nobody });
+    assert_eq!(rig.state(&client.flow), None);
+    assert_eq!(rig.happened(Happening::ExpiredIdle), 1);
+}
+
+#[test]
+fn a_half_closed_client_that_still_acknowledges_is_not_idle() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.settle(&mut client);
+    assert_eq!(rig.client(&client.fin(REQUEST_LEN)), Verdict::Forwarded);
+    rig.pass(HALF_CLOSED_MS - 1);
+    assert_eq!(rig.client(&client.acks(REQUEST_LEN + 1, 5_000)), Verdict::Forwarded);
+    rig.to_board();
+    rig.pass(HALF_CLOSED_MS - 1);
+    rig.assert_silent();
+    rig.pass(1);
+    asked(&mut rig, client.flow);
+}
+
+#[test]
+fn a_fin_before_the_proof_is_timed_from_the_proof_on() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.migrate(&mut client, REQUEST);
+    assert_eq!(rig.client(&client.fin(REQUEST_LEN)), Verdict::Forwarded);
+    assert_eq!(rig.client(&client.acks(REQUEST_LEN + 1, 100)), Verdict::Forwarded);
+    rig.to_board();
+    rig.pass(HALF_CLOSED_MS);
+    asked(&mut rig, client.flow);
+}
+
+#[test]
+fn an_idle_connection_that_its_board_holds_is_kept() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.settle(&mut client);
+    for _ in 0..2 {
+        rig.pass(IDLE_MS - 1);
+        rig.assert_silent();
+        rig.pass(1);
+        let entry = asked(&mut rig, client.flow);
+        rig.command(Command::Holder { entry, holder: Holder::Board(BOARD, MIGRATION) });
+        assert_eq!(rig.state(&client.flow), Some(State::Forward));
+    }
+    assert_eq!(rig.client(&client.data(REQUEST_LEN, b"x")), Verdict::Forwarded);
+    assert_eq!(rig.happened(Happening::HolderAsked), 2);
+}
+
+#[test]
+fn an_idle_connection_that_another_board_holds_moves_there() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.settle(&mut client);
+    rig.pass(IDLE_MS);
+    let entry = asked(&mut rig, client.flow);
+    rig.command(Command::Holder { entry, holder: Holder::Board(OTHER_BOARD, 99) });
+    assert_eq!(rig.client(&client.data(REQUEST_LEN, b"x")), Verdict::Forwarded);
+    assert_eq!(rig.forwarded().destination_mac, OTHER_BOARD_MAC);
+    assert_eq!(rig.entry(&client.flow).map(|entry| entry.migration_id), Some(99));
+}
+
+#[test]
+fn an_idle_connection_that_nobody_confirms_is_forgotten() {
+    for holder in [Holder::Nobody, Holder::Unknown] {
+        let mut rig = Rig::new();
+        let mut client = Client::plain();
+        rig.settle(&mut client);
+        rig.pass(IDLE_MS);
+        let entry = asked(&mut rig, client.flow);
+        rig.command(Command::Holder { entry, holder });
+        assert_eq!(rig.state(&client.flow), None);
+        assert_eq!(rig.happened(Happening::ExpiredIdle), 1);
+        rig.assert_silent();
+        rig.command(Command::Holder { entry, holder });
+        rig.assert_silent();
+    }
+}
+
+#[test]
+fn an_idle_connection_whose_question_is_never_answered_is_forgotten() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.settle(&mut client);
+    rig.pass(IDLE_MS);
+    asked(&mut rig, client.flow);
+    rig.pass(4_999);
+    assert_eq!(rig.state(&client.flow), Some(State::Forward));
+    rig.pass(1);
+    assert_eq!(rig.state(&client.flow), None);
+    assert_eq!(rig.happened(Happening::ExpiredIdle), 1);
+}
+
+#[test]
+fn traffic_puts_the_idle_time_off() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.settle(&mut client);
+    for _ in 0..5 {
+        rig.pass(IDLE_MS - 1);
+        assert_eq!(rig.client(&client.data(REQUEST_LEN, b"x")), Verdict::Forwarded);
+        assert!(rig.told().is_empty());
+    }
+    rig.to_board();
+    rig.pass(IDLE_MS);
+    asked(&mut rig, client.flow);
+}
+
+#[test]
+fn an_answer_about_idleness_that_nobody_asked_for_is_ignored() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    let place = rig.settle(&mut client);
+    rig.command(Command::Holder { entry: place.entry, holder: Holder::Nobody });
+    assert_eq!(rig.state(&client.flow), Some(State::Forward));
+}
+
+#[test]
+fn the_boards_notice_lets_the_entry_linger_two_seconds() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.settle(&mut client);
+    rig.command(closed(client.flow, BOARD, MIGRATION));
+    rig.pass(1_000);
+    // The client's last ACK still finds its way, and a repeated notice changes nothing.
+    assert_eq!(rig.client(&client.acks(REQUEST_LEN, 200)), Verdict::Forwarded);
+    rig.command(closed(client.flow, BOARD, MIGRATION));
+    rig.pass(999);
+    assert_eq!(rig.state(&client.flow), Some(State::Forward));
+    rig.pass(1);
+    assert_eq!(rig.state(&client.flow), None);
+    assert_eq!(rig.happened(Happening::ClosedByBoard), 1);
+    rig.to_board();
+    rig.assert_silent();
+}
+
+#[test]
+fn a_notice_about_another_board_attempt_or_state_is_ignored() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    let place = rig.request(&mut client, REQUEST);
+    rig.command(closed(client.flow, BOARD, MIGRATION));
+    assert_eq!(rig.state(&client.flow), Some(State::ForwardConnect));
+    rig.migrated(&place);
+    rig.command(closed(client.flow, OTHER_BOARD, MIGRATION));
+    rig.command(closed(client.flow, BOARD, MIGRATION + 1));
+    rig.command(closed(Client::on_port(1).flow, BOARD, MIGRATION));
+    rig.pass(2_000);
+    assert_eq!(rig.state(&client.flow), Some(State::Forward));
+    assert_eq!(rig.happened(Happening::ClosedByBoard), 0);
+}
+
+#[test]
+fn a_stray_packets_notice_removes_a_settled_entry_at_once() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.settle(&mut client);
+    rig.command(closed(client.flow, OTHER_BOARD, 0));
+    assert_eq!(rig.state(&client.flow), Some(State::Forward));
+    rig.command(closed(client.flow, BOARD, 0));
+    assert_eq!(rig.state(&client.flow), None);
+    // So the next packet asks the farm.
+    assert_eq!(rig.client(&client.acks(REQUEST_LEN, 200)), Verdict::Held);
+    assert!(matches!(only(rig.told()), Event::WhoHolds { board: None, .. }));
+}
+
+#[test]
+fn a_stray_packets_notice_before_the_proof_leaves_it_to_the_clients_retransmission() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.migrate(&mut client, REQUEST);
+    rig.command(closed(client.flow, BOARD, 0));
+    assert_eq!(rig.state(&client.flow), Some(State::Forward));
+    assert_eq!(rig.client(&client.data(0, REQUEST)), Verdict::Held);
+    assert!(matches!(only(rig.told()), Event::Repeat { .. }));
+}
+
+#[test]
+fn the_boards_notice_before_the_proof_releases_what_is_held() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.migrate(&mut client, REQUEST);
+    rig.command(closed(client.flow, BOARD, MIGRATION));
+    rig.pass(2_000);
+    assert_eq!((rig.state(&client.flow), rig.counters.pending.read()), (None, 0));
+}
