@@ -10,11 +10,11 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+/* Older kernels have an atomic64_t there: it is read by its size, which is the same. */
 struct net {
 	__u64 net_cookie;
 };
 
-/* Linux 6.9 has u64, older ones had atomic64_t: same size, same offset, the read below is by size. */
 typedef struct {
 	struct net *net;
 } possible_net_t;

@@ -24,7 +24,7 @@ use crate::{
     config::Config,
     farm::Farm,
     interface::{self, Interface},
-    neighbours,
+    neighbours, pins,
     records::{Event, EventKind},
     report::Reporter,
     sockets::SockDiag,
@@ -47,18 +47,21 @@ pub enum Error {
     /// The farm interface is not there.
     #[error("interface {0} does not exist in this network namespace")]
     NoInterface(String),
+    /// `ipos-board detach` ran meanwhile.
+    #[error("the programs were taken away from {0} while the agent ran: start it again to put them in place")]
+    TakenAway(String),
     /// The system refused something.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {cause}")]
     Io {
         /// What was being done.
         what: &'static str,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
 fn io_error<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Error {
-    move |source| Error::Io { what, source: source.into() }
+    move |cause| Error::Io { what, cause: cause.into() }
 }
 
 /// Runs until SIGTERM or SIGINT. The programs stay in place: connections live on without the agent.
@@ -72,6 +75,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
         .map_err(io_error("list the interfaces"))?
         .remove(&config.interface)
         .ok_or_else(|| Error::NoInterface(config.interface.clone()))?;
+    pins::prepare(&config.pin_directory).map_err(takeover::Error::from)?;
+    let _lock = pins::lock(&config.pin_directory).map_err(takeover::Error::from)?;
     let mut storage = MaybeUninit::uninit();
     let takeover = Takeover::put_in_place(&mut storage, config, &interface)?;
     let mac = interface.mac.unwrap_or_default();
@@ -100,7 +105,10 @@ struct Agent<'a, 'obj> {
 
 impl Agent<'_, '_> {
     fn serve(&self, interface: &Interface, signals: &SignalFd) -> Result<(), Error> {
-        let known: RefCell<Vec<(Ipv4Addr, [u8; 6])>> = RefCell::default();
+        // What an earlier agent knew: events that waited for this one can be told at once.
+        let mut adopted = self.takeover.appliances();
+        adopted.retain(|(address, _)| self.config.appliances.contains(address));
+        let known = RefCell::new(adopted);
         let ring = self.takeover.events(|event| self.handle(&event, &known.borrow()))?;
         let mut reporter = Reporter::new(self.config, interface.index).map_err(io_error("open sock_diag"))?;
         let start = Instant::now();
@@ -113,6 +121,10 @@ impl Agent<'_, '_> {
                 resolve_at = now + if all_known { REFRESH } else { RESOLVE };
             }
             if now >= report_at {
+                if !takeover::is_in_place(&self.config.pin_directory) {
+                    // An appliance must not take this board for one that acknowledges.
+                    return Err(Error::TakenAway(self.config.pin_directory.display().to_string()));
+                }
                 self.follow_neighbours(&known);
                 let held = self.takeover.endpoints_held()?;
                 if let Err(error) = reporter.report(&mut self.farm.borrow_mut(), &known.borrow(), held, now) {
@@ -131,12 +143,19 @@ impl Agent<'_, '_> {
                 return Ok(());
             }
             ring.consume()
-                .map_err(|error| Error::Io { what: "read events", source: io::Error::other(error) })?;
+                .map_err(|error| Error::Io { what: "read events", cause: io::Error::other(error) })?;
         }
     }
 
     fn follow_neighbours(&self, known: &RefCell<Vec<(Ipv4Addr, [u8; 6])>>) {
-        let now = neighbours::known(&self.config.interface, &self.config.appliances);
+        let mut now = neighbours::known(&self.config.interface, &self.config.appliances);
+        // One that the kernel does not resolve just now keeps the address it had.
+        for (address, mac) in known.borrow().iter() {
+            if !now.iter().any(|(resolved, _)| resolved == address) {
+                now.push((*address, *mac));
+            }
+        }
+        now.sort_unstable();
         if *known.borrow() == now {
             return;
         }

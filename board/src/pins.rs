@@ -1,11 +1,13 @@
 //! The pin directory: a folder in a BPF file system, one per board.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
 use nix::{
+    fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
@@ -15,28 +17,34 @@ use tracing::{info, warn};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file operation failed.
-    #[error("{}: cannot {what}: {source}", .path.display())]
+    #[error("{}: cannot {what}: {cause}", .path.display())]
     Io {
         /// Which path.
         path: PathBuf,
         /// What was being done.
         what: &'static str,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
+    },
+    /// Another agent works with it.
+    #[error("{}: another ipos-board runs with this pin directory; give each board its own `pin_directory`", .path.display())]
+    Locked {
+        /// Which directory.
+        path: PathBuf,
     },
     /// No BPF file system, and none can be mounted.
-    #[error("{0} is in no BPF file system and none can be mounted there ({source}): mount -t bpf bpf {0}", .path.display())]
+    #[error("{0} is in no BPF file system and none can be mounted there ({cause}): mount -t bpf bpf {0}", .path.display())]
     Mount {
         /// Where.
         path: PathBuf,
         /// What the system said.
-        source: nix::Error,
+        cause: nix::Error,
     },
 }
 
 fn io_error(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_path_buf();
-    move |source| Error::Io { path, what, source }
+    move |cause| Error::Io { path, what, cause }
 }
 
 /// The nearest existing folder at or above `path`.
@@ -73,7 +81,7 @@ pub fn prepare(directory: &Path) -> Result<(), Error> {
         let point = mount_point(directory);
         fs::create_dir_all(point).map_err(io_error(point, "make the mount point"))?;
         mount(Some("bpf"), point, Some("bpf"), MsFlags::empty(), None::<&str>)
-            .map_err(|source| Error::Mount { path: point.to_path_buf(), source })?;
+            .map_err(|cause| Error::Mount { path: point.to_path_buf(), cause })?;
         info!(path = %point.display(), "mounted a BPF file system");
         if !shares_mounts_with_init() {
             // `ip netns exec` gives every command its own mounts: they, and all pins, end with the command.
@@ -84,6 +92,21 @@ pub fn prepare(directory: &Path) -> Result<(), Error> {
         }
     }
     fs::create_dir_all(directory).map_err(io_error(directory, "make the pin directory"))
+}
+
+/// Held while an agent works with a pin directory; it ends with the process, however that ends.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
+
+/// Takes the directory for this process.
+///
+/// # Errors
+/// [`Error::Locked`] when another agent works with it.
+pub fn lock(directory: &Path) -> Result<Lock, Error> {
+    let file = File::open(directory).map_err(io_error(directory, "open the pin directory"))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map(Lock)
+        .map_err(|_| Error::Locked { path: directory.to_path_buf() })
 }
 
 /// Whether something is pinned at `path`.
@@ -134,6 +157,19 @@ mod tests {
     fn below_sys_fs_bpf_the_standard_place_is_mounted_elsewhere_the_directory_itself() {
         assert_eq!(mount_point(Path::new("/sys/fs/bpf/ipos")), Path::new("/sys/fs/bpf"));
         assert_eq!(mount_point(Path::new("/run/ipos/board1")), Path::new("/run/ipos/board1"));
+    }
+
+    #[test]
+    fn a_directory_is_locked_by_one_agent_at_a_time() {
+        let folder = std::env::temp_dir().join(format!("ipos-board-lock-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("folder");
+        let first = lock(&folder);
+        let second = lock(&folder);
+        assert!(first.is_ok() && matches!(second, Err(Error::Locked { .. })), "{second:?}");
+        drop(first);
+        let third = lock(&folder);
+        fs::remove_dir(&folder).expect("removed");
+        assert!(third.is_ok());
     }
 
     #[test]

@@ -53,22 +53,22 @@ pub enum Error {
         found: u32,
     },
     /// libbpf or the verifier refused.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     Bpf {
         /// What was being done.
         what: String,
         /// What libbpf said.
-        source: libbpf_rs::Error,
+        cause: libbpf_rs::Error,
     },
     /// The kernel refused an attachment.
-    #[error("cannot attach {what} to {interface}: {source}")]
+    #[error("cannot attach {what} to {interface}: {cause}")]
     Attach {
         /// Which program.
         what: &'static str,
         /// Where.
         interface: String,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The namespace has no cookie.
     #[error("cannot read the network namespace's cookie: {0}")]
@@ -80,13 +80,16 @@ pub enum Error {
 
 fn bpf(what: impl Into<String>) -> impl FnOnce(libbpf_rs::Error) -> Error {
     let what = what.into();
-    |source| Error::Bpf { what, source }
+    |cause| Error::Bpf { what, cause }
 }
 
 /// Names of the pinned maps besides [`LAYOUT`].
 const MAPS: [&str; 6] = ["endpoints", "appliances", "services", "counters", "events", "strays"];
 /// Names of the pinned links.
-const LINKS: [&str; 4] = ["xdp", "ingress", "egress", "socket_state"];
+const LINKS: [&str; 5] = [XDP_NATIVE, XDP_GENERIC, "ingress", "egress", "socket_state"];
+/// The XDP link's name says its mode, which cannot be read from the link.
+const XDP_NATIVE: &str = "xdp_native";
+const XDP_GENERIC: &str = "xdp_generic";
 /// A map with one entry: the version of the others. Pinned first, unpinned last.
 const LAYOUT: &str = "layout";
 
@@ -106,7 +109,6 @@ impl<'obj> Takeover<'obj> {
         interface: &Interface,
     ) -> Result<Self, Error> {
         let directory = &config.pin_directory;
-        pins::prepare(directory)?;
         check_layout(directory)?;
         let mut open = TakeoverSkelBuilder::default().open(storage).map_err(bpf("open the BPF object"))?;
         let mac = interface.mac.ok_or_else(|| Error::NoMac(config.interface.clone()))?;
@@ -146,7 +148,7 @@ impl<'obj> Takeover<'obj> {
         ] {
             if !replaced(directory, name, program, interface.index)? {
                 sys::attach_pinned(program.as_fd(), interface.index, hook, &directory.join(name)).map_err(
-                    |source| Error::Attach { what: name, interface: config.interface.clone(), source },
+                    |cause| Error::Attach { what: name, interface: config.interface.clone(), cause },
                 )?;
             }
         }
@@ -156,33 +158,40 @@ impl<'obj> Takeover<'obj> {
         pins::remove(&new)?;
         tracing.pin(&new).map_err(bpf("pin socket_state"))?;
         pins::rename(&new, &pin)?;
-        if !replaced(directory, "xdp", &programs.farm_xdp, interface.index)? {
-            self.attach_xdp(config, interface)?;
-        }
-        Ok(())
+        self.attach_xdp(config, interface)
     }
 
     fn attach_xdp(&self, config: &Config, interface: &Interface) -> Result<(), Error> {
-        let hooks: &[Hook] = match config.xdp_mode {
-            XdpMode::Auto => &[Hook::XdpNative, Hook::XdpGeneric],
-            XdpMode::Native => &[Hook::XdpNative],
-            XdpMode::Generic => &[Hook::XdpGeneric],
+        let modes: &[(&'static str, Hook)] = match config.xdp_mode {
+            XdpMode::Auto => &[(XDP_NATIVE, Hook::XdpNative), (XDP_GENERIC, Hook::XdpGeneric)],
+            XdpMode::Native => &[(XDP_NATIVE, Hook::XdpNative)],
+            XdpMode::Generic => &[(XDP_GENERIC, Hook::XdpGeneric)],
         };
-        let pin = config.pin_directory.join("xdp");
+        let directory = &config.pin_directory;
+        let program = &self.skel.progs.farm_xdp;
+        for (name, _) in modes {
+            if replaced(directory, name, program, interface.index)? {
+                return Ok(());
+            }
+        }
+        // Attached in a mode that the configuration no longer wants; an interface takes one at a time.
+        for name in [XDP_NATIVE, XDP_GENERIC] {
+            remove_link(&directory.join(name))?;
+        }
         let mut refusal = io::Error::from(io::ErrorKind::Unsupported);
-        for hook in hooks {
-            match sys::attach_pinned(self.skel.progs.farm_xdp.as_fd(), interface.index, *hook, &pin) {
+        for (name, hook) in modes {
+            match sys::attach_pinned(program.as_fd(), interface.index, *hook, &directory.join(name)) {
                 Ok(()) => {
-                    info!(interface = config.interface, hook = ?hook, "XDP attached");
+                    info!(interface = config.interface, name, "XDP attached");
                     return Ok(());
                 }
                 Err(error) => {
-                    debug!(hook = ?hook, %error, "XDP not attached");
+                    debug!(name, %error, "XDP not attached");
                     refusal = error;
                 }
             }
         }
-        Err(Error::Attach { what: "xdp", interface: config.interface.clone(), source: refusal })
+        Err(Error::Attach { what: "xdp", interface: config.interface.clone(), cause: refusal })
     }
 
     /// Makes the service table what the configuration says. Only guarded kinds are in it.
@@ -229,6 +238,16 @@ impl<'obj> Takeover<'obj> {
             }
         }
         Ok(())
+    }
+
+    /// The appliances that the programs know, which an earlier agent may have told them.
+    pub fn appliances(&self) -> Vec<(Ipv4Addr, [u8; 6])> {
+        let map = &self.skel.maps.appliances;
+        let entry = |key: Vec<u8>| {
+            let address = <[u8; 4]>::try_from(map.lookup(&key, MapFlags::ANY).ok()??).ok()?;
+            Some((Ipv4Addr::from(address), key.get(..6)?.try_into().ok()?))
+        };
+        map.keys().filter_map(entry).collect()
     }
 
     /// A reader of the programs' events, which calls `handle` for each.
@@ -311,6 +330,11 @@ fn counter(map: &impl MapCore, index: u32) -> Result<u64, Error> {
     Ok(counters::total(&per_cpu))
 }
 
+/// Whether the programs that are pinned here have not been taken away (`ipos-board detach`).
+pub fn is_in_place(directory: &Path) -> bool {
+    pins::exists(&directory.join(LAYOUT)).unwrap_or(false)
+}
+
 /// Every counter with its name, from the pinned map; works without a running agent.
 ///
 /// # Errors
@@ -344,11 +368,24 @@ fn replaced(
     };
     if on != ifindex {
         // The interface was removed, or another one is configured now: the old link serves nobody.
-        pins::remove(&pin)?;
+        remove_link(&pin)?;
         return Ok(false);
     }
     link.update_prog(program).map_err(bpf(format!("replace the program of {}", pin.display())))?;
     Ok(true)
+}
+
+/// Detaches a link and removes its pin; false when there was none. Removing the pin alone detaches some time later.
+fn remove_link(pin: &Path) -> Result<bool, Error> {
+    if !pins::exists(pin)? {
+        return Ok(false);
+    }
+    let link = Link::open(pin).map_err(bpf(format!("open {}", pin.display())))?;
+    if let Err(error) = link.detach() {
+        // A tracing link knows no other way than losing its last reference.
+        debug!(pin = %pin.display(), %error, "link not detached at once");
+    }
+    Ok(pins::remove(pin)?)
 }
 
 fn check_layout(directory: &Path) -> Result<(), Error> {
@@ -393,7 +430,10 @@ fn endpoints_max(directory: &Path, configured: u32) -> Result<u32, Error> {
 pub fn detach(directory: &Path) -> Result<usize, Error> {
     let mut removed = 0;
     // XDP first: nothing may be decapsulated past a guard that is gone.
-    for name in LINKS.iter().chain(&MAPS).chain(&[LAYOUT]) {
+    for name in LINKS {
+        removed += usize::from(remove_link(&directory.join(name))?);
+    }
+    for name in MAPS.iter().chain(&[LAYOUT]) {
         removed += usize::from(pins::remove(&directory.join(name))?);
     }
     pins::remove_directory(directory)?;

@@ -229,7 +229,7 @@ impl Appliance {
                     Some(found) => return found,
                     None => self.unread.push(frame),
                 },
-                // A packet socket also sees what is sent.
+                // A packet socket also sees what is sent, and what is for others.
                 None => continue,
             }
         }
@@ -241,12 +241,12 @@ impl Appliance {
         poll(&mut descriptors, timeout).expect("poll") > 0
     }
 
-    /// One frame, if the board has sent it.
+    /// One frame, if the board has sent it to this end.
     fn receive(&mut self) -> Option<Vec<u8>> {
         let mut frame = vec![0; 1 << 17];
         let length = self.socket.read(&mut frame).expect("read");
         frame.truncate(length);
-        if frame[6..12] != self.board_mac {
+        if frame[6..12] != self.board_mac || frame[..6] != self.mac {
             return None;
         }
         if let Some(segment) = segment_of(&frame).filter(|s| s.header.flags.intersects(tcp::Flags::RST)) {

@@ -40,7 +40,7 @@ fn the_figures_ethertype_and_generic_xdp_work_as_well() {
 #[test]
 fn every_set_of_options_is_continued_as_it_was_agreed_on() {
     let (_world, mut appliance) = board_with_nginx(&Options::default());
-    for (options, window_scale) in (0..8).flat_map(|bits| [(bits, 0), (bits, 14)]) {
+    for (options, window_scale) in (0..16).flat_map(|bits| [(bits, 0), (bits, 14)]) {
         let mut client = Client::new(41_000 + options * 2 + u16::from(window_scale == 14), 80);
         client.options = OptionBits(options);
         client.window_scale = window_scale;

@@ -19,6 +19,13 @@ fn next_state(appliance: &mut Appliance, wanted: impl Fn(&ServerState) -> bool) 
     })
 }
 
+/// Whether it succeeded, and all that it said.
+fn outcome(mut command: std::process::Command) -> (bool, String) {
+    let output = command.output().expect("runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
 #[test]
 fn reports_tell_the_real_state_and_the_real_processes() {
     let mut world = World::new(&Options::default());
@@ -101,19 +108,43 @@ fn the_programs_are_replaced_without_losing_a_packet() {
 }
 
 #[test]
+fn a_change_of_the_xdp_mode_takes_effect_with_the_next_start() {
+    let (mut world, mut appliance) = board_with_nginx(&Options::default());
+    let mut client = Client::new(44_008, 80);
+    client.migrate(&mut appliance, 1);
+    client.get(&mut appliance, "/small");
+    assert!(world.pins().join("xdp_native").exists());
+    for (from, to) in [("auto", "generic"), ("generic", "native")] {
+        world.stop_agent();
+        let text = std::fs::read_to_string(world.configuration()).expect("configuration");
+        let changed = text.replace(&format!("xdp_mode = \"{from}\""), &format!("xdp_mode = \"{to}\""));
+        std::fs::write(world.configuration(), changed).expect("written");
+        appliance.forget();
+        world.start_agent();
+        next_state(&mut appliance, |state| state.sequence == 1);
+        let pins = ["xdp_native", "xdp_generic"].map(|name| world.pins().join(name).exists());
+        assert_eq!(pins, [to == "native", to == "generic"]);
+        assert_eq!(client.get(&mut appliance, "/small").0, b"a small page\n");
+    }
+}
+
+#[test]
 fn detach_removes_everything() {
     let (mut world, mut appliance) = board_with_nginx(&Options::default());
     let mut client = Client::new(44_005, 80);
     client.migrate(&mut appliance, 1);
     client.get(&mut appliance, "/small");
     world.stop_agent();
-    let attached = || {
-        shell(&format!(
-            "bpftool -j net show dev farm0 | cat; ip netns exec {0} bpftool net show; ip -n {0} -d link show farm0",
-            world.board_namespace()
-        ))
+    appliance.forget();
+    let namespace = world.board_namespace().to_string();
+    let attached = move || {
+        shell(&format!("ip netns exec {namespace} bpftool net show; ip -n {namespace} -d link show farm0"))
     };
     assert!(attached().contains("farm_xdp"), "{}", attached());
+    world.start_agent();
+    next_state(&mut appliance, |state| state.sequence == 1);
+    let (again, said) = outcome(world.agent_command("run"));
+    assert!(!again && said.contains("another ipos-board runs"), "{said}");
     let output = world.agent_command("detach").output().expect("detach runs");
     assert!(output.status.success(), "{output:?}");
     assert!(!world.pins().exists());
@@ -124,18 +155,16 @@ fn detach_removes_everything() {
             "{program} in {left}"
         );
     }
-    assert!(!world.agent_command("status").status().expect("status runs").success());
+    assert!(!outcome(world.agent_command("status")).0);
+    assert!(!world.wait_for_agent().success(), "an agent without its programs must not go on reporting");
+    assert!(world.log().contains("taken away"), "{}", world.log());
 }
 
 #[test]
 fn preflight_fails_with_the_command_that_mends_and_run_refuses_to_start() {
     let mut world = World::new(&Options::default());
     let namespace = world.board_namespace().to_string();
-    let run = |world: &World, verb| {
-        let output = world.agent_command(verb).output().expect("runs");
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
-    };
+    let run = |world: &World, verb| outcome(world.agent_command(verb));
     let (passed, table) = run(&world, "preflight");
     assert!(passed, "{table}");
     for (spoil, mend) in [

@@ -142,6 +142,11 @@ impl World {
         agent.wait().expect("ends")
     }
 
+    /// Awaits that the agent ends by itself.
+    pub fn wait_for_agent(&mut self) -> std::process::ExitStatus {
+        self.agent.take().expect("an agent runs").wait().expect("ends")
+    }
+
     /// The distribution's nginx with a configuration of its own; its pid.
     pub fn start_nginx(&mut self, listen: &str, extra: &str) -> u32 {
         let place = self.directory.display();
