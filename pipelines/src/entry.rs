@@ -189,7 +189,14 @@ impl Pending {
     /// The window field of an answer: what is left up to IRS+1+16384 (system.md, step 2).
     #[inline]
     pub fn window_field(&self) -> u16 {
-        let left = (WINDOW as u32).saturating_sub(self.acked);
+        self.window_after(self.acked)
+    }
+
+    /// The window field once so many octets are acknowledged. Scaling rounds down, so that the window closes a few
+    /// octets before the last one that the buffer could hold: a head that is incomplete then will stay so.
+    #[inline]
+    pub fn window_after(&self, acked: u32) -> u16 {
+        let left = (WINDOW as u32).saturating_sub(acked);
         let scale = if self.cookie.window_scale.is_some() { WINDOW_SCALE } else { 0 };
         // At most 16384, so it fits unscaled as well.
         (left >> scale) as u16

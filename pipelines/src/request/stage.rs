@@ -232,6 +232,7 @@ fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
     let assembly = core.assemblies.at(&pending.assembly);
     let contiguous = assembly.contiguous();
     Some(match pending.scan.advance(contiguous) {
+        Head::Incomplete if pending.window_after(contiguous.len() as u32) == 0 => Step::Wrong(Answer::HeadTooLarge),
         Head::Incomplete => Step::Incomplete { fin: assembly.fin_reached() },
         Head::Bad(_) => Step::Wrong(Answer::BadRequest),
         Head::TooLong => Step::Wrong(Answer::HeadTooLarge),
