@@ -5,7 +5,7 @@
     request.py long-head         a head of 9 KB in 40 segments
     request.py pipelined         five requests in one write
     request.py half-close        FIN right after the request, then the answer is read
-    request.py half-close-later  a request, its answer, a second request with FIN
+    request.py half-close-later  a request, its answer, a second request with FIN, answered 400 ms later
     request.py server-closes     a request whose answer the server ends with FIN
     request.py client-closes     a request, its answer, FIN
     request.py client-resets     a request, then RST
@@ -64,8 +64,9 @@ def pipelined():
 
 
 def half_close():
+    # nginx drops an answer that does not fit into its socket's buffer once the client has closed its half: a small one.
     sock = http1.connect()
-    sock.sendall(http1.head("/100k"))
+    sock.sendall(http1.head("/1k"))
     sock.shutdown(socket.SHUT_WR)
     reader = http1.Reader(sock)
     response = reader.response()
@@ -77,9 +78,11 @@ def half_close_later():
     reader = http1.Reader(sock)
     sock.sendall(http1.head("/1k"))
     first = reader.response()
-    sock.sendall(http1.head("/100k"))
+    begin = time.monotonic()
+    sock.sendall(http1.head("/app/slow?ms=400", Connection="close"))
     sock.shutdown(socket.SHUT_WR)
-    result(sock, reader.response(), ended=reader.at_end(), first=first.status)
+    response = reader.response()
+    result(sock, response, ended=reader.at_end(), first=first.status, seconds=time.monotonic() - begin)
 
 
 def server_closes():

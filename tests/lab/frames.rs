@@ -1,6 +1,6 @@
 //! Random and mutated frames on every port role: nothing crashes, nothing stops, and every packet is accounted for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipos_tests::{Curl, Lab, Script, wait_until};
 
@@ -21,6 +21,9 @@ pub const CORE: &[Test] = &[
 /// Run where one port has both roles.
 pub const BOTH: &[Test] =
     &[("a_hundred_thousand_frames_on_a_port_of_both", |lab| hostile(lab, "farm", 100_000, 5))];
+
+/// How long packets may be on their way through the appliance.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// What came in, and what became of it.
 struct Account {
@@ -61,21 +64,29 @@ fn hostile(lab: &Lab, port: &str, count: u64, seed: u64) {
     let told = Script::start(lab, "switch", "frames.py", &arguments).hear();
     assert_eq!(told["sent"].as_u64(), Some(count), "{told}");
 
+    // A packet socket's kernel keeps fragments to itself (the driver's fanout reassembles) and drops cut VLAN tags.
+    let least = if lab.shape().options.contains(&"af_xdp") { count } else { count * 95 / 100 };
     // The account is settled between two polls; boards' reports keep coming, so equality is what is waited for.
-    let after =
-        wait_until("packets in are forwarded, answered, held or dropped", Duration::from_secs(10), || {
-            let after = account(lab);
-            (after.received == after.settled && after.received >= before.received + count * 99 / 100)
-                .then_some(after)
-        });
-    assert!(after.received >= before.received + count, "the driver lost frames: {}", after.text);
-
-    wait_until("the boards are believed again", Duration::from_secs(10), || {
-        (lab.alive_boards() == ["board1", "board2"]).then_some(())
-    });
+    let begin = Instant::now();
+    loop {
+        let after = account(lab);
+        if after.received == after.settled && after.received >= before.received + least {
+            break;
+        }
+        let (received, settled) = (after.received - before.received, after.settled - before.settled);
+        let text = &after.text;
+        assert!(
+            begin.elapsed() < SETTLED,
+            "of {count} frames {received} came in and {settled} are settled: {text}"
+        );
+    }
+    drop(after);
+    // What was forged in a board's name is believed at most until its next reports.
     for (path, board) in [("/a/1k", "board1"), ("/b/1k", "board2")] {
-        let answer = Curl::get(lab, path, &[]);
-        assert_eq!((answer.status, answer.board.as_str()), (200, board), "{}", lab.logs());
+        wait_until(&format!("{board} serves {path} again"), Duration::from_secs(5), || {
+            let answer = Curl::get(lab, path, &[]);
+            (answer.status == 200 && answer.board == board).then_some(())
+        });
     }
     let log = lab.appliance_log();
     assert!(!log.contains("panicked") && !log.contains("ERROR"), "{log}");

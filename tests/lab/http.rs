@@ -207,14 +207,24 @@ fn the_client_resets(lab: &Lab) {
 
 fn half_close_after_the_request(lab: &Lab) {
     let told = request(lab, "half-close");
-    whole_file(lab, &told);
+    assert_eq!(
+        (&told["status"], told["sha256"].as_str()),
+        (&200.into(), Some(lab.sha256_of("1k").as_str())),
+        "{told}"
+    );
     assert_eq!(told["ended"], true, "{told}");
+    flow_ends(lab, &told);
 }
 
 fn half_close_after_a_second_request(lab: &Lab) {
     let told = request(lab, "half-close-later");
-    whole_file(lab, &told);
-    assert_eq!((&told["first"], &told["ended"]), (&200.into(), &true.into()), "{told}");
+    assert_eq!(
+        (&told["first"], &told["status"], &told["ended"]),
+        (&200.into(), &200.into(), &true.into()),
+        "{told}"
+    );
+    assert!(told["seconds"].as_f64() >= Some(0.4), "{told}");
+    flow_ends(lab, &told);
 }
 
 fn a_health_check_without_request(lab: &Lab) {

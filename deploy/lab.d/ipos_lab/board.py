@@ -57,6 +57,8 @@ http {{
         location /app/ {{
             proxy_pass http://127.0.0.1:{application};
             proxy_read_timeout 120s;
+            # Without it nginx takes a client that has closed its half for one that went away.
+            proxy_ignore_client_abort on;
         }}
     }}
 }}

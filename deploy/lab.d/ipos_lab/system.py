@@ -58,13 +58,17 @@ def wait_until(what, probe, deadline_s, daemon=None):
 
 
 def _start_ticks(pid):
-    """When a process started, in clock ticks since boot; None when there is none (a zombie is none)."""
+    """When a process started, in clock ticks since boot; None when there is none.
+
+    A zombie is none, unless other threads of it still hold its files and ports while they end.
+    """
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
+        gone = fields[0] in "ZX" and os.listdir(f"/proc/{pid}/task") == [str(pid)]
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    return None if gone else int(fields[19])
 
 
 class Daemon:
