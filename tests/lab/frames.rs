@@ -80,7 +80,6 @@ fn hostile(lab: &Lab, port: &str, count: u64, seed: u64) {
             "of {count} frames {received} came in and {settled} are settled: {text}"
         );
     }
-    drop(after);
     // What was forged in a board's name is believed at most until its next reports.
     for (path, board) in [("/a/1k", "board1"), ("/b/1k", "board2")] {
         wait_until(&format!("{board} serves {path} again"), Duration::from_secs(5), || {
