@@ -16,8 +16,6 @@
 
 #define ETHERTYPE_IPV4 bpf_htons(0x0800)
 #define NS_PER_MS 1000000ULL
-#define TOMBSTONE_NS (60000 * NS_PER_MS)
-#define PENDING_NS (30000 * NS_PER_MS)
 /* A request to the agent that was not settled by then may be made again. */
 #define AGENT_REPEAT_NS (200 * NS_PER_MS)
 #define STRAY_INTERVAL_NS (1000 * NS_PER_MS)
@@ -27,6 +25,8 @@ const volatile __be16 farm_ethertype;
 const volatile __be32 board_address;
 const volatile __u8 board_mac[6];
 const volatile __u64 netns_cookie;
+const volatile __u64 pending_ns;
+const volatile __u64 tombstone_ns;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH); /* preallocated, never LRU: full means a refusal */

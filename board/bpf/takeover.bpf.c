@@ -57,16 +57,16 @@ static long reap_one(struct bpf_map *map, struct flow *flow, struct endpoint *en
 	__s64 age = *now - endpoint->changed_ns;
 	struct flow key = *flow;
 
-	if (state == ENDPOINT_GONE && age > (__s64)TOMBSTONE_NS) {
+	if (state == ENDPOINT_GONE && age > (__s64)tombstone_ns) {
 		if (!change(endpoint, ENDPOINT_GONE, ENDPOINT_BUSY))
 			return 0;
 		add(COUNT_TOMBSTONES_EXPIRED, 1);
-	} else if (state == ENDPOINT_PENDING && age > (__s64)PENDING_NS) {
+	} else if (state == ENDPOINT_PENDING && age > (__s64)pending_ns) {
 		if (!change(endpoint, ENDPOINT_PENDING, ENDPOINT_BUSY))
 			return 0;
 		add_held(-1);
 		add(COUNT_PENDING_EXPIRED, 1);
-	} else if (state == ENDPOINT_CLEARING && age > (__s64)PENDING_NS) {
+	} else if (state == ENDPOINT_CLEARING && age > (__s64)pending_ns) {
 		if (!change(endpoint, ENDPOINT_CLEARING, ENDPOINT_BUSY))
 			return 0;
 		add(COUNT_PENDING_EXPIRED, 1);

@@ -169,7 +169,7 @@ int farm_ingress(struct __sk_buff *skb)
 	tuple_of(&tuple, &flow, flow.endpoint_port);
 	endpoint = bpf_map_lookup_elem(&endpoints, &flow);
 	if (endpoint && (endpoint->state == ENDPOINT_CLEARING || endpoint->state == ENDPOINT_DETACHING))
-		return hold(TCX_DROP, COUNT_BUSY_DROPPED);
+		return hold(TCX_DROP, COUNT_PACKETS_BUSY_DROPPED);
 	met = socket_met(skb, &tuple);
 	if (met != 0 && met != TCP_LISTEN)
 		return TCX_NEXT;

@@ -40,6 +40,10 @@ pub struct Config {
     pub report_interval: Duration,
     /// Rows in the endpoint table.
     pub endpoints_max: u32,
+    /// How long an endpoint waits for its first packet.
+    pub pending: Duration,
+    /// How long a closed endpoint is remembered, so that no request runs twice.
+    pub tombstone: Duration,
 }
 
 /// One service address.
@@ -157,7 +161,7 @@ struct Reader<'t> {
     problems: Vec<Problem>,
 }
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 11] = [
     "interface",
     "address",
     "ethertype",
@@ -167,6 +171,8 @@ const KEYS: [&str; 9] = [
     "xdp_mode",
     "report_interval_ms",
     "endpoints_max",
+    "pending_s",
+    "tombstone_s",
 ];
 
 impl Reader<'_> {
@@ -272,6 +278,8 @@ impl Reader<'_> {
         let xdp_mode = self.xdp_mode(table);
         let report_interval_ms = self.number_or(table, "report_interval_ms", 100, 10..60_001);
         let endpoints_max = self.number_or(table, "endpoints_max", 1 << 20, 16..(1 << 26) + 1);
+        let pending_s = self.number_or(table, "pending_s", 30, 1..3601);
+        let tombstone_s = self.number_or(table, "tombstone_s", 60, 1..3601);
         Some(Config {
             interface: interface?,
             address: address?,
@@ -282,6 +290,8 @@ impl Reader<'_> {
             xdp_mode: xdp_mode?,
             report_interval: Duration::from_millis(report_interval_ms?.into()),
             endpoints_max: endpoints_max?,
+            pending: Duration::from_secs(pending_s?.into()),
+            tombstone: Duration::from_secs(tombstone_s?.into()),
         })
     }
 
@@ -413,6 +423,7 @@ services = [{ address = "198.51.100.1", kind = "http" }]
         assert_eq!(config.xdp_mode, XdpMode::Auto);
         assert_eq!(config.report_interval, Duration::from_millis(100));
         assert_eq!(config.endpoints_max, 1_048_576);
+        assert_eq!((config.pending, config.tombstone), (Duration::from_secs(30), Duration::from_secs(60)));
         assert_eq!(
             config.services,
             [Service { address: Ipv4Addr::new(198, 51, 100, 1), kind: ServiceKind::Http }]
@@ -429,6 +440,18 @@ services = [{ address = "198.51.100.1", kind = "http" }]
         assert_eq!((config.ethertype, config.xdp_mode), (7, XdpMode::Generic));
         assert_eq!((config.report_interval, config.endpoints_max), (Duration::from_millis(50), 4096));
         assert_eq!(config.pin_directory, Path::new("/run/x"));
+    }
+
+    #[test]
+    fn services_may_be_written_as_an_array_of_tables() {
+        let text = LEAST.replace(
+            "services = [{ address = \"198.51.100.1\", kind = \"http\" }]",
+            "[[services]]\naddress = \"198.51.100.1\"\nkind = \"http\"\n[[services]]\naddress = \"198.51.100.2\"\nkind = \"udp\"",
+        );
+        let kinds: Vec<ServiceKind> = parse(&text).expect("valid").services.iter().map(|s| s.kind).collect();
+        assert_eq!(kinds, [ServiceKind::Http, ServiceKind::Udp]);
+        let problems = parse(&text.replace("udp", "upd")).expect_err("misspelt");
+        assert_eq!(problems.iter().map(|p| p.line).collect::<Vec<_>>(), [10]);
     }
 
     #[test]

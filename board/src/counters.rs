@@ -1,7 +1,7 @@
 //! The programs' counters: names in the order of `enum counter` in `bpf/tables.h`; docs/board.md explains each.
 
 /// Every counter's name. The last one is a gauge.
-pub const NAMES: [&str; 45] = [
+pub const NAMES: [&str; 46] = [
     "frames_received",
     "unknown_sender",
     "not_ours",
@@ -37,6 +37,7 @@ pub const NAMES: [&str; 45] = [
     "assign_failed",
     "first_packet_mismatch",
     "followed_first_packet",
+    "packets_busy_dropped",
     "guard_dropped",
     "strays_sent",
     "fragments_dropped",

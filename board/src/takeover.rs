@@ -9,6 +9,7 @@ use std::{
     net::Ipv4Addr,
     os::fd::AsFd,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ipos_wire::flow::Flow;
@@ -116,6 +117,8 @@ impl<'obj> Takeover<'obj> {
             constants.farm_ethertype = config.ethertype.to_be();
             constants.board_address = u32::from_ne_bytes(config.address.octets());
             constants.board_mac = mac;
+            constants.pending_ns = nanoseconds(config.pending);
+            constants.tombstone_ns = nanoseconds(config.tombstone);
             constants.netns_cookie = sys::netns_cookie().map_err(Error::Namespace)?;
         }
         let entries = endpoints_max(directory, config.endpoints_max)?;
@@ -315,6 +318,10 @@ impl<'obj> Takeover<'obj> {
     pub fn endpoints_held(&self) -> Result<u64, Error> {
         counter(&self.skel.maps.counters, counters::ENDPOINTS_HELD)
     }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn mac_key(mac: [u8; 6]) -> [u8; 8] {

@@ -248,3 +248,33 @@ fn the_socket_is_the_truth_when_the_record_is_lost() {
     assert_eq!(appliance.ask_who_holds(client.flow, 4), Some((HeldState::Live, 0)));
     assert_eq!(client.get(&mut appliance, "/small").0, b"a small page\n");
 }
+
+#[test]
+fn pending_endpoints_and_tombstones_age_out() {
+    let options = Options { pending_s: 1, tombstone_s: 1, ..Options::default() };
+    let (world, mut appliance) = board_with_nginx(&options);
+    let pending = Client::new(40_012, 80);
+    pending.migrate(&mut appliance, 1);
+    let mut closed = Client::new(40_013, 80);
+    let connection = closed.connection(2);
+    closed.migrate(&mut appliance, 2);
+    closed.get(&mut appliance, "/small");
+    closed.send_bare(&mut appliance, Flags::FIN | Flags::ACK);
+    assert!(closed.receive(&mut appliance).1, "nginx closes in turn");
+    assert_eq!(appliance.closed(closed.flow), (ClosedReason::Closed, 2));
+    // Every report is an occasion to look again.
+    let await_report = |appliance: &mut crate::appliance::Appliance| {
+        appliance.message("a report", |message| match message {
+            ipos_wire::ipos::Message::ServerState(state) => Some(state.endpoints_held),
+            _ => None,
+        })
+    };
+    while world.counter("pending_expired") == 0 || world.counter("tombstones_expired") == 0 {
+        await_report(&mut appliance);
+    }
+    appliance.forget();
+    assert_eq!(await_report(&mut appliance), 0);
+    assert_eq!(appliance.ask_who_holds(pending.flow, 3), None);
+    appliance.send_connection(&connection);
+    assert_eq!(appliance.answer(closed.flow, 2), Answer::Acknowledged, "nothing is known of it any more");
+}

@@ -297,3 +297,81 @@ fn an_unreported_listener_is_reported_when_it_appears() {
     let _listener = world.inside_board(|| TcpListener::bind((SERVICE, 8088)).expect("listens"));
     assert_eq!(await_listener(&mut appliance, 8088).0, std::process::id());
 }
+
+#[test]
+fn mutated_frames_do_no_harm() {
+    let (world, mut appliance) = board_with_nginx(&Options::default());
+    let client = Client::new(42_020, 80);
+    let mut connection = [0; ipos_wire::ipos::TcpConnection::LEN];
+    client.connection(1).emit(&mut connection);
+    let packet = client.packet(client.next, Flags::ACK, b"GET / HTTP/1.1");
+    let mut encapsulated = vec![0; 16];
+    ipos_wire::ipos::encapsulate(client.flow, Protocol::Tcp, &mut encapsulated);
+    encapsulated.extend(&packet);
+    // A linear congruential generator (Numerical Recipes' numbers): the same frames in every run.
+    let mut state = 12_345u32;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        usize::try_from(state >> 8).expect("24 bits") % below
+    };
+    let mut short = 0u64;
+    for round in 0..10_000 {
+        let mut frame = if round % 2 == 0 { connection.to_vec() } else { encapsulated.clone() };
+        for _ in 0..=random(4) {
+            let at = random(frame.len());
+            frame[at] = u8::try_from(random(256)).expect("an octet");
+        }
+        if random(3) == 0 {
+            frame.truncate(random(frame.len()));
+        }
+        // Half of them reach past the checksum.
+        if random(2) == 0 && frame.len() >= 16 {
+            let covered = if frame[12] == 2 { 16 } else { frame.len() };
+            frame[14..16].fill(0);
+            let sum = ipos_wire::checksum::of(&frame[..covered]);
+            frame[14..16].copy_from_slice(&sum.to_be_bytes());
+        }
+        short += u64::from(frame.len() < 16);
+        appliance.send(&frame);
+        if round % 100 == 99 {
+            appliance.ask_who_holds(client.flow, 99);
+            appliance.forget();
+        }
+    }
+    let mut survivor = Client::new(42_021, 80);
+    survivor.migrate(&mut appliance, 2);
+    assert_eq!(survivor.get(&mut appliance, "/small").0, b"a small page\n");
+    appliance.ask_who_holds(survivor.flow, 98);
+    let count = |names: &[&str]| names.iter().map(|name| world.counter(name)).sum::<u64>();
+    // Frames in = frames dropped, answered, left to the agent or passed on.
+    let received = count(&["frames_received"]);
+    let outcomes = count(&[
+        "malformed",
+        "bad_checksum",
+        "unknown_type",
+        "not_ours",
+        "acks_sent",
+        "acks_repeated",
+        "clears_queued",
+        "tombstone_answers",
+        "busy_dropped",
+        "packets_decapsulated",
+        "detached_pending",
+        "detaches_queued",
+        "detaches_not_held",
+        "questions_received",
+        "resize_failed",
+        "refused_no_listener",
+        "refused_not_covered",
+        "refused_queue_full",
+        "refused_table_full",
+        "refused_control_block",
+        "refused_mss",
+        "refused_mptcp",
+        "refused_held",
+        "refused_protocol",
+    ]);
+    // One too short for the ipOS header is malformed before its sender is looked at.
+    assert_eq!(outcomes, received + short);
+    assert!(count(&["bad_checksum"]) > 500 && count(&["packets_decapsulated"]) > 100, "the frames reach far");
+}

@@ -28,11 +28,13 @@ pub struct Options {
     pub ethertype: u16,
     pub xdp_mode: &'static str,
     pub endpoints_max: u32,
+    pub pending_s: u32,
+    pub tombstone_s: u32,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { ethertype: 0x88b5, xdp_mode: "auto", endpoints_max: 1024 }
+        Options { ethertype: 0x88b5, xdp_mode: "auto", endpoints_max: 1024, pending_s: 30, tombstone_s: 60 }
     }
 }
 
@@ -85,8 +87,13 @@ impl World {
         let configuration = format!(
             "interface = \"farm0\"\naddress = \"{BOARD}\"\nethertype = {}\nappliances = [\"{APPLIANCE}\"]\n\
              services = [{{ address = \"{SERVICE}\", kind = \"http\" }}, {{ address = \"{L4_SERVICE}\", kind = \"l4\" }}]\n\
-             pin_directory = \"{place}/bpf/ipos\"\nxdp_mode = \"{}\"\nreport_interval_ms = 50\nendpoints_max = {}\n",
-            options.ethertype, options.xdp_mode, options.endpoints_max
+             pin_directory = \"{place}/bpf/ipos\"\nxdp_mode = \"{}\"\nreport_interval_ms = 50\nendpoints_max = {}\n\
+             pending_s = {}\ntombstone_s = {}\n",
+            options.ethertype,
+            options.xdp_mode,
+            options.endpoints_max,
+            options.pending_s,
+            options.tombstone_s
         );
         fs::write(directory.join("board.toml"), configuration).expect("configuration written");
         world
