@@ -32,11 +32,14 @@ use crate::{
     takeover::{self, Takeover},
 };
 
-/// How often the neighbour table is kept warm, and records are aged.
+/// How often the neighbour table is kept warm.
 const REFRESH: Duration = Duration::from_secs(5);
 /// How often an appliance that is not resolved is looked for.
 const RESOLVE: Duration = Duration::from_millis(500);
+/// How often records are aged; every row is looked at, so a large table is looked through less often.
 const REAP: Duration = Duration::from_secs(2);
+const REAP_LARGE: Duration = Duration::from_secs(10);
+const LARGE_TABLE: u32 = 1 << 17;
 
 /// Why the agent ends.
 #[derive(Debug, thiserror::Error)]
@@ -111,8 +114,9 @@ impl Agent<'_, '_> {
         let known = RefCell::new(adopted);
         let ring = self.takeover.events(|event| self.handle(&event, &known.borrow()))?;
         let mut reporter = Reporter::new(self.config, interface.index).map_err(io_error("open sock_diag"))?;
+        let reap_every = if self.config.endpoints_max > LARGE_TABLE { REAP_LARGE } else { REAP };
         let start = Instant::now();
-        let (mut report_at, mut resolve_at, mut reap_at) = (start, start, start + REAP);
+        let (mut report_at, mut resolve_at, mut reap_at) = (start, start, start + reap_every);
         loop {
             let now = Instant::now();
             if now >= resolve_at {
@@ -135,7 +139,7 @@ impl Agent<'_, '_> {
             }
             if now >= reap_at {
                 self.takeover.reap()?;
-                reap_at = now + REAP;
+                reap_at = now + reap_every;
             }
             let next = report_at.min(resolve_at).min(reap_at);
             if wait(sys::ring_descriptor(&ring), signals, next).map_err(io_error("wait for events"))? {

@@ -33,6 +33,8 @@ pub struct Reporter {
 }
 
 impl Reporter {
+    /// A reporter whose epoch is now.
+    ///
     /// # Errors
     /// When the kernel has no sock_diag.
     pub fn new(config: &Config, ifindex: u32) -> io::Result<Reporter> {

@@ -38,6 +38,8 @@ pub struct SockDiag {
 }
 
 impl SockDiag {
+    /// Opens one in this network namespace.
+    ///
     /// # Errors
     /// When the kernel has no sock_diag.
     pub fn open() -> io::Result<SockDiag> {

@@ -51,6 +51,26 @@ fn every_set_of_options_is_continued_as_it_was_agreed_on() {
 }
 
 #[test]
+fn five_hundred_at_once_are_all_served() {
+    let (world, mut appliance) = board_with_nginx(&Options::default());
+    let mut clients: Vec<Client> = (0..500).map(|n| Client::new(45_000 + n, 80)).collect();
+    for client in &clients {
+        appliance.send_connection(&client.connection(u64::from(client.flow.client_port)));
+    }
+    for client in &clients {
+        appliance.await_ack(client.flow, u64::from(client.flow.client_port));
+    }
+    for client in &mut clients {
+        client.send(&mut appliance, request("/small").as_bytes());
+    }
+    for client in &mut clients {
+        assert_eq!(client.response(&mut appliance).0, b"a small page\n", "{}", client.flow);
+        assert!(!appliance.saw_reset(client.flow));
+    }
+    assert_eq!((world.counter("endpoints_live"), world.counter("endpoints_held")), (500, 500));
+}
+
+#[test]
 fn pythons_server_takes_over_too_and_its_end_is_told() {
     let mut world = World::new(&Options::default());
     world.write_page("page", b"from python");
@@ -277,4 +297,20 @@ fn pending_endpoints_and_tombstones_age_out() {
     assert_eq!(appliance.ask_who_holds(pending.flow, 3), None);
     appliance.send_connection(&connection);
     assert_eq!(appliance.answer(closed.flow, 2), Answer::Acknowledged, "nothing is known of it any more");
+}
+
+#[test]
+fn another_boards_socket_of_the_same_flow_is_not_ours() {
+    let (_one, mut first) = board_with_nginx(&Options::default());
+    let (_other, mut second) = board_with_nginx(&Options::default());
+    let mut client = Client::new(40_014, 80);
+    client.migrate(&mut first, 1);
+    client.migrate(&mut second, 2);
+    client.get(&mut first, "/small");
+    assert_eq!(first.ask_who_holds(client.flow, 3), Some((HeldState::Live, 1)));
+    assert_eq!(second.ask_who_holds(client.flow, 4), Some((HeldState::Pending, 2)));
+    client.send_bare(&mut first, Flags::FIN | Flags::ACK);
+    assert!(client.receive(&mut first).1);
+    assert_eq!(first.closed(client.flow), (ClosedReason::Closed, 1));
+    assert_eq!(second.ask_who_holds(client.flow, 5), Some((HeldState::Pending, 2)));
 }

@@ -298,6 +298,33 @@ fn an_unreported_listener_is_reported_when_it_appears() {
     assert_eq!(await_listener(&mut appliance, 8088).0, std::process::id());
 }
 
+/// A linear congruential generator (Numerical Recipes' numbers): the same frames in every run.
+struct Random(u32);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        usize::try_from(self.0 >> 8).expect("24 bits") % limit
+    }
+}
+
+fn mutate(frame: &mut Vec<u8>, random: &mut Random) {
+    for _ in 0..=random.below(4) {
+        let at = random.below(frame.len());
+        frame[at] = u8::try_from(random.below(256)).expect("an octet");
+    }
+    if random.below(3) == 0 {
+        frame.truncate(random.below(frame.len()));
+    }
+    // Half of them get past the checksum.
+    if random.below(2) == 0 && frame.len() >= 16 {
+        let covered = if frame[12] == 2 { 16 } else { frame.len() };
+        frame[14..16].fill(0);
+        let sum = ipos_wire::checksum::of(&frame[..covered]);
+        frame[14..16].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
 #[test]
 fn mutated_frames_do_no_harm() {
     let (world, mut appliance) = board_with_nginx(&Options::default());
@@ -308,29 +335,11 @@ fn mutated_frames_do_no_harm() {
     let mut encapsulated = vec![0; 16];
     ipos_wire::ipos::encapsulate(client.flow, Protocol::Tcp, &mut encapsulated);
     encapsulated.extend(&packet);
-    // A linear congruential generator (Numerical Recipes' numbers): the same frames in every run.
-    let mut state = 12_345u32;
-    let mut random = |below: usize| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        usize::try_from(state >> 8).expect("24 bits") % below
-    };
+    let mut random = Random(12_345);
     let mut short = 0u64;
     for round in 0..10_000 {
         let mut frame = if round % 2 == 0 { connection.to_vec() } else { encapsulated.clone() };
-        for _ in 0..=random(4) {
-            let at = random(frame.len());
-            frame[at] = u8::try_from(random(256)).expect("an octet");
-        }
-        if random(3) == 0 {
-            frame.truncate(random(frame.len()));
-        }
-        // Half of them reach past the checksum.
-        if random(2) == 0 && frame.len() >= 16 {
-            let covered = if frame[12] == 2 { 16 } else { frame.len() };
-            frame[14..16].fill(0);
-            let sum = ipos_wire::checksum::of(&frame[..covered]);
-            frame[14..16].copy_from_slice(&sum.to_be_bytes());
-        }
+        mutate(&mut frame, &mut random);
         short += u64::from(frame.len() < 16);
         appliance.send(&frame);
         if round % 100 == 99 {

@@ -159,7 +159,7 @@ impl World {
         let place = self.directory.display();
         let configuration = format!(
             "daemon off; worker_processes 1; user root; pid {place}/nginx.pid; error_log {place}/error.log;\n\
-             events {{ worker_connections 256; }}\n\
+             events {{ worker_connections 2048; }}\n\
              http {{ access_log off; client_body_temp_path {place}/b; proxy_temp_path {place}/p;\n\
              fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;\n\
              server {{ listen {listen}; root {place}/www; {extra} }} }}\n"
