@@ -108,7 +108,6 @@ counted! {
         OldSegment = "old_segment", "Refused: nothing new in it and nothing to answer.";
         TooManyGaps = "too_many_gaps", "Refused: more than 16 gaps in the octets held; the client retransmits.";
         AwaitingHolder = "awaiting_holder", "Refused: another packet of this flow already waits for the farm's answer.";
-        UnknownHolder = "unknown_holder", "Refused: not every live board has said whether it holds the endpoint; the client retransmits.";
         AskLimit = "ask_limit", "Refused: too many questions to the farm at once (or this second).";
         StrayReset = "stray_reset", "Refused: a RST for an endpoint that nobody holds.";
         ResetLimit = "reset_limit", "Refused: a RST was due, but too many were sent this second.";
