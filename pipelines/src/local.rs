@@ -14,6 +14,7 @@ use crate::entry::{Local, Pending, State};
 use crate::handoff::Answer;
 use crate::handshake::echo;
 use crate::parse::TcpPacket;
+use crate::request::assembly::WINDOW;
 use crate::segment::Segment;
 use crate::table::slab::EntryRef;
 use crate::verdict::Verdict;
@@ -112,6 +113,9 @@ pub fn segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf)
         return Verdict::Drop(Drop::BadTcpChecksum);
     }
     if packet.flags.contains(Flags::RST) {
+        if !in_window(core, entry, packet.seq) {
+            return Verdict::Drop(Drop::OutOfWindow);
+        }
         core.happened(Happening::ClosedByReset);
         core.remove(entry);
         return Verdict::Answered;
@@ -136,6 +140,15 @@ pub fn segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf)
         Ok(()) => Verdict::Answered,
         Err(reason) => Verdict::Drop(reason),
     }
+}
+
+/// Whether a RST with this sequence number can be the client's own (RFC 9293, section 3.10.7.4): from what we have
+/// acknowledged on to the window's end, the client's FIN included.
+fn in_window(core: &mut Core, entry: EntryRef, seq: Seq) -> bool {
+    core.pending_of(entry).is_some_and(|pending| {
+        let offset = i64::from(pending.offset_of(seq));
+        (i64::from(pending.acked)..=WINDOW as i64 + 1).contains(&offset)
+    })
 }
 
 /// Takes what a segment says: whether our FIN is acknowledged, whether the client's has come, and whether there is
