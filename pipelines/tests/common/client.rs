@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use ipos_pipelines::handoff::WorkerId;
+use ipos_pipelines::steer::Owners;
 use ipos_wire::ethernet::ETHERTYPE_IPV4;
 use ipos_wire::flow::Flow;
 use ipos_wire::mac::Mac;
@@ -10,6 +12,7 @@ use ipos_wire::tcp::{Flags, Options, Timestamps};
 use ipos_wire::{ethernet, ipv4, tcp};
 
 use super::seen::Segment;
+use super::setup::HASH_KEY;
 use super::{SERVICE, SERVICE_PORT, WAN_MAC};
 
 /// The client's router: where its frames come from.
@@ -56,7 +59,7 @@ impl Seg {
         let bare = Seg { options: Options::default(), padding: 0, ..self.clone() }.frame();
         let (header, payload) = bare[34..].split_at(tcp::HEADER_LEN);
         let mut segment = [header, octets, payload].concat();
-        segment[12] = ((tcp::HEADER_LEN + octets.len()) / 4 << 4) as u8;
+        segment[12] = (((tcp::HEADER_LEN + octets.len()) / 4) << 4) as u8;
         tcp::Segment::new_checked(&mut segment[..])
             .expect("a header")
             .fill_checksum(self.flow.client, self.flow.endpoint);
@@ -132,6 +135,15 @@ impl Client {
     /// A client that takes part in no handshake: its numbers mean nothing to anybody.
     pub fn stranger(port: u16) -> Self {
         Self { irs: Seq(0x0102_0304), iss: Seq(0x0506_0708), ..Self::on_port(port) }
+    }
+
+    /// A client whose connection one of so many workers owns.
+    pub fn owned_by(worker: u8, workers: u8) -> Self {
+        let owners = Owners::new(workers, HASH_KEY);
+        (1..u16::MAX)
+            .map(Self::on_port)
+            .find(|client| owners.owner(&client.flow) == WorkerId(worker))
+            .expect("flows spread over all workers")
     }
 
     fn segment(&self, flags: Flags, offset: u32, payload: &[u8]) -> Seg {

@@ -97,31 +97,31 @@ impl Node {
 
     /// The worker receives one frame on a wire; what became of it.
     fn receives(&mut self, wire: &Wire, mbuf: Mbuf) -> Verdict {
-        let before = self.totals();
         wire.push(mbuf);
-        self.poll();
-        let changed: Vec<usize> = before
-            .iter()
-            .zip(self.totals())
-            .enumerate()
-            .filter(|(_, (a, b))| *a != b)
-            .map(|(i, _)| i)
-            .collect();
-        let drops_start = Outcome::ALL.len();
-        match changed[..] {
-            [outcome] => match Outcome::ALL[outcome] {
-                Outcome::Forwarded => Verdict::Forwarded,
-                Outcome::Answered => Verdict::Answered,
-                Outcome::Held => Verdict::Held,
-                Outcome::Control => Verdict::Control,
-                Outcome::Steered => Verdict::Steered,
-                Outcome::Dropped => panic!("dropped without a reason"),
-            },
-            [outcome, reason] if Outcome::ALL.get(outcome) == Some(&Outcome::Dropped) => {
-                Verdict::Drop(DropReason::ALL[reason - drops_start])
-            }
+        self.changes(Node::poll).expect("an outcome")
+    }
+
+    /// The outcome of the one packet that the worker handles meanwhile, if there is one.
+    fn changes(&mut self, meanwhile: impl FnOnce(&mut Self) -> bool) -> Option<Verdict> {
+        let before = self.totals();
+        meanwhile(self);
+        let after = self.totals();
+        let changed: Vec<usize> = (0..after.len()).filter(|place| after[*place] != before[*place]).collect();
+        let (outcome, reason) = match changed[..] {
+            [] => return None,
+            [outcome] => (Outcome::ALL[outcome], None),
+            [outcome, reason] => (Outcome::ALL[outcome], DropReason::ALL.get(reason - Outcome::ALL.len())),
             _ => panic!("one packet, these counters: {changed:?}"),
-        }
+        };
+        Some(match (outcome, reason) {
+            (Outcome::Forwarded, None) => Verdict::Forwarded,
+            (Outcome::Answered, None) => Verdict::Answered,
+            (Outcome::Held, None) => Verdict::Held,
+            (Outcome::Control, None) => Verdict::Control,
+            (Outcome::Steered, None) => Verdict::Steered,
+            (Outcome::Dropped, Some(reason)) => Verdict::Drop(*reason),
+            other => panic!("one packet, this outcome: {other:?}"),
+        })
     }
 
     /// Outcomes, then drop reasons.
@@ -169,24 +169,24 @@ impl Node {
     }
 
     /// All segments that went out to clients.
-    pub fn to_client(&mut self) -> Vec<Segment> {
+    pub fn segments_out(&mut self) -> Vec<Segment> {
         self.wan_frames().iter().map(|frame| Segment::to_client(frame)).collect()
     }
 
     /// All packets that went out to boards.
-    pub fn to_board(&mut self) -> Vec<Encapsulated> {
+    pub fn packets_out(&mut self) -> Vec<Encapsulated> {
         let ethertype = self.ethertype;
         self.farm_frames().iter().map(|frame| Encapsulated::read(frame, ethertype)).collect()
     }
 
     /// The one segment that went out to the client.
     pub fn answer(&mut self) -> Segment {
-        only(self.to_client())
+        only(self.segments_out())
     }
 
     /// The one packet that went out to a board.
     pub fn forwarded(&mut self) -> Encapsulated {
-        only(self.to_board())
+        only(self.packets_out())
     }
 
     /// Nothing went out, and the control core was told nothing.
@@ -307,6 +307,37 @@ impl Rig {
         let ground = Ground(setup.pool());
         let peers = ipos_pipelines::steer::mesh(1).remove(0);
         Self { node: setup.node(0, 1, peers, &ground.0), _ground: ground }
+    }
+}
+
+/// Two workers that share the flows between them, as two receive queues of the same ports.
+pub struct Pair {
+    pub nodes: [Node; 2],
+    _ground: Ground,
+}
+
+impl Pair {
+    pub fn new() -> Self {
+        let setup = Setup::default();
+        let ground = Ground(setup.pool());
+        let mut peers = ipos_pipelines::steer::mesh(2);
+        let (second, first) = (peers.remove(1), peers.remove(0));
+        let nodes = [setup.node(0, 2, first, &ground.0), setup.node(1, 2, second, &ground.0)];
+        Self { nodes, _ground: ground }
+    }
+
+    /// A client's segment arrives at one worker's queue, and both do what there is to do: the outcome where it arrived,
+    /// and at the owner, if that is the other.
+    pub fn client(&mut self, arrives_at: usize, segment: &Seg) -> (Verdict, Option<Verdict>) {
+        self.on_wan(arrives_at, &segment.frame())
+    }
+
+    /// The same with any frame.
+    pub fn on_wan(&mut self, arrives_at: usize, frame: &[u8]) -> (Verdict, Option<Verdict>) {
+        let first = self.nodes[arrives_at].on_wan(frame);
+        let other = &mut self.nodes[1 - arrives_at];
+        let second = other.changes(Node::poll);
+        (first, second)
     }
 }
 

@@ -32,6 +32,15 @@ impl Node {
         place
     }
 
+    /// A handshake, and the first octets of the request: Temporary.
+    #[track_caller]
+    pub fn shake_and_hold(&mut self, client: &mut Client) {
+        self.shake(client);
+        assert_eq!(self.client(&client.data(0, &REQUEST[..9])), Verdict::Held);
+        self.answer();
+        assert_eq!(self.state(&client.flow), Some(State::Temporary));
+    }
+
     /// The control core says that the board has acknowledged.
     pub fn migrated(&mut self, place: &Place) {
         self.migrated_as(place.entry, place.flow, MIGRATION);
@@ -48,7 +57,7 @@ impl Node {
         let place = self.request(client, octets);
         self.migrated(&place);
         assert_eq!(self.state(&client.flow), Some(State::Forward));
-        (place, self.to_board())
+        (place, self.packets_out())
     }
 
     /// Up to a settled Forward entry: the client has acknowledged 100 octets of the answer.

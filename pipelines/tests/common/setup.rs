@@ -24,6 +24,8 @@ use super::{
 
 /// The farm's port.
 pub const FARM_PORT: PortIndex = PortIndex(1);
+/// The key of the shards' and of the owners' hash.
+pub const HASH_KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
 /// The secrets of the cookies at the start.
 pub const COOKIE_KEY: [u8; 16] = [0x5a; 16];
 pub const OLD_COOKIE_KEY: [u8; 16] = [0xa5; 16];
@@ -115,7 +117,7 @@ impl Setup {
             ethertype: self.ethertype,
             entries: self.entries,
             pending: self.pending,
-            hash_key: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210],
+            hash_key: HASH_KEY,
             cookie_keys: CookieKeys::new(&COOKIE_KEY, &OLD_COOKIE_KEY),
             options: self.options,
             mss: 1444,

@@ -44,6 +44,11 @@ impl Wire {
         self.0.borrow_mut().to_worker.push_back(mbuf);
     }
 
+    /// Frames that the worker has not received yet.
+    pub fn waiting(&self) -> usize {
+        self.0.borrow().to_worker.len()
+    }
+
     /// Takes the oldest frame that the worker sent.
     pub fn pop(&self) -> Option<Mbuf> {
         self.0.borrow_mut().from_worker.pop_front()

@@ -106,7 +106,25 @@ fn rst_of_a_settled_connection_is_forwarded_and_the_entry_lingers() {
     assert_eq!(rig.state(&client.flow), Some(State::Forward));
     rig.pass(1);
     assert_eq!(rig.state(&client.flow), None);
-    assert_eq!(rig.to_board().len(), 2);
+    assert_eq!(rig.packets_out().len(), 2);
+}
+
+#[test]
+fn rst_of_a_client_that_the_appliance_answers_ends_the_entry() {
+    for last in [4, 5, 16_385] {
+        let mut rig = Rig::new();
+        let mut client = Client::plain();
+        rig.shake(&mut client);
+        assert_eq!(rig.client(&client.data(0, b"\0\0\0\0")), Verdict::Answered);
+        rig.answer();
+        for outside in [client.rst(3), client.rst(16_386), client.rst(u32::MAX), client.rst(1 << 31)] {
+            assert_eq!(rig.client(&outside), Verdict::Drop(Drop::OutOfWindow));
+        }
+        assert_eq!(rig.client(&client.rst(last)), Verdict::Answered);
+        assert_eq!((rig.state(&client.flow), rig.counters.pending.read()), (None, 0));
+        assert_eq!(rig.happened(Happening::ClosedByReset), 1);
+        rig.assert_silent();
+    }
 }
 
 #[test]
@@ -143,7 +161,7 @@ fn a_half_closed_client_that_still_acknowledges_is_not_idle() {
     assert_eq!(rig.client(&client.fin(REQUEST_LEN)), Verdict::Forwarded);
     rig.pass(HALF_CLOSED_MS - 1);
     assert_eq!(rig.client(&client.acks(REQUEST_LEN + 1, 5_000)), Verdict::Forwarded);
-    rig.to_board();
+    rig.packets_out();
     rig.pass(HALF_CLOSED_MS - 1);
     rig.assert_silent();
     rig.pass(1);
@@ -157,7 +175,7 @@ fn a_fin_before_the_proof_is_timed_from_the_proof_on() {
     rig.migrate(&mut client, REQUEST);
     assert_eq!(rig.client(&client.fin(REQUEST_LEN)), Verdict::Forwarded);
     assert_eq!(rig.client(&client.acks(REQUEST_LEN + 1, 100)), Verdict::Forwarded);
-    rig.to_board();
+    rig.packets_out();
     rig.pass(HALF_CLOSED_MS);
     asked(&mut rig, client.flow);
 }
@@ -233,7 +251,7 @@ fn traffic_puts_the_idle_time_off() {
         assert_eq!(rig.client(&client.data(REQUEST_LEN, b"x")), Verdict::Forwarded);
         assert!(rig.told().is_empty());
     }
-    rig.to_board();
+    rig.packets_out();
     rig.pass(IDLE_MS);
     asked(&mut rig, client.flow);
 }
@@ -262,7 +280,7 @@ fn the_boards_notice_lets_the_entry_linger_two_seconds() {
     rig.pass(1);
     assert_eq!(rig.state(&client.flow), None);
     assert_eq!(rig.happened(Happening::ClosedByBoard), 1);
-    rig.to_board();
+    rig.packets_out();
     rig.assert_silent();
 }
 

@@ -174,7 +174,7 @@ fn what_a_full_port_does_not_take_is_sent_in_order_later() {
     assert_eq!(rig.forwarded().segment().payload, b"1");
     rig.farm.set_room(usize::MAX);
     rig.poll();
-    let rest: Vec<Vec<u8>> = rig.to_board().iter().map(|packet| packet.segment().payload).collect();
+    let rest: Vec<Vec<u8>> = rig.packets_out().iter().map(|packet| packet.segment().payload).collect();
     assert_eq!(rest, [b"2", b"3"]);
 }
 
@@ -190,6 +190,6 @@ fn a_port_that_takes_nothing_costs_packets_and_no_memory() {
     assert_eq!(rig.counters.ports[1].send_failed.read(), 6, "1024 wait");
     rig.farm.set_room(usize::MAX);
     rig.poll();
-    assert_eq!(rig.to_board().len(), 1_024);
+    assert_eq!(rig.packets_out().len(), 1_024);
     assert_eq!(rig.happened(Happening::OriginateFailed), 0);
 }

@@ -323,7 +323,7 @@ fn a_client_with_a_tiny_mss_gets_the_answer_in_pieces() {
     let mut client = Client { offers: Options { mss: Some(100), ..Options::default() }, ..Client::new() };
     rig.shake(&mut client);
     assert_eq!(rig.client(&client.data(0, NOT_HTTP)), Verdict::Answered);
-    let pieces = rig.to_client();
+    let pieces = rig.segments_out();
     let mut text = Vec::new();
     for (at, piece) in pieces.iter().enumerate() {
         assert_eq!(piece.seq, client.iss + 1 + text.len() as u32);

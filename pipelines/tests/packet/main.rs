@@ -4,9 +4,17 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod control;
+mod drops;
 mod end;
 mod forward;
 mod handshake;
 mod local;
 mod migrate;
+mod noise;
+mod recover;
+mod reply;
 mod request;
+mod reuse;
+mod states;
+mod steering;

@@ -82,7 +82,7 @@ fn a_long_request_is_replayed_in_segments_of_the_advertised_mss() {
         client.tsecr += 1;
         assert_eq!(rig.client(&client.data(octets.len() as u32, b"last")), Verdict::Held);
         rig.migrated(&place);
-        let packets = rig.to_board();
+        let packets = rig.packets_out();
         assert_eq!(
             assert_carry(&packets, &client, &[&octets, &b"last"[..]].concat()),
             Flags::ACK | Flags::PSH
@@ -102,7 +102,7 @@ fn what_lies_past_a_gap_is_not_replayed() {
     let place = rig.request(&mut client, REQUEST);
     assert_eq!(rig.client(&client.data(REQUEST_LEN + 4, b"past")), Verdict::Held);
     rig.migrated(&place);
-    assert_carry(&rig.to_board(), &client, REQUEST);
+    assert_carry(&rig.packets_out(), &client, REQUEST);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_held_fin_is_replayed_with_the_last_octets() {
     let (place, octets) = post(&mut rig, &mut client, 3_000);
     assert_eq!(rig.client(&client.fin(octets.len() as u32)), Verdict::Held);
     rig.migrated(&place);
-    let packets = rig.to_board();
+    let packets = rig.packets_out();
     assert_eq!(assert_carry(&packets, &client, &octets), Flags::ACK | Flags::PSH | Flags::FIN);
     assert!(rig.entry(&client.flow).is_some_and(|entry| entry.client_fin));
 }
@@ -159,7 +159,7 @@ fn a_retransmission_of_what_the_board_should_have_repeats_the_attempt_once() {
     }
     rig.assert_silent();
     rig.migrated(&place);
-    assert_eq!(rig.to_board(), first);
+    assert_eq!(rig.packets_out(), first);
     assert_eq!((rig.happened(Happening::Migrated), rig.happened(Happening::Repeated)), (1, 1));
     // Lost again: asked again.
     assert_eq!(rig.client(&client.data(3, &REQUEST[3..9])), Verdict::Held);
@@ -200,7 +200,7 @@ fn an_ack_past_the_syn_ack_is_proof() {
     assert_eq!(rig.counters.pending.read(), 1, "an ACK of the SYN-ACK alone is none");
     assert_eq!(rig.client(&client.acks(REQUEST_LEN, 1)), Verdict::Forwarded);
     assert_eq!((rig.counters.pending.read(), rig.happened(Happening::Proven)), (0, 1));
-    assert_eq!(rig.to_board().len(), 2);
+    assert_eq!(rig.packets_out().len(), 2);
     // From now on what the client sends again is the board's business.
     assert_eq!(rig.client(&client.data(0, REQUEST)), Verdict::Forwarded);
     assert!(rig.told().is_empty());
@@ -212,7 +212,7 @@ fn sending_past_the_window_is_proof() {
     let mut client = Client::new();
     let (place, octets) = post(&mut rig, &mut client, 1_000);
     rig.migrated(&place);
-    rig.to_board();
+    rig.packets_out();
     let edge = 16_384 - 4;
     assert!(octets.len() < edge as usize);
     assert_eq!(rig.client(&client.data(edge, b"upto")), Verdict::Forwarded);
@@ -319,7 +319,7 @@ fn a_board_whose_mac_is_unknown_gets_the_replay_when_the_client_asks_again() {
     assert_eq!(rig.client(&client.data(0, REQUEST)), Verdict::Held);
     assert!(matches!(only(rig.told()), Event::Repeat { .. }));
     rig.migrated(&place);
-    assert_carry(&rig.to_board(), &client, REQUEST);
+    assert_carry(&rig.packets_out(), &client, REQUEST);
 }
 
 #[test]

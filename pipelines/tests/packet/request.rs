@@ -164,7 +164,7 @@ fn one_octet_at_a_time() {
     for (offset, octet) in (0..REQUEST_LEN).zip(REQUEST) {
         assert_eq!(rig.client(&client.data(offset, &[*octet])), Verdict::Held);
         let last = offset + 1 == REQUEST_LEN;
-        let acks: Vec<_> = rig.to_client().iter().map(|answer| answer.ack).collect();
+        let acks: Vec<_> = rig.segments_out().iter().map(|answer| answer.ack).collect();
         assert_eq!(acks, if last { vec![] } else { vec![client.irs + 2 + offset] });
     }
     assert_eq!(rig.placed().pool, 1);
@@ -333,7 +333,7 @@ fn answers_echo_the_newest_time_stamp_in_order_and_the_board_gets_the_first() {
     let mut send = |tsval: u32, offset: u32, octets: &[u8]| {
         client.tsval = tsval;
         assert_eq!(rig.client(&client.data(offset, octets)), Verdict::Held);
-        rig.to_client().first().and_then(|answer| answer.options.timestamps).map(|stamps| stamps.tsecr)
+        rig.segments_out().first().and_then(|answer| answer.options.timestamps).map(|stamps| stamps.tsecr)
     };
     assert_eq!(send(7_100, 0, &REQUEST[..4]), Some(7_100));
     assert_eq!(send(7_300, 8, &REQUEST[8..12]), Some(7_100), "past a gap: RFC 7323, section 4.3");
@@ -384,7 +384,7 @@ fn a_second_segment_that_overtakes_the_first_waits_for_it() {
     assert_eq!(rig.client(&client.data(0, &REQUEST[..20])), Verdict::Held);
     assert_eq!(rig.placed().tcb.octets_following, REQUEST_LEN);
     // Whether the first of the two halves is acknowledged on the way does not matter; the whole head is not.
-    assert!(rig.to_client().iter().all(|answer| answer.ack == client.irs + 21));
+    assert!(rig.segments_out().iter().all(|answer| answer.ack == client.irs + 21));
     assert_eq!(rig.state(&client.flow), Some(State::ForwardConnect));
 }
 

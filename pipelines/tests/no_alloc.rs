@@ -1,0 +1,255 @@
+//! The worker allocates nothing and frees nothing after its start, whatever comes (design: system.md, roles; style.md, rule
+//! 5): an allocator counts what happens inside `Worker::poll`.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+
+use ipos_pipelines::handoff::{Answer, Command, Event, FlowPage, Holder, WorkerId};
+use ipos_pipelines::handshake::cookie::CookieKeys;
+use ipos_pipelines::services::Services;
+use ipos_pipelines::verdict::Verdict;
+use ipos_wire::seq::Seq;
+
+mod common;
+
+use common::scripts::{REQUEST, REQUEST_LEN};
+use common::{BOARD, Client, IN_POLL, MIGRATION, Pair, Rig, Seg, Setup, only};
+
+thread_local! {
+    /// Allocations, reallocations and frees of this thread inside a poll.
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+/// Neither cell has a destructor, so this neither allocates nor fails while a thread ends.
+fn count() {
+    if IN_POLL.get() {
+        COUNT.set(COUNT.get() + 1);
+    }
+}
+
+// SAFETY: every call is the system allocator's, with the caller's own arguments; counting touches two plain cells.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `GlobalAlloc::alloc`'s contract, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as in `alloc`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count();
+        // SAFETY: the block came from `System` by one of these methods, with this layout.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_len: usize) -> *mut u8 {
+        count();
+        // SAFETY: as in `dealloc`.
+        unsafe { System.realloc(block, layout, new_len) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Runs a script, and what it made the worker allocate or free.
+fn counted(script: impl FnOnce()) -> u64 {
+    COUNT.set(0);
+    script();
+    COUNT.get()
+}
+
+#[test]
+fn the_counter_counts() {
+    IN_POLL.set(true);
+    let count = counted(|| drop(std::hint::black_box(vec![1u8; 100])));
+    IN_POLL.set(false);
+    assert_eq!(count, 2, "one allocation, one free");
+    assert_eq!(counted(|| drop(std::hint::black_box(vec![1u8; 100]))), 0, "outside of the worker");
+}
+
+#[test]
+fn handshake_request_migration_replay_and_forwarding() {
+    let mut rig = Rig::new();
+    let count = counted(|| {
+        for port in 1..=100 {
+            let mut client = Client::on_port(port);
+            rig.shake(&mut client);
+            assert_eq!(rig.client(&client.ack(0)), Verdict::Drop(ipos_pipelines::counters::Drop::NoRequest));
+            // In pieces, the second last.
+            assert_eq!(rig.client(&client.data(0, &REQUEST[..9])), Verdict::Held);
+            assert_eq!(rig.client(&client.data(20, &REQUEST[20..])), Verdict::Held);
+            assert_eq!(rig.client(&client.data(9, &REQUEST[9..20])), Verdict::Held);
+            rig.segments_out();
+            let place = rig.placed();
+            assert_eq!(rig.client(&client.data(REQUEST_LEN, &[0; 1_400])), Verdict::Held);
+            rig.migrated(&place);
+            assert_eq!(rig.client(&client.data(0, REQUEST)), Verdict::Held);
+            assert!(matches!(only(rig.told()), Event::Repeat { .. }));
+            rig.migrated(&place);
+            assert_eq!(rig.client(&client.acks(REQUEST_LEN + 1_400, 100)), Verdict::Forwarded);
+            assert_eq!(rig.client(&client.data(REQUEST_LEN + 1_400, b"x")), Verdict::Forwarded);
+            assert_eq!(rig.packets_out().len(), 6);
+        }
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn every_end() {
+    let mut rig = Rig::new();
+    let count = counted(|| {
+        for port in 1..=20 {
+            let mut client = Client::on_port(port);
+            let place = rig.settle(&mut client);
+            match port % 4 {
+                0 => assert_eq!(rig.client(&client.rst(REQUEST_LEN)), Verdict::Forwarded),
+                1 => assert_eq!(rig.client(&client.fin(REQUEST_LEN)), Verdict::Forwarded),
+                2 => rig.command(Command::Closed { flow: place.flow, board: BOARD, migration_id: MIGRATION }),
+                _ => {}
+            }
+            rig.packets_out();
+        }
+        // Lingering, half-closed, idle: kept by one answer, removed by the next.
+        for holder in [Holder::Board(BOARD, MIGRATION), Holder::Nobody, Holder::Nobody] {
+            rig.pass(300_000);
+            for event in rig.told() {
+                let Event::WhoHolds { entry, .. } = event else { panic!("{event:?}") };
+                rig.command(Command::Holder { entry, holder });
+            }
+        }
+        assert!(rig.worker.core().shard.is_empty());
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn recovery() {
+    let mut rig = Rig::new();
+    let count = counted(|| {
+        for (port, holder) in
+            (1..).zip([Holder::Board(BOARD, MIGRATION), Holder::Nobody, Holder::Unknown].repeat(5))
+        {
+            let entry = rig.ask(&Client::stranger(port));
+            rig.command(Command::Holder { entry, holder });
+        }
+        rig.pass(1_000);
+        assert_eq!(rig.segments_out().len(), 5, "as many RSTs as denials");
+        assert_eq!(rig.packets_out().len(), 5);
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn answers_of_the_appliances_own() {
+    let mut rig = Rig::new();
+    let count = counted(|| {
+        for port in 1..=16 {
+            let mut client = Client::on_port(port);
+            match port % 4 {
+                0 => {
+                    rig.shake(&mut client);
+                    assert_eq!(rig.client(&client.data(0, b"\0")), Verdict::Answered);
+                }
+                1 => rig.shake_and_hold(&mut client),
+                2 => {
+                    rig.shake(&mut client);
+                    assert_eq!(rig.client(&client.fin(0)), Verdict::Answered);
+                }
+                _ => {
+                    let place = rig.request(&mut client, REQUEST);
+                    rig.command(Command::Answer { entry: place.entry, answer: Answer::Unavailable });
+                }
+            }
+            rig.segments_out();
+        }
+        // 408, retransmissions, RST.
+        for _ in 0..60 {
+            rig.pass(1_000);
+        }
+        assert!(rig.segments_out().len() > 12 * 5);
+        assert!(rig.worker.core().shard.is_empty());
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn port_reuse() {
+    let mut rig = Rig::new();
+    let count = counted(|| {
+        let mut client = Client::new();
+        rig.settle(&mut client);
+        for turn in 1..20 {
+            let mut new = Client { irs: Seq(turn << 24), ..client.clone() };
+            rig.shake(&mut new);
+            assert_eq!(rig.client(&new.data(0, REQUEST)), Verdict::Held);
+            assert_eq!(rig.told().len(), 2, "one given up, one placed");
+        }
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn steering() {
+    let mut pair = Pair::new();
+    let count = counted(|| {
+        for at in [0, 1] {
+            let mut client = Client::owned_by(1 - at as u8, 2);
+            assert_eq!(pair.client(at, &client.syn()), (Verdict::Steered, Some(Verdict::Answered)));
+            client.hears(&pair.nodes[1 - at].answer());
+            assert_eq!(pair.client(at, &client.data(0, REQUEST)), (Verdict::Steered, Some(Verdict::Held)));
+        }
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn pressure_and_rubbish() {
+    let mut rig = Rig::with(Setup { entries: 4, pending: 2, events: 2, ..Setup::default() });
+    let count = counted(|| {
+        for port in 1..=50 {
+            let mut client = Client::on_port(port);
+            rig.shake(&mut client);
+            for segment in [client.data(0, REQUEST), Client::stranger(port).ack(0), client.rst(REQUEST_LEN)] {
+                // Taken or dropped for want of room: either is fine here.
+                let _ = rig.client(&segment);
+            }
+            let padded = Seg { padding: 9, ..client.syn() }.frame();
+            for len in [1, 20, 40, 60] {
+                assert!(matches!(rig.on_wan(&padded[..len]), Verdict::Drop(_)));
+            }
+            rig.segments_out();
+        }
+        rig.pass(20_000);
+        rig.segments_out();
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn what_the_control_core_hands_over_is_handed_back_or_kept() {
+    let mut rig = Rig::new();
+    // The control core keeps the snapshots that it has handed out, so that no worker is the one to free them.
+    let kept: Vec<Arc<Services>> = vec![rig.worker.core().services.clone(), common::setup::services()];
+    let count = counted(|| {
+        rig.command(Command::Services(kept[1].clone()));
+        rig.command(Command::CookieKeys(CookieKeys::new(&[1; 16], &[2; 16])));
+        rig.ask(&Client::stranger(1));
+        let page =
+            FlowPage { request: 1, worker: WorkerId(0), cursor: Some(0), rows: Vec::with_capacity(256) };
+        rig.command(Command::ListFlows(Box::new(page)));
+        assert!(matches!(only(rig.told()), Event::Flows(page) if page.rows.len() == 1));
+        let frame = rig.mbuf(&[0; 60]);
+        rig.command(Command::Transmit { port: ipos_pipelines::handoff::PortIndex(0), frame });
+        assert_eq!(rig.wan_frames().len(), 1);
+    });
+    assert_eq!(count, 0);
+}
