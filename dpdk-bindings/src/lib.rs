@@ -13,6 +13,7 @@ pub mod burst;
 pub mod clock;
 pub mod eal;
 mod eal_check;
+pub mod hash;
 pub mod lcore;
 pub mod mbuf;
 pub mod mempool;

@@ -20,6 +20,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_(rx|tx)_queue_setup",
     "rte_eth_(macaddr_get|stats_get|promiscuous_enable|find_next)",
     "rte_get_(main_lcore|next_lcore|tsc_hz)",
+    "rte_hash_(create|free|add_key|lookup|lookup_bulk)",
     "rte_lcore_to_(socket|cpu)_id",
     "rte_mempool_(avail_count|in_use_count|free)",
     "rte_openlog_stream",
@@ -95,6 +96,7 @@ fn bind(flags: &[String]) {
         .opaque_type("rte_mbuf")
         .opaque_type("rte_mempool")
         .opaque_type("rte_device")
+        .opaque_type("rte_hash")
         .opaque_type("rte_eth_fdir_conf|rte_fdir_conf")
         .blocklist_type("FILE|_IO_.*")
         .raw_line("/// The C library's stream: only ever passed by address.")

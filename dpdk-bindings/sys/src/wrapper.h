@@ -11,6 +11,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_hash.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
@@ -51,6 +52,10 @@ static const uint32_t DPDK_SYS_MAX_ETHPORTS = RTE_MAX_ETHPORTS;
 static const uint32_t DPDK_SYS_MAX_LCORE = RTE_MAX_LCORE;
 static const uint32_t DPDK_SYS_LCORE_ID_ANY = LCORE_ID_ANY;
 static const int32_t DPDK_SYS_SOCKET_ID_ANY = SOCKET_ID_ANY;
+
+/* Limits of rte_hash. */
+static const uint32_t DPDK_SYS_HASH_NAME_MAX = RTE_HASH_NAMESIZE - 1; /* less the final zero */
+static const uint32_t DPDK_SYS_HASH_LOOKUP_BULK_MAX = RTE_HASH_LOOKUP_BULK_MAX;
 
 /* Receive flags. */
 static const uint64_t DPDK_SYS_MBUF_F_RX_RSS_HASH = RTE_MBUF_F_RX_RSS_HASH;
