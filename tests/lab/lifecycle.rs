@@ -100,8 +100,8 @@ fn a_failed_up_leaves_nothing_and_says_why() {
     let before = traces();
     let broken = Path::new("/tmp").join(format!("ipos-tests-{}", std::process::id()));
     fs::create_dir_all(&broken).expect("a directory can be made");
-    fs::copy("/bin/true", broken.join("ipos-appliance")).expect("a program can be copied");
-    fs::copy("/bin/true", broken.join("ipos-board")).expect("a program can be copied");
+    fs::copy("/bin/false", broken.join("ipos-appliance")).expect("a program can be copied");
+    fs::copy("/bin/false", broken.join("ipos-board")).expect("a program can be copied");
     let output =
         Command::new(repository().join("deploy/lab")).arg("up").env("IPOS_BIN_DIR", &broken).output();
     fs::remove_dir_all(&broken).expect("the directory can be removed");

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
                 restart::TESTS,
             ][..],
         ),
-        (XDP, &[http::CORE, restart::CORE, frames::CORE][..]),
+        (XDP, &[http::CORE, restart::CORE, admin::CORE, frames::CORE][..]),
         (ONE_PORT, &[http::CORE, restart::CORE, frames::BOTH][..]),
         (WORKERS, &[http::CORE, restart::CORE][..]),
     ] {
