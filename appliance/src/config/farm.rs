@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use ipos_pipelines::config::Role;
 
 use super::model::{Device, MacText, Port, Subnet};
-use super::read::{At, Notes, Section};
+use super::read::{At, Section};
 
 /// What the farm's sections say, with names where [`super::model`] has places.
 pub struct Farm {
@@ -60,7 +60,7 @@ pub struct BoardDraft {
 }
 
 /// Reads the farm's sections.
-pub fn read(root: &Section<'_>, notes: &Notes) -> Farm {
+pub fn read(root: &Section<'_>) -> Farm {
     let ports = root.sections("port", "port");
     let services = root.sections("service", "service");
     let boards = root.sections("board", "board");
@@ -70,7 +70,7 @@ pub fn read(root: &Section<'_>, notes: &Notes) -> Farm {
         ports_complete: read_ports.len() == ports.len(),
         ports: read_ports,
         any_service: !services.is_empty(),
-        services: services.iter().filter_map(|section| service(section, notes)).collect(),
+        services: services.iter().filter_map(service).collect(),
         boards_complete: read_boards.len() == boards.len(),
         boards: read_boards,
     }
@@ -106,7 +106,7 @@ fn board(section: &Section<'_>) -> Option<BoardDraft> {
     Some(BoardDraft { name: name?, address: address?, mac })
 }
 
-fn service(section: &Section<'_>, notes: &Notes) -> Option<ServiceDraft> {
+fn service(section: &Section<'_>) -> Option<ServiceDraft> {
     let name = name(section);
     let address = section.required::<Ipv4Addr>("address", "an IPv4 address, such as \"198.51.100.1\"");
     let port = section.required_integer("port", 1u16..=65535);
@@ -114,19 +114,15 @@ fn service(section: &Section<'_>, notes: &Notes) -> Option<ServiceDraft> {
     section.choice("kind", &[("http", ())]);
     let boards = section.strings("boards", "all boards");
     let maps = section.sections("map", "service.map");
-    let maps = maps.iter().filter_map(|section| map(section, notes)).collect();
+    let maps = maps.iter().filter_map(map).collect();
     section.finish();
     Some(ServiceDraft { name: name?, address: address?, port: port?, boards, maps })
 }
 
-fn map(section: &Section<'_>, notes: &Notes) -> Option<MapDraft> {
+fn map(section: &Section<'_>) -> Option<MapDraft> {
     let host = section.parsed::<String>("host", "a host name");
     let path = section.required_string("path", "what the path starts with, such as \"/a/\"");
-    let boards = section.strings("boards", "required");
-    if boards.is_none() {
-        let what = "`boards` is missing in [service.map], or is no list; expected the names of boards";
-        notes.problem(section.offset, what);
-    }
+    let boards = section.required_strings("boards", "the names of boards");
     section.finish();
     Some(MapDraft { offset: section.offset, host, path: path?, boards: boards? })
 }

@@ -53,7 +53,7 @@ pub fn parse(text: &str, notes: &Notes) -> Option<Draft> {
         tcp: tcp(&root.section("tcp")),
         migration: migration(&root.section("migration")),
         ask: ask(&root.section("ask")),
-        farm: farm::read(&root, notes),
+        farm: farm::read(&root),
     };
     root.finish();
     Some(draft)

@@ -280,6 +280,14 @@ impl<'a> Section<'a> {
         self.list(key, "a list of strings", |value| value.as_str().map(str::to_owned))
     }
 
+    /// A list of strings that may not be left out.
+    pub fn required_strings(&self, key: &'static str, expected: &str) -> Option<At<Vec<At<String>>>> {
+        if !self.has(key) {
+            self.missing(key, expected);
+        }
+        self.strings(key, "required")
+    }
+
     /// A list of integers within bounds; `None` when it is left out.
     pub fn integers<T>(
         &self,

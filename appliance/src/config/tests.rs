@@ -1,1 +1,348 @@
+//! Tests of the whole way from text to configuration: every class of mistake with its line, and the documentation.
 
+use std::path::Path;
+
+use super::host::Host;
+use super::model::{Config, Memory};
+use super::parse;
+use super::read::Notes;
+use super::*;
+
+/// A machine with CPUs 0 and 1, the interfaces wan0 and farm0, one PCI device and 4 GiB.
+pub struct Machine;
+
+impl Host for Machine {
+    fn has_cpu(&self, cpu: u16) -> bool {
+        cpu < 2
+    }
+
+    fn cpus(&self) -> String {
+        "0-1".to_owned()
+    }
+
+    fn has_interface(&self, name: &str) -> bool {
+        matches!(name, "wan0" | "farm0")
+    }
+
+    fn has_pci(&self, address: &str) -> bool {
+        matches!(address, "0000:81:00.0" | "0000:81:00.1")
+    }
+
+    fn memory_octets(&self) -> u64 {
+        4 << 30
+    }
+
+    fn hugepage_octets(&self) -> u64 {
+        1 << 30
+    }
+}
+
+/// The shortest configuration that says everything that has to be said.
+pub const SHORT: &str = r#"
+[[port]]
+name = "wan"
+device = "net_af_packet0,iface=wan0"
+role = "wan"
+address = "192.0.2.130/25"
+[[port]]
+name = "farm"
+device = "net_af_packet1,iface=farm0"
+role = "farm"
+address = "192.0.2.2/25"
+[[service]]
+name = "web"
+address = "198.51.100.1"
+port = 80
+[[service.map]]
+path = "/a/"
+boards = ["board1"]
+[[board]]
+name = "board1"
+address = "192.0.2.11"
+[[board]]
+name = "board2"
+address = "192.0.2.12"
+"#;
+
+const EXAMPLE: &str = include_str!("../../../deploy/appliance.example.toml");
+const DOCS: &str = include_str!("../../../docs/configuration.md");
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    from_text(Path::new("a.toml"), text.to_owned(), &Machine)
+}
+
+/// A good configuration.
+pub fn good(text: &str) -> Config {
+    load(text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The lines that are said about a text.
+fn mistakes(text: &str) -> Vec<String> {
+    match load(text) {
+        Ok(_) => Vec::new(),
+        Err(error) => error.to_string().lines().map(str::to_owned).collect(),
+    }
+}
+
+/// Replaces in [`SHORT`] what must be there once at least.
+fn with(what: &str, by: &str) -> String {
+    assert!(SHORT.contains(what), "{what}");
+    SHORT.replacen(what, by, 1)
+}
+
+/// The only mistake of a text stands in this line and says this.
+#[track_caller]
+fn says(text: &str, wrong: &str, expected: &str) {
+    let line = text.lines().position(|line| line.contains(wrong)).map(|line| line + 1);
+    let mistakes = mistakes(text);
+    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+    let place = format!("a.toml:{}:", line.unwrap_or(1));
+    assert!(
+        mistakes[0].starts_with(&place) && mistakes[0].contains(expected),
+        "{place} {expected}: {mistakes:?}"
+    );
+}
+
+#[test]
+fn the_short_configuration_is_good_and_takes_the_defaults() {
+    let config = good(SHORT);
+    assert_eq!((config.appliance.ethertype.value, config.dpdk.memory), (0x88b5, Memory::Hugepages));
+    assert_eq!(config.services[0].boards, [0, 1]);
+    assert_eq!(config.services[0].maps[0].boards, [0]);
+    assert_eq!(config.boards[1].port, 1);
+    let snapshot = snapshot::of(&config).expect("a checked configuration");
+    assert_eq!(snapshot.pools.len(), 2);
+    let service = snapshot.services.service(0).expect("the service");
+    assert_eq!(service.urls.lookup(None, b"/a/x"), Some(1));
+    assert_eq!((service.urls.lookup(None, b"/b"), service.default_pool), (None, 0));
+}
+
+#[test]
+fn the_example_is_good_and_writes_the_defaults_out() {
+    let example = format!("{:?}", {
+        let c = good(EXAMPLE);
+        (c.dpdk.control_idle, c.worker.idle, c.timeouts, c.tcp.mss.value)
+    });
+    let short = format!("{:?}", {
+        let c = good(SHORT);
+        (c.dpdk.control_idle, c.worker.idle, c.timeouts, c.tcp.mss.value)
+    });
+    assert_eq!(example, short);
+}
+
+#[test]
+fn wrong_types_ranges_and_words_are_named_with_their_line() {
+    says(&with("port = 80", "port = 80000"), "80000", "`port` is 80000; expected an integer 1..=65535");
+    says(&with("port = 80", "port = \"80\""), "\"80\"", "`port` is \"80\"; expected an integer");
+    says(&with("role = \"wan\"", "role = \"lan\""), "lan", "expected \"wan\" or \"farm\" or \"both\"");
+    says(
+        &with("\"192.0.2.130/25\"", "\"192.0.2.130\""),
+        "2.130",
+        "expected a host's address with its prefix",
+    );
+    says(&with("\"192.0.2.11\"", "\"192.0.2\""), "\"192.0.2\"", "expected the board's IPv4 address");
+    says(
+        &with("[\"board1\"]", "\"board1\""),
+        "boards = \"board1\"",
+        "`boards` is \"board1\"; expected a list of strings",
+    );
+    says(&format!("{SHORT}[worker]\nidle = \"nap\"\n"), "nap", "expected \"sleep\" or \"spin\"");
+    says(&format!("{SHORT}[appliance]\nethertype = 0x0800\n"), "0x0800", "expected 0x88b5 or 0x0007");
+    says(&format!("{SHORT}[appliance]\nmetrics = \"here\"\n"), "here", "expected address:port");
+    says(&format!("{SHORT}[dpdk]\nworker_cpus = []\n"), "worker_cpus", "names 0 CPUs; expected 1..=64");
+    says(&format!("{SHORT}[tcp]\necn = 1\n"), "ecn", "expected true or false");
+    says(&format!("tcp = 5\n{SHORT}"), "tcp", "expected a table: write [tcp]");
+}
+
+#[test]
+fn unknown_and_missing_keys_are_named() {
+    says(
+        &with("port = 80", "port = 80\nprot = 1"),
+        "prot",
+        "unknown key `prot` in [service]; expected one of",
+    );
+    says(&format!("{SHORT}[wroker]\n"), "wroker", "unknown key `wroker`");
+    says(&with("role = \"wan\"\n", ""), "[[port]]", "`role` is missing in [port]; expected \"wan\"");
+    says(&with("port = 80\n", ""), "[[service]]", "`port` is missing in [service]");
+    says(&with("path = \"/a/\"\n", ""), "[[service.map]]", "`path` is missing in [service.map]");
+    says(&with("boards = [\"board1\"]\n", ""), "[[service.map]]", "`boards` is missing in [service.map]");
+    says(&with("name = \"wan\"", "name = \"\""), "name = \"\"", "`name` is empty");
+}
+
+#[test]
+fn what_is_not_toml_is_said_with_its_line() {
+    let text = with("port = 80", "port = = 80");
+    let said = mistakes(&text);
+    assert!(!said.is_empty() && said.iter().all(|line| line.contains("not TOML")), "{said:?}");
+    let line = text.lines().position(|line| line.contains("= =")).expect("the mistake") + 1;
+    assert!(said[0].starts_with(&format!("a.toml:{line}:")), "{said:?}");
+    assert!(mistakes(&with("port = 80", "port = 80\nport = 81"))[0].contains("not TOML"), "a key twice");
+}
+
+#[test]
+fn cpus_interfaces_and_devices_must_exist() {
+    says(&format!("{SHORT}[dpdk]\ncontrol_cpu = 7\n"), "control_cpu", "no CPU 7 here; expected one of 0-1");
+    says(&format!("{SHORT}[dpdk]\nworker_cpus = [1, 9]\n"), "worker_cpus", "no CPU 9 here");
+    says(&with("iface=wan0", "iface=wan9"), "wan9", "no interface wan9 here");
+    says(
+        &with("net_af_packet0,iface=wan0", "0000:82:00.0"),
+        "0000:82",
+        "no device 0000:82:00.0 on the PCI bus",
+    );
+    says(&with("net_af_packet0,iface=wan0", "eth0"), "eth0", "expected a virtual device such as");
+}
+
+#[test]
+fn nothing_may_be_there_twice() {
+    says(&with("name = \"farm\"", "name = \"wan\" # again"), "again", "a second port named \"wan\"");
+    says(
+        &with("net_af_packet1,iface=farm0", "net_af_packet0,iface=farm0"),
+        "0,iface=farm0",
+        "a second port on device",
+    );
+    says(&with("iface=farm0", "iface=wan0,qpairs=1"), "qpairs", "a second port on interface wan0");
+    says(&with("\"192.0.2.2/25\"", "\"192.0.2.2/24\""), "2.2/24", "the network of port \"wan\" again");
+    says(&with("name = \"board2\"", "name = \"board1\" # again"), "again", "a second board named \"board1\"");
+    says(&with("192.0.2.12", "192.0.2.11\" # again\n#\""), "again", "a second board at 192.0.2.11");
+    says(&with("[\"board1\"]", "[\"board1\", \"board1\"]"), "\"board1\", ", "board \"board1\" a second time");
+    let again = "[[service]]\nname = \"web2\"\naddress = \"198.51.100.1\" # again\nport = 80\n";
+    says(&format!("{SHORT}{again}"), "again", "a second service at 198.51.100.1:80");
+    let map = "[[service.map]]\npath = \"/a/\" # again\nboards = [\"board2\"]\n[[board]]\nname = \"board1\"";
+    says(&with("[[board]]\nname = \"board1\"", map), "again", "same host and path prefix");
+    let mac = "address = \"192.0.2.12\"\nmac = \"02:00:00:00:00:01\" # again";
+    let macs = with("address = \"192.0.2.12\"", mac)
+        .replace("address = \"192.0.2.11\"", "address = \"192.0.2.11\"\nmac = \"02:00:00:00:00:01\"");
+    says(&macs, "again", "a second board with this MAC address");
+}
+
+#[test]
+fn boards_must_be_named_and_on_a_farm_ports_network() {
+    says(
+        &with("[\"board1\"]", "[\"board9\"]"),
+        "board9",
+        "no board named \"board9\"; expected one of board1, board2",
+    );
+    says(&with("[\"board1\"]", "[]"), "boards = []", "`boards` names no board");
+    says(
+        &with("192.0.2.12", "192.0.2.140"),
+        "2.140",
+        "is on no farm port's network; expected an address in one of: 192.0.2.2/25",
+    );
+    says(&with("192.0.2.12", "192.0.2.2"), "\"192.0.2.2\"", "is the appliance's own address");
+    says(&with("192.0.2.12", "192.0.2.127"), "2.127", "network or broadcast address");
+    says(
+        &with("198.51.100.1", "192.0.2.12"),
+        "address = \"192.0.2.12\"",
+        "is the address of board \"board2\"",
+    );
+    says(
+        &with("198.51.100.1", "192.0.2.130"),
+        "address = \"192.0.2.130\"",
+        "is the appliance's own address on port \"wan\"",
+    );
+    says(&with("198.51.100.1", "224.0.0.1"), "224", "no address that clients can connect to");
+}
+
+#[test]
+fn both_sides_a_service_and_a_board_are_needed() {
+    says(
+        &SHORT.replace("role = \"farm\"", "role = \"farm\"").replace("role = \"wan\"", "role = \"farm\""),
+        "\u{0}",
+        "no port faces the clients",
+    );
+    let text = SHORT.replace("role = \"farm\"", "role = \"wan\"");
+    let said = mistakes(&text);
+    assert!(said.iter().any(|line| line.contains("no port faces the boards")), "{said:?}");
+    let said = mistakes("");
+    for what in ["no [[port]]", "no [[board]]", "no [[service]]"] {
+        assert!(said.iter().any(|line| line.contains(what)), "{what}: {said:?}");
+    }
+    let both =
+        SHORT.replace("role = \"farm\"", "role = \"both\"").replace("role = \"wan\"", "role = \"farm\"");
+    assert_eq!(mistakes(&both), [""; 0]);
+}
+
+#[test]
+fn url_rows_must_be_of_use() {
+    says(&with("\"/a/\"", "\"a/\""), "\"a/\"", "does not start with \"/\"");
+    says(&with("path = \"/a/\"", "path = \"/a/\"\nhost = \"a b\""), "path", "is not a host name");
+}
+
+#[test]
+fn times_sizes_and_memory_must_fit_each_other() {
+    let section = |text: &str| format!("{SHORT}{text}\n");
+    says(
+        &section("[migration]\nboard_suspect_ms = 2000"),
+        "suspect",
+        "expected at most board_dead_ms (1000)",
+    );
+    says(
+        &section("[migration]\ndeadline_ms = 10000"),
+        "deadline_ms",
+        "expected less than timeouts.place_ms (10000)",
+    );
+    says(&section("[timeouts]\nidle_ms = 2000"), "[timeouts]", "expected at most idle_ms (2000)");
+    says(&section("[tcp]\nmss = 1460"), "mss", "expected at most 1444: port \"farm\" has MTU 1500");
+    says(&section("[dpdk]\nmemory_mb = 64"), "memory_mb", "expected at least");
+    says(&section("[dpdk]\nmemory_mb = 2048"), "memory_mb", "there are 1024 MiB of hugepages");
+    says(&section("[worker]\nentries = 33554432"), "entries", "this machine has 4096 MiB");
+    assert_eq!(mistakes(&section("[dpdk]\nmemory = \"no-huge\"\nmemory_mb = 2048")), [""; 0]);
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
+    let text = with("port = 80", "port = 0")
+        .replace("iface=wan0", "iface=nowhere")
+        .replace("[\"board1\"]", "[\"board9\"]")
+        + "[dpdk]\ncontrol_cpu = 1000\nx = 1\n";
+    let said = mistakes(&text);
+    let order = ["nowhere", "`port` is 0", "board9", "no CPU 1000", "unknown key `x`"];
+    // The service that could not be read is not held against anything else.
+    let found: Vec<&str> =
+        said.iter().filter_map(|line| order.iter().find(|what| line.contains(**what)).copied()).collect();
+    assert_eq!(found, ["nowhere", "`port` is 0", "no CPU 1000", "unknown key `x`"], "{said:?}");
+    assert_eq!(said.len(), 4, "{said:?}");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = super::load(Path::new("/nowhere/a.toml"), &Machine).expect_err("no such file");
+    assert!(error.to_string().contains("/nowhere/a.toml"), "{error}");
+}
+
+/// Rows of the documentation's tables: key with its section, default.
+fn documented() -> Vec<(String, String)> {
+    let mut section = String::new();
+    let mut rows = Vec::new();
+    for line in DOCS.lines() {
+        if let Some(title) = line.strip_prefix("## `[") {
+            section = title.trim_end_matches(['`', ']']).trim_start_matches('[').to_owned();
+        } else if line.starts_with("## ") {
+            section.clear();
+        } else if let Some(row) = line.strip_prefix("| `") {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let key = cells[0].trim_end_matches('`');
+            rows.push((format!("{section}.{key}"), cells[2].trim_matches('`').to_owned()));
+        }
+    }
+    rows
+}
+
+#[test]
+fn the_documentation_names_every_key_and_states_its_default() {
+    let notes = Notes::default();
+    parse::parse(SHORT, &notes).expect("a good text");
+    let mut program = notes.defaults();
+    let mut documentation = documented();
+    program.sort();
+    documentation.sort();
+    assert_eq!(documentation, program);
+}
+
+#[test]
+fn the_example_writes_every_key() {
+    for (key, _) in documented() {
+        let key = key.rsplit('.').next().unwrap_or_default();
+        assert!(EXAMPLE.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+    }
+}

@@ -427,10 +427,14 @@ impl Boards {
         })
     }
 
-    /// Whether it has yet to turn out whether the board lives: a report is overdue, or none could have come yet.
+    /// Whether it has yet to turn out if the board can take connections: a report is overdue, or none could have come yet,
+    /// or it has just come alive and has not said what listens there.
     pub fn is_undecided(&self, id: BoardId, now_ns: u64) -> bool {
-        let lives = self.board(id).map(|board| board.liveness(now_ns, &self.times));
-        lives != Some(Liveness::Alive) && self.may_hold(id, now_ns)
+        self.board(id).is_some_and(|board| match board.liveness(now_ns, &self.times) {
+            Liveness::Alive => !board.listening.is_known(),
+            Liveness::Suspect => true,
+            Liveness::Unheard | Liveness::Dead => self.may_hold(id, now_ns),
+        })
     }
 }
 

@@ -84,6 +84,11 @@ impl Listening {
         self.sockets.iter().any(|socket| socket.covers(address, port))
     }
 
+    /// Whether there has been a complete report.
+    pub fn is_known(&self) -> bool {
+        self.known.is_some()
+    }
+
     /// Forgets everything: the board is dead, and an agent that starts with an older clock must be believed.
     pub fn clear(&mut self) {
         *self = Self::default();

@@ -22,4 +22,6 @@ pub mod selection;
 pub mod sink;
 pub mod snapshot;
 pub mod state;
+#[cfg(test)]
+pub mod testing;
 pub mod turn;
