@@ -1,8 +1,8 @@
 //! Classify: which way a TCP packet takes. One look-up in the worker's shard; a cookie is checked only where there is no
-//! entry, or where a SYN has been seen since the entry was made.
+//! entry, or for the packet after a SYN that was answered since the entry was made.
 //!
-//! Input: a parsed TCP packet. Output: [`Route`]. Owner: the worker. Changes nothing but an entry's mark that a SYN was
-//! seen.
+//! Input: a parsed TCP packet. Output: [`Route`]. Owner: the worker. Changes nothing but an entry's note of the
+//! last SYN.
 
 use ipos_wire::tcp::Flags;
 
@@ -52,7 +52,7 @@ pub fn classify(core: &mut Core, packet: &TcpPacket) -> Route {
     if let Some(entry) = entry
         && !packet.flags.contains(Flags::SYN)
         && let Some(found) = core.shard.get(entry)
-        && !found.syn_seen
+        && !found.may_be_replaced_by(packet.seq)
     {
         match found.state {
             State::Forward if found.pending.is_none() => return Route::Forward(entry),
@@ -72,7 +72,7 @@ fn slow(core: &mut Core, packet: &TcpPacket, entry: Option<EntryRef>) -> Route {
     };
     if packet.flags.contains(Flags::SYN) {
         if let Some(found) = entry.and_then(|entry| core.shard.get_mut(entry)) {
-            found.syn_seen = true;
+            found.syn_irs = Some(packet.seq);
         }
         return Route::Handshake;
     }

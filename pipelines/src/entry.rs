@@ -76,8 +76,9 @@ pub struct Entry {
     pub board: BoardId,
     /// Where it stands.
     pub state: State,
-    /// A SYN with these addresses and ports was answered since: packets may prove a new connection.
-    pub syn_seen: bool,
+    /// The initial sequence number of the last SYN with these addresses and ports that was answered since: the packet after
+    /// it may prove a new connection. No other may: a cookie has 22 bits, and a long upload as many packets.
+    pub syn_irs: Option<Seq>,
     /// The client has sent FIN.
     pub client_fin: bool,
     /// The end was seen (RST, or the board's notice): the entry lingers.
@@ -89,6 +90,12 @@ pub struct Entry {
 const _: () = assert!(size_of::<Entry>() <= 48, "generation, key and entry share one cache line");
 
 impl Entry {
+    /// Whether a packet with this sequence number may be the first of a new connection on the same addresses and ports.
+    #[inline]
+    pub fn may_be_replaced_by(&self, seq: Seq) -> bool {
+        self.syn_irs.is_some_and(|irs| irs + 1 == seq)
+    }
+
     /// A new entry.
     pub fn new(state: State, pending: Option<EntryRef>, now: Now) -> Self {
         Self {
@@ -97,7 +104,7 @@ impl Entry {
             last_seen_ms: now.ms,
             board: BoardId(0),
             state,
-            syn_seen: false,
+            syn_irs: None,
             client_fin: false,
             closing: false,
             asked: false,
@@ -141,8 +148,6 @@ pub struct Pending {
     pub since_ms: u32,
     /// The control core has not got the event yet: its queue was full.
     pub event_owed: bool,
-    /// A first 0x02 has been sent: only this board is tried from now on.
-    pub flushed: bool,
     /// The control core repeats the attempt.
     pub repeating: bool,
     /// What the appliance said, in Local.

@@ -71,7 +71,6 @@ fn migrated(core: &mut Core, entry: EntryRef, flow: Flow, board: BoardId, migrat
     }
     let since_ms = core.now.ms;
     if let Some(pending) = core.pending_of(entry) {
-        pending.flushed = true;
         pending.repeating = false;
         pending.since_ms = since_ms;
         replay(core, entry, &flow, board);

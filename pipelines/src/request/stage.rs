@@ -75,7 +75,6 @@ fn admit(
         established_us: core.now.unix_us,
         since_ms: core.now.ms,
         event_owed: false,
-        flushed: false,
         repeating: false,
         local: None,
     };
@@ -232,7 +231,9 @@ fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
     let assembly = core.assemblies.at(&pending.assembly);
     let contiguous = assembly.contiguous();
     Some(match pending.scan.advance(contiguous) {
-        Head::Incomplete if pending.window_after(contiguous.len() as u32) == 0 => Step::Wrong(Answer::HeadTooLarge),
+        Head::Incomplete if pending.window_after(contiguous.len() as u32) == 0 => {
+            Step::Wrong(Answer::HeadTooLarge)
+        }
         Head::Incomplete => Step::Incomplete { fin: assembly.fin_reached() },
         Head::Bad(_) => Step::Wrong(Answer::BadRequest),
         Head::TooLong => Step::Wrong(Answer::HeadTooLarge),
