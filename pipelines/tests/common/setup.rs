@@ -18,8 +18,8 @@ use ipos_wire::tcb::OptionBits;
 
 use super::wire::Wire;
 use super::{
-    BOARD, BOARD_MAC, FARM_ADDRESS, FARM_MAC, Node, OTHER_BOARD, OTHER_BOARD_MAC, SERVICE, SERVICE_PORT,
-    START_UNIX_US, WAN_ADDRESS, WAN_MAC,
+    BOARD, BOARD_MAC, FARM_ADDRESS, FARM_MAC, Node, OTHER_BOARD, OTHER_BOARD_MAC, SECOND_SERVICE, SERVICE,
+    SERVICE_PORT, START_UNIX_US, WAN_ADDRESS, WAN_MAC,
 };
 
 /// The farm's port.
@@ -39,6 +39,7 @@ pub struct Setup {
     pub events: usize,
     pub options: OptionBits,
     pub ethertype: u16,
+    pub hash_key: [u64; 2],
     pub timeouts: Timeouts,
     pub wan_role: Role,
     pub farm_role: Role,
@@ -56,6 +57,7 @@ impl Default for Setup {
             events: 64,
             options: OptionBits::TIMESTAMPS | OptionBits::SACK | OptionBits::WINDOW_SCALE | OptionBits::ECN,
             ethertype: 0x88b5,
+            hash_key: HASH_KEY,
             timeouts: Timeouts::default(),
             wan_role: Role::Wan,
             farm_role: Role::Farm,
@@ -117,7 +119,7 @@ impl Setup {
             ethertype: self.ethertype,
             entries: self.entries,
             pending: self.pending,
-            hash_key: HASH_KEY,
+            hash_key: self.hash_key,
             cookie_keys: CookieKeys::new(&COOKIE_KEY, &OLD_COOKIE_KEY),
             options: self.options,
             mss: 1444,
@@ -127,7 +129,7 @@ impl Setup {
     }
 }
 
-/// One service: `/a/` is pool 1, `/b/` pool 2, `/a/` of b.example pool 3, the rest pool 9.
+/// Two services. Of the first `/a/` is pool 1, `/b/` pool 2, `/a/` of b.example pool 3, the rest pool 9; the second is all pool 10.
 pub fn services() -> Arc<Services> {
     let rule = |host: Option<&str>, prefix: &str, value| Rule {
         host: host.map(str::to_owned),
@@ -142,5 +144,12 @@ pub fn services() -> Arc<Services> {
         urls: UrlMap::build(&rules).expect("good rules"),
         default_pool: 9,
     };
-    Arc::new(Services::new(vec![service]).expect("one service"))
+    let second = Service {
+        address: SECOND_SERVICE,
+        port: SERVICE_PORT,
+        kind: Kind::Http,
+        urls: UrlMap::default(),
+        default_pool: 10,
+    };
+    Arc::new(Services::new(vec![service, second]).expect("two services"))
 }

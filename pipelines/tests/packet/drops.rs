@@ -279,9 +279,16 @@ fn flags_that_never_go_together_are_dropped() {
 fn sources_that_no_single_host_can_have_are_dropped() {
     let mut rig = Rig::new();
     let flow = Client::plain().flow;
-    for source in
-        ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "198.51.100.1"]
-    {
+    for source in [
+        "0.0.0.0",
+        "0.1.2.3",
+        "127.0.0.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "198.51.100.7",
+        "198.51.100.1",
+    ] {
         let client = source.parse().expect("an address");
         let verdict = rig.on_wan(&syn_to(Flow { client, ..flow }));
         assert_eq!(verdict, Verdict::Drop(Drop::BadSource), "{source}");

@@ -1,5 +1,6 @@
 //! What the appliance answers itself (the Local Table): 400, 408, 431, 503, and RST.
 
+use ipos_pipelines::config::Timeouts;
 use ipos_pipelines::counters::{Drop, Happening};
 use ipos_pipelines::entry::State;
 use ipos_pipelines::handoff::{Answer, Command, Event};
@@ -8,7 +9,7 @@ use ipos_wire::tcp::{Flags, Options, Timestamps};
 
 use crate::common::client::CLIENT_MAC;
 use crate::common::scripts::{REQUEST, REQUEST_LEN};
-use crate::common::{Client, Rig, START_UNIX_US, Seg, Segment, WAN_MAC, only};
+use crate::common::{Client, Rig, START_UNIX_US, Seg, Segment, Setup, WAN_MAC, only};
 
 const NOT_HTTP: &[u8] = b"\x16\x03\x01\x02\x00";
 
@@ -106,6 +107,29 @@ fn a_request_longer_than_the_window_is_answered_431() {
 }
 
 #[test]
+fn a_scaled_window_that_opens_no_further_is_answered_431() {
+    let mut rig = Rig::new();
+    let mut client = Client::new();
+    rig.shake(&mut client);
+    let head = [&b"GET / HTTP/1.1\r\nHost: a\r\nX: "[..], &[b'x'; 17_000]].concat();
+    // The last 127 octets can never be offered in units of 128.
+    let (mut offset, mut edge) = (0, 16_384);
+    while offset < 16_257 {
+        assert_eq!(rig.state(&client.flow).is_some(), offset > 0);
+        let len = (edge - offset).min(1_000);
+        assert!(len > 0, "the client waits at {offset}");
+        let answer = match rig.client(&client.data(offset, &head[offset as usize..][..len as usize])) {
+            Verdict::Held => rig.answer(),
+            Verdict::Answered => break,
+            other => panic!("{other:?} at {offset}"),
+        };
+        offset += len;
+        edge = offset + (u32::from(answer.window) << 7);
+    }
+    assert_eq!(status(&rig.answer()), "HTTP/1.1 431");
+}
+
+#[test]
 fn a_hundred_and_one_headers_are_answered_431() {
     let mut rig = Rig::new();
     let mut client = Client::plain();
@@ -153,10 +177,11 @@ fn no_board_is_answered_503_and_a_head_request_gets_no_body() {
 
 #[test]
 fn a_control_core_that_never_decides_is_answered_for_by_503() {
-    let mut rig = Rig::new();
+    let timeouts = Timeouts { place_ms: 3_000, ..Timeouts::default() };
+    let mut rig = Rig::with(Setup { timeouts, ..Setup::default() });
     let mut client = Client::plain();
     let place = rig.request(&mut client, REQUEST);
-    rig.pass(9_999);
+    rig.pass(2_999);
     rig.assert_silent();
     rig.pass(1);
     assert_eq!(status(&rig.answer()), "HTTP/1.1 503");
@@ -243,6 +268,7 @@ fn an_acknowledged_answer_is_not_sent_again() {
     let answer = answered(&mut rig, &mut client);
     assert_eq!(rig.client(&client.acks(5, taken_by(&answer))), Verdict::Answered);
     rig.pass(1_000);
+    assert_eq!(rig.client(&client.ack(5)), Verdict::Answered, "an ACK that was overtaken takes nothing back");
     rig.pass(2_000);
     rig.assert_silent();
     assert_eq!(rig.state(&client.flow), Some(State::Local), "the client's FIN is still to come");

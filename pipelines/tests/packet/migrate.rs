@@ -96,6 +96,22 @@ fn a_long_request_is_replayed_in_segments_of_the_advertised_mss() {
 }
 
 #[test]
+fn a_replay_carries_the_first_time_stamp_and_the_last_echo() {
+    let mut rig = Rig::new();
+    let mut client = Client::new();
+    rig.shake(&mut client);
+    assert_eq!(rig.client(&client.data(0, &REQUEST[..9])), Verdict::Held);
+    client.tsval += 50;
+    client.tsecr += 40;
+    assert_eq!(rig.client(&client.data(9, &REQUEST[9..])), Verdict::Held);
+    let place = rig.placed();
+    assert_eq!(place.tcb.ts_recent, 7_000, "of the first packet that follows");
+    rig.migrated(&place);
+    let stamps = Timestamps { tsval: 7_000, tsecr: client.tsecr };
+    assert_eq!(rig.forwarded().segment().options.timestamps, Some(stamps));
+}
+
+#[test]
 fn what_lies_past_a_gap_is_not_replayed() {
     let mut rig = Rig::new();
     let mut client = Client::plain();

@@ -9,7 +9,7 @@ use ipos_wire::tcb::{OptionBits, STATE_ESTABLISHED, Tcb};
 use ipos_wire::tcp::{Flags, Options, Timestamps};
 
 use crate::common::scripts::{REQUEST, REQUEST_LEN};
-use crate::common::{Client, Rig, START_UNIX_US, Seg, only};
+use crate::common::{Client, Rig, SECOND_SERVICE, START_UNIX_US, Seg, only};
 
 const WINDOW: u32 = 16_384;
 
@@ -98,6 +98,15 @@ fn the_control_block_holds_what_was_agreed_and_nothing_else() {
         assert_eq!(tcb.ts_recent != 0, offers.timestamps.is_some(), "{offers:?}");
         assert_eq!(tcb.last_tsval != 0, offers.timestamps.is_some(), "{offers:?}");
     }
+}
+
+#[test]
+fn each_service_has_its_number_and_its_map() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    client.flow.endpoint = SECOND_SERVICE;
+    let place = rig.request(&mut client, REQUEST);
+    assert_eq!((place.service, place.pool, place.tcb.service_id), (1, 10, 1));
 }
 
 #[test]
@@ -323,6 +332,20 @@ fn a_keep_alive_probe_is_answered_while_the_head_is_incomplete() {
     assert_eq!(rig.client(&client.ack(4)), Verdict::Drop(Drop::OldSegment), "an ACK is not acknowledged");
     assert_eq!(rig.client(&client.data(4, &REQUEST[4..])), Verdict::Held, "the probe's octet is no data");
     assert_eq!(rig.placed().pool, 1);
+}
+
+#[test]
+fn a_probe_that_brings_new_octets_brings_them_to_their_place() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.shake(&mut client);
+    assert_eq!(rig.client(&client.data(0, b"GET ")), Verdict::Held);
+    let probe = client.data(u32::MAX, &[b"\0", REQUEST].concat());
+    assert_eq!(rig.client(&probe), Verdict::Held);
+    let place = rig.placed();
+    assert_eq!((place.pool, place.tcb.octets_following), (1, REQUEST_LEN));
+    rig.migrated(&place);
+    assert_eq!(rig.forwarded().segment().payload, REQUEST);
 }
 
 #[test]

@@ -2,13 +2,13 @@
 
 use ipos_pipelines::counters::Outcome;
 use ipos_pipelines::entry::State;
-use ipos_pipelines::handoff::{BoardId, Event, WorkerId};
-use ipos_pipelines::steer::Owners;
+use ipos_pipelines::handoff::{Event, WorkerId};
+use ipos_pipelines::steer::{Owners, mesh};
 use ipos_pipelines::verdict::Verdict;
 
 use crate::common::scripts::{REQUEST, REQUEST_LEN};
 use crate::common::setup::HASH_KEY;
-use crate::common::{Client, Pair, Segment, only};
+use crate::common::{Client, Ground, Pair, Segment, Setup, only};
 
 /// What both workers received and settled, hand-overs counted on both sides.
 fn assert_sums(pair: &Pair, received: u64) {
@@ -110,17 +110,24 @@ fn what_belongs_to_no_flow_is_answered_where_it_arrives() {
 
 #[test]
 fn a_packet_that_was_handed_over_is_not_handed_back() {
-    // Were the two workers of different opinions, a packet would circle for ever: the second one keeps it.
-    let mut pair = Pair::new();
-    let stranger = Client { irs: ipos_wire::seq::Seq(7), ..Client::owned_by(1, 2) };
-    let frame = pair.nodes[0].mbuf(&stranger.ack(0).frame());
-    pair.nodes[0].wan.push(frame);
-    for _ in 0..10 {
-        pair.nodes.iter_mut().for_each(|node| assert!(node.poll()));
-    }
-    assert_eq!(pair.nodes[0].counters.outcome(Outcome::Steered).read(), 1);
-    assert_eq!(pair.nodes[1].counters.outcome(Outcome::Steered).read(), 0);
-    assert_eq!(pair.nodes[1].entry(&stranger.flow).map(|entry| entry.board), Some(BoardId(0)));
+    // Two workers of different opinions, which no configuration makes: a packet must not circle between them.
+    let keys = [[1, 2], [3, 4]];
+    let [first, second] = keys.map(|key| Owners::new(2, key));
+    let stranger = (1..u16::MAX)
+        .map(Client::stranger)
+        .find(|client| (first.owner(&client.flow), second.owner(&client.flow)) == (WorkerId(1), WorkerId(0)))
+        .expect("a flow that each thinks is the other's");
+    let setup = |key| Setup { hash_key: key, ..Setup::default() };
+    let ground = Ground(setup(keys[0]).pool());
+    let mut peers = mesh(2).into_iter();
+    let mut nodes = [0, 1].map(|number: u8| {
+        let peers = peers.next().expect("two ends");
+        setup(keys[usize::from(number)]).node(number, 2, peers, &ground.0)
+    });
+    assert_eq!(nodes[0].client(&stranger.ack(0)), Verdict::Steered);
+    nodes.iter_mut().for_each(|node| assert!(node.poll()));
+    assert_eq!(nodes[1].counters.outcome(Outcome::Held).read(), 1, "the second keeps it");
+    assert_eq!(nodes[1].counters.outcome(Outcome::Steered).read(), 0);
 }
 
 #[test]
