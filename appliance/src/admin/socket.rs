@@ -194,3 +194,138 @@ fn ports(collector: &Collector, snapshot: &Snapshot) -> Value {
         "control": { "turns": snapshot.turns, "busy_turns": snapshot.busy_turns },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use hdrhistogram::Histogram;
+    use ipos_pipelines::counters::{Outcome, WorkerCounters};
+    use ipos_pipelines::handoff::{BoardId, FlowPage, FlowRow, Table};
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
+
+    use super::super::collector::About;
+    use super::super::rows::UrlRow;
+    use super::*;
+    use crate::control::snapshot::{Migrations, Snapshot};
+    use crate::control::testing::flow;
+    use crate::control::turn::Request;
+
+    /// A collector, and a control core that answers on a thread until the collector is gone. Worker 1 has two pages of
+    /// flows; what is asked of worker 0 gets lost.
+    fn collector() -> Collector {
+        let (ask, requests) = crossbeam_channel::bounded(4);
+        std::thread::spawn(move || {
+            for request in requests {
+                match request {
+                    Request::Snapshot(reply) => {
+                        let migrations = Migrations { under_way: 3, ..Migrations::default() };
+                        let did = BTreeMap::from([("placed".to_owned(), 8)]);
+                        let snapshot = Snapshot { migrations, did, ..Snapshot::default() };
+                        let mut latency = Histogram::new(2).expect("two digits");
+                        latency.record(5000).expect("it grows");
+                        let _ = reply.send((snapshot, latency));
+                    }
+                    Request::Flows { worker: WorkerId(0), .. } => {}
+                    Request::Flows { worker, cursor, reply } => {
+                        let row = FlowRow {
+                            flow: flow(7),
+                            table: Table::Forward,
+                            board: Some(BoardId(0)),
+                            idle_ms: 9,
+                        };
+                        let cursor = (cursor == 0).then_some(1);
+                        let page = FlowPage { request: 1, worker, cursor, rows: vec![row] };
+                        let _ = reply.send(Box::new(page));
+                    }
+                }
+            }
+        });
+        let about = About {
+            id: 1,
+            epoch: 1,
+            started_s: 0.0,
+            ports: vec!["wan".to_owned()],
+            boards: vec!["board1".to_owned()],
+            urls: vec![UrlRow { service: "web".to_owned(), host: None, path: None, boards: Vec::new() }],
+        };
+        let workers = vec![Arc::new(WorkerCounters::new()), Arc::new(WorkerCounters::new())];
+        workers[1].outcome(Outcome::Forwarded).add(4);
+        workers[1].steered_in.add(4);
+        Collector::new(about, workers, ask)
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(future)
+    }
+
+    fn ask(what: What, worker: u8, cursor: u32) -> Value {
+        block_on(async { answer(Query { what, worker, cursor }, &mut collector()).await })
+    }
+
+    #[test]
+    fn every_table_has_its_shape() {
+        assert_eq!(ask(What::Servers, 0, 0), json!({ "rows": [] }));
+        assert_eq!(ask(What::Urls, 0, 0)["rows"][0]["service"], "web");
+        let packets = ask(What::Packets, 0, 0);
+        assert_eq!((&packets["rows"]["received"], &packets["rows"]["forwarded"]), (&json!(4), &json!(4)));
+        assert_eq!(packets["rows"]["workers"][1]["forwarded"], 4);
+        assert_eq!(ask(What::Tables, 0, 0)["rows"][1]["worker"], 1);
+        let migrations = ask(What::Migrations, 0, 0);
+        assert_eq!(
+            (&migrations["rows"]["under_way"], &migrations["rows"]["control"]["placed"]),
+            (&json!(3), &json!(8))
+        );
+        assert_eq!(migrations["rows"]["latency"]["count"], 1);
+        assert!(ask(What::Ports, 0, 0)["rows"]["workers"].is_array());
+    }
+
+    #[test]
+    fn flows_come_page_by_page_and_say_where_they_go_on() {
+        let first = ask(What::Flows, 1, 0);
+        let row = &first["rows"][0];
+        assert_eq!(
+            (&row["client_port"], &row["table"], &row["board"]),
+            (&json!(7), &json!("forward"), &json!("board1"))
+        );
+        assert_eq!(first["next"], json!({ "worker": 1, "cursor": 1 }));
+        assert_eq!(ask(What::Flows, 1, 1)["next"], Value::Null);
+        assert_eq!(ask(What::Flows, 2, 0)["error"], "no worker 2");
+        let lost = ask(What::Flows, 0, 0);
+        assert!(lost["error"].as_str().is_some_and(|error| error.contains("does not answer")), "{lost}");
+    }
+
+    #[test]
+    fn a_core_that_is_gone_is_said_and_nothing_hangs() {
+        let (ask, requests) = crossbeam_channel::bounded(1);
+        drop(requests);
+        let about = collector().about.clone();
+        let mut collector = Collector::new(about, Vec::new(), ask);
+        let answer = block_on(async {
+            answer(Query { what: What::Servers, worker: 0, cursor: 0 }, &mut collector).await
+        });
+        assert!(answer["error"].is_string(), "{answer}");
+    }
+
+    #[test]
+    fn a_conversation_is_json_line_by_line_and_survives_nonsense() {
+        block_on(async {
+            let (client, server) = UnixStream::pair().expect("a pair");
+            tokio::spawn(converse(server, Arc::new(Mutex::new(collector()))));
+            let (read, mut write) = client.into_split();
+            let mut lines = BufReader::new(read).lines();
+            for (request, key) in [
+                ("{\"what\": \"servers\"}", "rows"),
+                ("nonsense", "error"),
+                ("{\"what\": \"servers\", \"x\": 1}", "error"),
+                ("{\"what\": \"listening\"}", "rows"),
+            ] {
+                write.write_all(format!("{request}\n").as_bytes()).await.expect("the server reads");
+                let line = lines.next_line().await.expect("the server writes").expect("a line");
+                let answer: Value = serde_json::from_str(&line).expect("JSON");
+                assert!(answer.get(key).is_some(), "{request}: {answer}");
+            }
+        });
+    }
+}

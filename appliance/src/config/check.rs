@@ -1,6 +1,6 @@
 //! Holding the sections against each other and against the machine, and naming places instead of names.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::hash::Hash;
 use std::net::Ipv4Addr;
 
@@ -43,18 +43,16 @@ pub fn check(draft: Draft, host: &impl Host, notes: &Notes) -> Config {
     config
 }
 
-/// Notes each value that stands a second time. `line` names the places of the first.
+/// Notes each value that stands a second time.
 fn duplicates<'a, T: Eq + Hash + 'a>(
     notes: &Notes,
     values: impl Iterator<Item = (T, usize)> + 'a,
     say: impl Fn(&T) -> String,
 ) {
-    let mut seen = HashMap::new();
+    let mut seen = HashSet::new();
     for (value, offset) in values {
-        if seen.contains_key(&value) {
+        if let Some(value) = seen.replace(value) {
             notes.problem(offset, say(&value));
-        } else {
-            seen.insert(value, offset);
         }
     }
 }

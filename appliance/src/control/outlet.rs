@@ -43,7 +43,7 @@ struct Lane {
 }
 
 impl Outlet {
-    /// The queues are by worker, and hold `capacity` commands each.
+    /// The queues are by worker, and empty.
     pub fn new(
         queues: Vec<QueueSender<Command>>,
         ports: Vec<PortSettings>,
@@ -149,5 +149,92 @@ impl Sink for Outlet {
         if let Some(frame) = frame.get(..len) {
             self.transmit(worker, way, frame);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{board, flow};
+    use super::*;
+    use ipos_dpdk::testing::{assert_no_leak, mempool};
+    use ipos_pipelines::config::Role;
+    use ipos_pipelines::handoff::{self, PortIndex, Receiver};
+    use ipos_wire::mac::Mac;
+
+    const WAY: Way = Way { port: PortIndex(0), to: Mac([2, 0, 0, 0, 0, 9]) };
+
+    fn outlet(capacity: usize, mempool: &Mempool) -> (Outlet, Receiver<Command>) {
+        let (tx, rx) = handoff::queue(capacity);
+        let port = PortSettings {
+            index: PortIndex(0),
+            role: Role::Farm,
+            mac: Mac([2, 0, 0, 0, 1, 0]),
+            address: [192, 0, 2, 2].into(),
+        };
+        (Outlet::new(vec![tx], vec![port], 0x88b5, Owners::new(1, [1, 2]), mempool.clone()), rx)
+    }
+
+    fn notice(n: u16) -> Command {
+        Command::Closed { flow: flow(n), board: board(0), migration_id: 1 }
+    }
+
+    fn ports(rx: &mut Receiver<Command>) -> Vec<u16> {
+        std::iter::from_fn(|| rx.receive())
+            .filter_map(|command| match command {
+                Command::Closed { flow, .. } => Some(flow.client_port),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn commands_to_a_full_queue_wait_and_arrive_in_order() {
+        let pool = mempool(15).expect("buffers");
+        let (mut outlet, mut rx) = outlet(2, &pool);
+        (1..=5).for_each(|n| outlet.tell(WorkerId(0), notice(n)));
+        assert_eq!(outlet.lane(WorkerId(0)), (2, 3, 1), "waiting, backlog, once full");
+        assert_eq!(ports(&mut rx), [1, 2]);
+        outlet.tell(WorkerId(0), notice(6));
+        outlet.flush();
+        assert_eq!(ports(&mut rx), [3, 4]);
+        outlet.flush();
+        assert_eq!((ports(&mut rx), outlet.lane(WorkerId(0)).1), (vec![5, 6], 0));
+    }
+
+    #[test]
+    fn a_long_backlog_closes_the_door_to_events_and_a_flush_opens_it() {
+        let pool = mempool(15).expect("buffers");
+        let (mut outlet, mut rx) = outlet(1, &pool);
+        for n in 0..=BACKLOG_HIGH {
+            outlet.tell(WorkerId(0), notice(n as u16));
+        }
+        assert!(!outlet.is_open(WorkerId(0)));
+        ports(&mut rx);
+        outlet.flush();
+        assert!(outlet.is_open(WorkerId(0)));
+        assert!(!outlet.is_open(WorkerId(1)), "there is no such worker");
+    }
+
+    #[test]
+    fn frames_are_dropped_and_counted_where_commands_wait() {
+        let pool = mempool(15).expect("buffers");
+        let (mut outlet, mut rx) = outlet(1, &pool);
+        let question = Message::Question { flow: flow(1), id: 7 };
+        (0..2).for_each(|_| outlet.send(WAY, &question));
+        assert_eq!((outlet.frames_dropped, outlet.lane(WorkerId(0))), (1, (1, 0, 1)));
+        let Some(Command::Transmit { port, frame }) = rx.receive() else { panic!("a frame") };
+        assert_eq!((port, frame.len(), &frame.data()[..6]), (PortIndex(0), 60, &WAY.to.0[..]));
+        drop(frame);
+        assert_no_leak(&pool);
+    }
+
+    #[test]
+    fn a_frame_without_a_buffer_is_counted() {
+        let pool = mempool(1).expect("a buffer");
+        let taken = pool.alloc().expect("the only one");
+        let (mut outlet, mut rx) = outlet(4, &pool);
+        outlet.send(WAY, &Message::WhoHas([192, 0, 2, 11].into()));
+        assert_eq!((outlet.no_mbuf, rx.receive().is_none()), (1, true));
+        drop(taken);
     }
 }
