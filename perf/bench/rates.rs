@@ -1,0 +1,144 @@
+//! Ours and the baseline in turns on one CPU: a run of one, a run of the other, again.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+
+use crate::capture::{Folder, Kind};
+use crate::forward::{Measured, Ready, Spec};
+use crate::machine::{self, Machine, Pages};
+use crate::process::Process;
+use crate::testpmd::{Pool, Testpmd, Topology};
+use crate::{Options, child};
+
+/// Packet buffers besides those that hold the capture: bursts, caches, and what waits to be sent.
+const SPARE_MBUFS: u32 = 8191;
+
+/// Memory of an EAL besides its packet buffers, MiB.
+const EAL_MB: u64 = 48;
+
+/// How long a child may take to set up, seconds per million flows and at least.
+const SETUP_PATIENCE_S: u64 = 60;
+
+/// What is compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene {
+    /// What is replayed.
+    pub kind: Kind,
+    /// Flows in the capture.
+    pub captured: u32,
+    /// Flows that are established, those of the capture among them.
+    pub resident: u32,
+    /// Places in the worker's shard.
+    pub entries: u32,
+    /// Octets of a packet buffer, headroom included.
+    pub data_room_octets: u16,
+    /// Modes of testpmd that are measured; the first is the baseline.
+    pub modes: &'static [&'static str],
+}
+
+/// What came of it, run by run.
+#[derive(Debug, Default)]
+pub struct Rates {
+    /// Ours, packets per second.
+    pub ours: Vec<f64>,
+    /// Testpmd's by mode, packets per second; empty where it is not installed.
+    pub testpmd: Vec<Vec<f64>>,
+    /// What the worker grew the process by, octets per established flow.
+    pub octets_per_flow: f64,
+    /// Allocations of the process in all runs.
+    pub allocations: u64,
+    /// Entries by which the tables grew in all runs.
+    pub growth: i64,
+    /// Why there is no baseline.
+    pub no_baseline: Option<String>,
+}
+
+impl Scene {
+    fn mbufs(&self) -> u32 {
+        self.captured + SPARE_MBUFS
+    }
+
+    /// Memory of one EAL, MiB: buffers, and the ring that holds the capture.
+    fn mb(&self) -> u64 {
+        let ring = (u64::from(self.captured).next_power_of_two() * 16) >> 20;
+        machine::pool_mb(self.mbufs().into(), self.data_room_octets.into()) + ring + EAL_MB
+    }
+
+    /// Memory of the tables, MiB.
+    fn table_mb(&self) -> u64 {
+        (u64::from(self.entries) * 128) >> 20
+    }
+
+    /// Measures.
+    ///
+    /// # Errors
+    /// In one line, why there are no figures. A baseline that does not run is none.
+    pub fn measure(&self, options: &Options, folder: &Folder) -> anyhow::Result<Rates> {
+        let pages = machine::pages_for(2 * self.mb(), self.table_mb() + 512)?;
+        let capture = folder.capture(self.kind, self.captured, self.resident.max(self.captured))?;
+        let pool =
+            Pool { mbufs: self.mbufs(), data_room_octets: self.data_room_octets, mb: self.mb() as u32 };
+        let topology = if self.kind == Kind::Syn { Topology::Loop } else { Topology::Paired };
+        let mut rates = Rates::default();
+        let mut testpmd = match Testpmd::start(&options.machine, pages, pool, &capture, topology) {
+            Ok(testpmd) => Some(testpmd),
+            Err(error) => {
+                rates.no_baseline = Some(format!("{error:#}"));
+                None
+            }
+        };
+        let mut ours = self.start(&options.machine, pages, &capture, &mut rates)?;
+        // Both have it in memory.
+        folder.forget(&capture);
+        rates.testpmd = self.modes.iter().map(|_| Vec::new()).collect();
+        for _ in 0..options.runs {
+            for (mode, figures) in self.modes.iter().zip(&mut rates.testpmd) {
+                if let Some(testpmd) = &mut testpmd {
+                    figures.push(testpmd.rate(mode, options.window())?);
+                }
+            }
+            let measured = run(&mut ours, options.packets())?;
+            ensure!(measured.others == 0, "{} packets took another way than the rest", measured.others);
+            rates.ours.push(measured.rate);
+            rates.allocations += measured.allocations;
+            rates.growth += measured.growth;
+        }
+        Ok(rates)
+    }
+
+    fn start(
+        &self,
+        machine: &Machine,
+        pages: Pages,
+        capture: &std::path::Path,
+        rates: &mut Rates,
+    ) -> anyhow::Result<Process> {
+        let spec = Spec {
+            machine: *machine,
+            pages,
+            mb: self.mb() as u32,
+            mbufs: self.mbufs(),
+            data_room_octets: self.data_room_octets,
+            capture: capture.to_owned(),
+            kind: self.kind,
+            entries: self.entries,
+            resident: self.resident,
+        };
+        let mut process = child::spawn(&child::Spec::Forward(spec))?;
+        let patience = Duration::from_secs(SETUP_PATIENCE_S * (1 + u64::from(self.resident) / 1_000_000));
+        let ready: Ready = child::hear(&mut process, patience)?;
+        ensure!(ready.established == u64::from(self.resident), "flows are missing");
+        rates.octets_per_flow = ready.octets_per_flow;
+        process.pause()?;
+        Ok(process)
+    }
+}
+
+fn run(process: &mut Process, packets: u64) -> anyhow::Result<Measured> {
+    process.resume()?;
+    process.say(&packets.to_string())?;
+    let measured = child::hear(process, Duration::from_secs(60)).context("measuring")?;
+    process.pause()?;
+    Ok(measured)
+}

@@ -1,0 +1,284 @@
+//! The targets: what is measured for each, and what it is held to.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::capture::{Folder, Kind};
+use crate::lookup::{self, Costs, Looked};
+use crate::machine;
+use crate::rates::{Rates, Scene};
+use crate::report::{self, Row, Target};
+use crate::stats::{Runs, paired};
+use crate::svg::{Plot, Series};
+use crate::{Options, child};
+
+/// Packet buffers as the appliance has them.
+const DATA_ROOM_OCTETS: u16 = 2176;
+
+/// Packet buffers where millions of flows have to fit into the capture.
+const SMALL_DATA_ROOM_OCTETS: u16 = 384;
+
+/// Flows of the capture in P2, at most.
+const CAPTURED_MAX: u32 = 1 << 20;
+
+/// What harnesses hand in.
+struct Desk<'a> {
+    options: &'a Options,
+    folder: Folder,
+    rows: Vec<Row>,
+    /// What could not be measured.
+    failures: Vec<String>,
+}
+
+type Harness = fn(&mut Desk<'_>) -> anyhow::Result<()>;
+
+const HARNESSES: [(&str, Harness); 4] = [("p1", p1), ("p2", p2), ("p3", p3), ("p4", p4)];
+
+/// Runs the harnesses of these names, prints the table and writes the files. False when something could not be measured;
+/// a target that is missed is a result like any other.
+pub fn run(names: &[String], options: &Options) -> bool {
+    let folder = match Folder::new() {
+        Ok(folder) => folder,
+        Err(error) => {
+            eprintln!("ipos-bench: {error:#}");
+            return false;
+        }
+    };
+    let mut desk = Desk { options, folder, rows: Vec::new(), failures: Vec::new() };
+    let all = names.iter().any(|name| name == "all");
+    for name in names.iter().filter(|name| *name != "all") {
+        if !HARNESSES.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            let known: Vec<&str> = HARNESSES.iter().map(|(known, _)| *known).collect();
+            desk.fail(format!("{name}: no such target; there are {} and all", known.join(", ")));
+        }
+    }
+    for (name, harness) in HARNESSES {
+        if all || names.iter().any(|wanted| wanted.eq_ignore_ascii_case(name)) {
+            eprintln!("ipos-bench: {name} ..");
+            let before = desk.rows.len();
+            if let Err(error) = harness(&mut desk) {
+                desk.fail(format!("{name}: {error:#}"));
+            } else if desk.rows.len() == before {
+                desk.fail(format!("{name}: no figure"));
+            }
+        }
+    }
+    print!("{}", report::table(&desk.rows));
+    let path = options.results.join("latest.json");
+    if let Err(error) = report::write(&path, &desk.rows) {
+        desk.fail(format!("{error:#}"));
+    }
+    for failure in &desk.failures {
+        println!("not measured: {failure}");
+    }
+    desk.failures.is_empty()
+}
+
+impl Desk<'_> {
+    fn fail(&mut self, what: String) {
+        eprintln!("ipos-bench: {what}");
+        self.failures.push(what);
+    }
+
+    fn plot(&self, name: &str, plot: &Plot) -> anyhow::Result<()> {
+        std::fs::create_dir_all(&self.options.results)?;
+        let path = self.options.results.join(name);
+        std::fs::write(&path, plot.render()).with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// Measures a scene; a baseline that does not run is noted.
+    fn rates(&mut self, scene: &Scene) -> anyhow::Result<Rates> {
+        let rates = scene.measure(self.options, &self.folder)?;
+        if let Some(why) = &rates.no_baseline {
+            self.fail(why.clone());
+        }
+        Ok(rates)
+    }
+}
+
+fn mpps(rates: &[f64]) -> Vec<f64> {
+    rates.iter().map(|rate| rate / 1e6).collect()
+}
+
+/// A row of ours in Mpps, compared run by run with a mode of testpmd.
+fn rate_row(id: &str, what: String, rates: &Rates, mode: usize) -> anyhow::Result<Row> {
+    let ours = mpps(&rates.ours);
+    let row = Row::new(id, what, "Mpps", &Runs::new(ours.clone()).context("no run")?);
+    let theirs = mpps(rates.testpmd.get(mode).map_or(&[], Vec::as_slice));
+    let ratio = paired(&ours, &theirs, |ours, theirs| ours / theirs);
+    Ok(match (ratio, Runs::new(theirs)) {
+        (Some(ratio), Some(theirs)) => row.against(theirs.median(), ratio.median()),
+        _ => row,
+    })
+}
+
+/// Flows in words.
+fn flows_in_words(flows: u32) -> String {
+    match flows {
+        flows if flows >= 1_000_000 => format!("{} M", f64::from(flows) / 1e6),
+        flows if flows >= 1_000 => format!("{} k", flows / 1000),
+        flows => flows.to_string(),
+    }
+}
+
+/// Established packets of 64 k flows.
+fn p1(desk: &mut Desk<'_>) -> anyhow::Result<()> {
+    let flows = if desk.options.quick { 256 } else { 65_536 };
+    let scene = Scene {
+        kind: Kind::Established,
+        captured: flows,
+        resident: flows,
+        entries: capacity(flows),
+        data_room_octets: DATA_ROOM_OCTETS,
+        modes: &["io", "macswap"],
+    };
+    let rates = desk.rates(&scene)?;
+    let what = format!("established packet, 64 B, {flows} flows; baseline testpmd");
+    desk.rows.push(rate_row("P1", format!("{what} io"), &rates, 0)?.held_to(Target::RatioAtLeast(0.43)));
+    desk.rows
+        .push(rate_row("P1", format!("{what} io (goal)"), &rates, 0)?.held_to(Target::RatioAtLeast(0.55)));
+    desk.rows.push(rate_row("P1", format!("{what} macswap"), &rates, 1)?);
+    Ok(())
+}
+
+/// A shard for so many flows at 90 % load.
+fn capacity(flows: u32) -> u32 {
+    (u64::from(flows) * 10).div_ceil(9) as u32
+}
+
+/// The cost of a lookup and of a packet as flows grow.
+fn p2(desk: &mut Desk<'_>) -> anyhow::Result<()> {
+    let sizes: &[u32] =
+        if desk.options.quick { &[256, 1024] } else { &[1_000, 10_000, 65_536, 1_000_000, 10_000_000] };
+    // The size that the largest is compared with.
+    let reference = if desk.options.quick { sizes[0] } else { 65_536 };
+    let mut own: Vec<(u32, Vec<f64>)> = Vec::new();
+    let mut last = Rates::default();
+    for &flows in sizes {
+        let scene = Scene {
+            kind: Kind::Established,
+            captured: flows.min(CAPTURED_MAX),
+            resident: flows,
+            entries: capacity(flows),
+            data_room_octets: SMALL_DATA_ROOM_OCTETS,
+            modes: &["io"],
+        };
+        last = desk.rates(&scene)?;
+        let theirs = last.testpmd.first().map_or(&[][..], Vec::as_slice);
+        let Some(costs) = paired(&last.ours, theirs, |ours, theirs| 1e9 / ours - 1e9 / theirs) else {
+            continue;
+        };
+        let what = format!("own cost per packet, {} flows", flows_in_words(flows));
+        desk.rows.push(Row::new("P2", what, "ns", &costs));
+        own.push((flows, last.ours.iter().zip(theirs).map(|(o, t)| 1e9 / o - 1e9 / t).collect()));
+    }
+    let at = |flows: u32| own.iter().find(|(known, _)| *known == flows).map(|(_, costs)| costs.clone());
+    let largest = sizes[sizes.len() - 1];
+    if let (Some(small), Some(large)) = (at(reference), at(largest))
+        && let (Some(small), Some(large)) = (Runs::new(small), Runs::new(large))
+    {
+        let what = format!(
+            "own cost per packet, {} flows against {}",
+            flows_in_words(largest),
+            flows_in_words(reference)
+        );
+        let ratio = large.median() / small.median();
+        let row = Row::new("P2", what, "ns", &large).against(small.median(), ratio);
+        desk.rows.push(row.held_to(Target::RatioAtMost(3.0)));
+    }
+    let memory = Runs::new(vec![last.octets_per_flow]).context("no flow")?;
+    let what = format!("memory per established flow, all in, {} flows", flows_in_words(largest));
+    desk.rows.push(Row::new("P2", what, "B", &memory).held_to(Target::ValueAtMost(96.0)));
+    p2_plot(desk, sizes, &own)
+}
+
+/// Own cost per packet beside the cost of a lookup in the libraries.
+fn p2_plot(desk: &mut Desk<'_>, sizes: &[u32], own: &[(u32, Vec<f64>)]) -> anyhow::Result<()> {
+    let median = |values: &[f64]| Runs::new(values.to_vec()).map(|runs| runs.median());
+    let points = |values: &[(u32, Vec<f64>)]| -> Vec<(f64, f64)> {
+        values.iter().filter_map(|(flows, costs)| Some((f64::from(*flows), median(costs)?))).collect()
+    };
+    let mut series = vec![Series { name: "ipOS, whole packet".to_owned(), points: points(own) }];
+    let mut looked = Vec::new();
+    for &flows in sizes {
+        looked.push((flows, look(desk.options, flows)?.hits));
+    }
+    for (place, name) in ["shard, lookup", "rte_hash, lookup", "hashbrown, lookup"].into_iter().enumerate() {
+        let of = |costs: &Costs| [&costs.shard, &costs.rte_hash, &costs.hashbrown][place].clone();
+        let costs: Vec<_> = looked.iter().map(|(flows, costs)| (*flows, of(costs))).collect();
+        series.push(Series { name: name.to_owned(), points: points(&costs) });
+    }
+    let plot = Plot {
+        title: "P2: cost by the number of flows".to_owned(),
+        x: "flows in the table".to_owned(),
+        y: "ns".to_owned(),
+        ticks: sizes.iter().map(|flows| (f64::from(*flows), flows_in_words(*flows))).collect(),
+        series,
+    };
+    desk.plot("p2-flows.svg", &plot)
+}
+
+fn look(options: &Options, flows: u32) -> anyhow::Result<Looked> {
+    let mb = lookup::rte_hash_mb(flows);
+    let spec = lookup::Spec {
+        machine: options.machine,
+        pages: machine::pages_for(mb, lookup::heap_mb(flows) + 256)?,
+        mb: mb as u32,
+        flows,
+        lookups: if options.quick { 100_000 } else { 1 << 22 },
+        runs: options.runs,
+    };
+    let mut process = child::spawn(&child::Spec::Lookup(spec))?;
+    child::hear(&mut process, Duration::from_secs(600)).context("lookups")
+}
+
+/// Lookups alone.
+fn p3(desk: &mut Desk<'_>) -> anyhow::Result<()> {
+    let sizes: &[u32] = if desk.options.quick { &[10_000] } else { &[100_000, 1_000_000, 10_000_000] };
+    for &flows in sizes {
+        let looked = look(desk.options, flows)?;
+        // Held to a target from a million on.
+        let is_held = flows >= 1_000_000;
+        for (kind, costs) in [("hits", &looked.hits), ("misses", &looked.misses)] {
+            let shard = Runs::new(costs.shard.clone()).context("no run")?;
+            let mut compare = |name: &str, theirs: &[f64], target: Target| -> anyhow::Result<()> {
+                let what =
+                    format!("lookup, {kind}, {} entries, 90 % load; baseline {name}", flows_in_words(flows));
+                let times = paired(&costs.shard, theirs, |ours, theirs| theirs / ours).context("no run")?;
+                let theirs = Runs::new(theirs.to_vec()).context("no run")?;
+                let row = Row::new("P3", what, "ns", &shard).against(theirs.median(), times.median());
+                desk.rows.push(if is_held { row.held_to(target) } else { row });
+                Ok(())
+            };
+            compare("rte_hash_lookup_bulk", &costs.rte_hash, Target::RatioAtLeast(1.5))?;
+            compare("hashbrown", &costs.hashbrown, Target::RatioAtLeast(1.0))?;
+            compare("the shard one by one", &costs.shard_single, Target::RatioAtLeast(1.0))?;
+        }
+    }
+    Ok(())
+}
+
+/// SYNs, each of a new flow.
+fn p4(desk: &mut Desk<'_>) -> anyhow::Result<()> {
+    let flows = if desk.options.quick { 256 } else { 65_536 };
+    let scene = Scene {
+        kind: Kind::Syn,
+        captured: flows,
+        resident: 0,
+        entries: 65_536,
+        data_room_octets: DATA_ROOM_OCTETS,
+        modes: &["io"],
+    };
+    let rates = desk.rates(&scene)?;
+    let what = "SYN -> SYN-ACK, every SYN a new flow; baseline testpmd io".to_owned();
+    desk.rows.push(rate_row("P4", what, &rates, 0)?.held_to(Target::RatioAtLeast(0.35)));
+    for (what, count) in [
+        ("allocations meanwhile, whole process", rates.allocations as f64),
+        ("growth of the tables meanwhile", rates.growth.unsigned_abs() as f64),
+    ] {
+        let runs = Runs::new(vec![count]).context("no run")?;
+        desk.rows.push(Row::new("P4", what, "", &runs).held_to(Target::ValueAtMost(0.0)));
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! The baseline of packet rates: `dpdk-testpmd` of the distribution, on the same capture, devices and CPU.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::machine::{Machine, Pages};
+use crate::process::Process;
+
+/// How long it may take to start: large pools take a while.
+const START_PATIENCE: Duration = Duration::from_secs(120);
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Let it run so long before it counts: its caches are cold after a pause.
+const WARM_UP: Duration = Duration::from_millis(150);
+
+/// Packet buffers as both sides have them.
+#[derive(Clone, Copy, Debug)]
+pub struct Pool {
+    /// How many.
+    pub mbufs: u32,
+    /// Octets of each, headroom included.
+    pub data_room_octets: u16,
+    /// Memory of the whole process, MiB.
+    pub mb: u32,
+}
+
+/// How packets travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// In by the first port, out by the second.
+    Paired,
+    /// In and out by the first.
+    Loop,
+}
+
+/// A running testpmd.
+pub struct Testpmd {
+    process: Process,
+    mode: String,
+}
+
+/// The virtual devices of a measurement: a capture that is replayed for ever, and a port that swallows everything.
+pub fn devices(capture: &Path) -> Vec<String> {
+    vec![format!("net_pcap0,rx_pcap={},infinite_rx=1", capture.display()), "net_null0,no-rx=1".to_owned()]
+}
+
+impl Testpmd {
+    /// Starts it, paused.
+    ///
+    /// # Errors
+    /// When it is not installed or does not start.
+    pub fn start(
+        machine: &Machine,
+        pages: Pages,
+        pool: Pool,
+        capture: &Path,
+        topology: Topology,
+    ) -> anyhow::Result<Self> {
+        let arguments = arguments(machine, pages, pool, capture, topology);
+        let mut process = Process::spawn("dpdk-testpmd", "dpdk-testpmd", &arguments)?;
+        process.say("start")?;
+        process
+            .hear(START_PATIENCE, |line| line.contains("packet forwarding - ports=").then_some(()))
+            .context("the baseline dpdk-testpmd does not run (Debian: apt-get install dpdk)")?;
+        process.pause()?;
+        Ok(Self { process, mode: "io".to_owned() })
+    }
+
+    /// The rate at which it forwards in a mode (`io`, `macswap`), packets per second, over `window`. Paused again then.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn rate(&mut self, mode: &str, window: Duration) -> anyhow::Result<f64> {
+        self.process.resume()?;
+        if mode != self.mode {
+            for command in ["stop", &format!("set fwd {mode}"), "start"] {
+                self.process.say(command)?;
+            }
+            self.mode = mode.to_owned();
+        }
+        std::thread::sleep(WARM_UP);
+        self.show()?;
+        std::thread::sleep(window);
+        let rate = self.show()?;
+        self.process.pause()?;
+        Ok(rate)
+    }
+
+    /// Packets received per second since the last call, by its own clock.
+    fn show(&mut self) -> anyhow::Result<f64> {
+        self.process.say("show port stats 0")?;
+        self.process.hear(ANSWER_PATIENCE, rx_pps)
+    }
+}
+
+fn rx_pps(line: &str) -> Option<f64> {
+    line.trim().strip_prefix("Rx-pps:")?.split_whitespace().next()?.parse().ok()
+}
+
+fn arguments(machine: &Machine, pages: Pages, pool: Pool, capture: &Path, topology: Topology) -> Vec<String> {
+    let Machine { main_cpu, cpu } = machine;
+    let mut arguments = vec![
+        format!("--lcores=0@{main_cpu},1@{cpu}"),
+        "--main-lcore=0".to_owned(),
+        format!("--file-prefix=ipos-bench-testpmd-{}", std::process::id()),
+        "--log-level=error".to_owned(),
+        "--no-pci".to_owned(),
+        "--no-telemetry".to_owned(),
+        format!("-m{}", pool.mb),
+    ];
+    match pages {
+        Pages::Huge => arguments.push("--in-memory".to_owned()),
+        Pages::Ordinary => arguments.extend(["--no-huge".to_owned(), "--no-shconf".to_owned()]),
+    }
+    arguments.extend(devices(capture).into_iter().map(|device| format!("--vdev={device}")));
+    let topology = if topology == Topology::Loop { "loop" } else { "paired" };
+    arguments.extend([
+        "--".to_owned(),
+        "-i".to_owned(),
+        "--forward-mode=io".to_owned(),
+        format!("--port-topology={topology}"),
+        "--nb-cores=1".to_owned(),
+        "--burst=32".to_owned(),
+        "--rxd=1024".to_owned(),
+        "--txd=1024".to_owned(),
+        "--mbcache=256".to_owned(),
+        "--no-flush-rx".to_owned(),
+        format!("--total-num-mbufs={}", pool.mbufs),
+        format!("--mbuf-size={}", pool.data_room_octets),
+    ]);
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_rate_is_read_from_its_own_words() {
+        assert_eq!(rx_pps("  Rx-pps:     61234567          Rx-bps:  29392592160"), Some(61_234_567.0));
+        assert_eq!(rx_pps("  Tx-pps:     61234567          Tx-bps:  29392592160"), None);
+        assert_eq!(rx_pps("  RX-packets: 0          RX-missed: 0"), None);
+    }
+}
