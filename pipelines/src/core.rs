@@ -123,9 +123,11 @@ impl Core {
         let (Some(burst), Some(counters)) = (self.tx.get_mut(place), self.counters.ports.get(place)) else {
             return;
         };
-        counters.sent_packets.add(1);
-        counters.sent_octets.add(mbuf.len() as u64);
-        if burst.push(mbuf).is_err() {
+        let octets = mbuf.len() as u64;
+        if burst.push(mbuf).is_ok() {
+            counters.sent_packets.add(1);
+            counters.sent_octets.add(octets);
+        } else {
             counters.send_failed.add(1);
         }
     }

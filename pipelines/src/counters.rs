@@ -159,11 +159,11 @@ pub struct PortCounters {
     pub received_packets: Counter,
     /// Octets received, without the frame check sequence.
     pub received_octets: Counter,
-    /// Packets given to the port.
+    /// Packets given to the port, or waiting for room in its transmit queue.
     pub sent_packets: Counter,
     /// Octets given to the port.
     pub sent_octets: Counter,
-    /// Packets that the port's transmit queue had no room for.
+    /// Packets dropped because the port took none for a while.
     pub send_failed: Counter,
 }
 

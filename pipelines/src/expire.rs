@@ -19,20 +19,19 @@ use crate::table::wheel::Due;
 /// Entries handled per poll.
 pub const BUDGET: usize = 64;
 
-/// Handles what is due. Returns how many entries were looked at.
+/// Handles what is due. Returns how many entries the wheel touched, those included that it only moved nearer.
 pub fn expire(core: &mut Core) -> usize {
     let mut due: ArrayVec<EntryRef, BUDGET> = ArrayVec::new();
     let now_ms = core.now.ms;
-    core.shard.expire(now_ms, BUDGET, |entry, _, _| {
+    let work = core.shard.expire(now_ms, BUDGET, |entry, _, _| {
         let _ = due.try_push(entry);
         // Whoever handles the entry sets its next time; should nobody, it comes again.
         Due::Again(now_ms.wrapping_add(1_000))
     });
-    let count = due.len();
     for entry in due {
         act(core, entry);
     }
-    count
+    work.total()
 }
 
 fn act(core: &mut Core, entry: EntryRef) {
