@@ -27,7 +27,9 @@ test-unit: ## the tests that need no lab: in files, properties, packets, fuzz ta
 	$(CARGO) test --locked --workspace --exclude ipos-tests
 
 test-lab: build ## the tests in the lab, with real clients and servers (TEST_ARGS=name runs those that match)
-	$(CARGO) test --locked -p ipos-tests -- --test-threads=1 $(TEST_ARGS)
+	@deploy/lab status | grep -q '^no lab is up' || { echo "a lab is up: make clean-lab"; exit 1; }
+	@trap 'deploy/lab down >/dev/null' EXIT; trap 'exit 130' INT TERM; \
+	set -x; $(CARGO) test --locked -p ipos-tests -- --test-threads=1 $(TEST_ARGS)
 
 lint: ## formatting, clippy, rustdoc, licences, scripts; all warnings denied
 	deploy/setup lint

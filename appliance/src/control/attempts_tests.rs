@@ -5,6 +5,7 @@ use ipos_wire::tcb::Tcb;
 use super::super::boards::tests::{MS, TIMES, address, alive, farm, mac, unheard};
 use super::super::listening::Part;
 use super::super::listening::tests::socket;
+use super::super::state::tests::QUIET;
 use super::super::testing::{WORKER, World, board, flow, id};
 use super::*;
 
@@ -293,7 +294,7 @@ fn too_many_requests_at_once_are_answered_503() {
 #[test]
 fn without_a_fit_board_a_request_is_answered_503_at_once() {
     let (mut world, mut attempts) = world(1);
-    let part = Part { epoch: 1, sequence: 2, part: 0, parts: 1, rows: vec![socket([0; 4], 81)] };
+    let part = Part { epoch: QUIET.epoch, sequence: 2, part: 0, parts: 1, rows: vec![socket([0; 4], 81)] };
     assert_eq!(world.boards.sockets(board(0), part), Ok(true));
     let request = world.request(1);
     attempts.place(&mut world.at(1), WORKER, request);

@@ -374,6 +374,7 @@ impl Boards {
         if heard && board.state.as_ref().is_some_and(|known| !state.is_after(known)) {
             return Err(Ignored::StaleReport);
         }
+        board.listening.follow(state.epoch, state.sequence);
         board.state = Some(state);
         board.reported_at_ns = now_ns;
         board.placed = 0;

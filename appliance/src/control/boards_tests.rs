@@ -167,7 +167,7 @@ fn each_reason_against_a_board_is_named() {
     assert_eq!(fit(&boards, 0), Some(Err(Unfit::Options(0b0010))));
     assert!(Unfit::Options(0b0010).reason().ends_with("offered: sack"));
     report(&mut boards, State { sequence: 4, ..QUIET });
-    let part = Part { epoch: 1, sequence: 2, part: 0, parts: 1, rows: vec![socket([0; 4], 81)] };
+    let part = Part { epoch: QUIET.epoch, sequence: 2, part: 0, parts: 1, rows: vec![socket([0; 4], 81)] };
     assert_eq!(boards.sockets(BoardId(0), part), Ok(true));
     assert_eq!(fit(&boards, 0), Some(Err(Unfit::NotListening)));
 }

@@ -94,6 +94,18 @@ impl Listening {
         *self = Self::default();
     }
 
+    /// Takes note of the board's newest state report, whose epoch and sequence its socket reports share. A table or a
+    /// part that claims to be from elsewhere, or from later, must not keep the board's own reports out as stale.
+    pub fn follow(&mut self, epoch: u32, sequence: u32) {
+        let strays = |report: (u32, u32)| report.0 != epoch || report.1 > sequence;
+        if self.known.is_some_and(strays) {
+            self.known = Some((epoch, sequence.saturating_sub(1)));
+        }
+        if self.gathering.as_ref().is_some_and(|gathering| strays(gathering.report)) {
+            self.gathering = None;
+        }
+    }
+
     /// Takes a part. A report replaces the table once all its parts have come.
     pub fn take(&mut self, part: Part) -> Taken {
         if part.part >= part.parts {
@@ -145,6 +157,29 @@ pub mod tests {
 
     fn part(report: (u32, u32), part: u8, parts: u8, port: u16) -> Part {
         Part { epoch: report.0, sequence: report.1, part, parts, rows: vec![socket([0; 4], port)] }
+    }
+
+    #[test]
+    fn a_report_from_nowhere_is_outlived() {
+        let mut table = Listening::default();
+        let part = |epoch, sequence, parts, port| Part {
+            epoch,
+            sequence,
+            part: 0,
+            parts,
+            rows: vec![socket([0; 4], port)],
+        };
+        assert_eq!(table.take(part(1000, 7, 1, 80)), Taken::Complete);
+        // Forged: a whole table, and a part of one, from an epoch that is never reached.
+        assert_eq!(table.take(part(u32::MAX, 9, 1, 81)), Taken::Complete);
+        assert_eq!(table.take(part(u32::MAX, 10, 2, 82)), Taken::Waiting);
+        assert_eq!(table.take(part(1000, 8, 1, 80)), Taken::Stale);
+        table.follow(1000, 9);
+        assert_eq!(table.take(part(1000, 9, 1, 80)), Taken::Complete);
+        assert_eq!(table.sockets().iter().map(|s| s.port).collect::<Vec<_>>(), [80]);
+        // The board's own order goes on.
+        table.follow(1000, 10);
+        assert_eq!(table.take(part(1000, 9, 1, 83)), Taken::Stale);
     }
 
     #[test]
