@@ -51,9 +51,8 @@ impl Clients {
     pub fn slot(&self, flow: &Flow) -> Option<u64> {
         let client = flow.client.to_bits().wrapping_sub(self.first);
         let port = flow.client_port.checked_sub(FIRST_PORT)?;
-        let ours = client < self.count
-            && flow.endpoint == self.service
-            && flow.endpoint_port == self.service_port;
+        let ours =
+            client < self.count && flow.endpoint == self.service && flow.endpoint_port == self.service_port;
         ours.then(|| u64::from(port) * u64::from(self.count) + u64::from(client))
     }
 

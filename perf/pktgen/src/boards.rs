@@ -129,6 +129,12 @@ impl Boards {
         self.appliance_mac.is_some()
     }
 
+    /// Endpoints that all of them hold.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.held.iter().copied().map(u64::from).sum()
+    }
+
     fn address(&self, board: u16) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.farm.first_address.to_bits().wrapping_add(board.into()))
     }
@@ -308,9 +314,7 @@ impl Boards {
         self.counters.detached += 1;
         let id = detach.trailer.id;
         let held = self.slot(&detach.flow).and_then(|slot| self.endpoint(slot));
-        if let Some(endpoint) =
-            held.filter(|e| e.state != State::Free && e.id == id && e.board == board)
-        {
+        if let Some(endpoint) = held.filter(|e| e.state != State::Free && e.id == id && e.board == board) {
             endpoint.state = State::Free;
             self.count_held(board, -1);
         }
@@ -360,9 +364,12 @@ impl Boards {
         }
         let boards = u32::from(self.farm.boards.max(1));
         let board = (arrived.slot % boards) as u16;
-        let endpoint = self.endpoints.get_mut(arrived.slot as usize)?;
         // Any number will do, as long as neighbours differ.
         let iss = arrived.slot.wrapping_mul(0x85eb_ca6b);
-        Some(endpoint.accept(&arrived.packet, iss, board))
+        let endpoint = self.endpoints.get_mut(arrived.slot as usize)?;
+        let is_new = endpoint.state == State::Free;
+        let reply = endpoint.accept(&arrived.packet, iss, board);
+        self.count_held(board, i32::from(is_new));
+        Some(reply)
     }
 }

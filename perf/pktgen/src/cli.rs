@@ -199,7 +199,11 @@ fn duration(text: &str) -> Result<f64, String> {
 
 fn path(text: &str) -> Result<String, String> {
     let fits = text.starts_with('/') && text.len() <= 1024 && text.bytes().all(|b| b.is_ascii_graphic());
-    if fits { Ok(text.to_owned()) } else { Err("expected a path from / on, without spaces, of at most 1024 octets".into()) }
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a path from / on, without spaces, of at most 1024 octets".into())
+    }
 }
 
 #[cfg(test)]
@@ -222,7 +226,8 @@ mod tests {
 
     #[test]
     fn options_have_their_defaults() {
-        let cli = parse(&["connections", "--client-port", "net_null0", "--rate", "100"]).expect("a command line");
+        let cli =
+            parse(&["connections", "--client-port", "net_null0", "--rate", "100"]).expect("a command line");
         assert_eq!((cli.profile, cli.boards, cli.ethertype), (Kind::Connections, 2, 0x88b5));
         assert_eq!(cli.rate, Some(100.0));
     }

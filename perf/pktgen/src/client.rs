@@ -17,7 +17,8 @@ use crate::latency::Latency;
 /// Octets of data in a board's segment: the appliance advertises 1444 (design: system.md, step 1).
 const MSS: u32 = 1444;
 /// What a client offers; as Linux, but for time stamps.
-const OFFER: Options = Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, timestamps: None };
+const OFFER: Options =
+    Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, timestamps: None };
 /// No options.
 const NONE: Options = Options { mss: None, window_scale: None, sack_permitted: false, timestamps: None };
 /// Most slots that one sweep looks at.
@@ -190,7 +191,14 @@ impl ClientSide {
     fn segment<'a>(&self, slot: u32, flags: Flags, payload: &'a [u8]) -> Option<Segment<'a>> {
         let connection = self.slots.get(slot as usize)?;
         let flow = self.clients.flow(slot.into());
-        Some(Segment { flow, seq: connection.snd_nxt, ack: connection.rcv_nxt, flags, options: NONE, payload })
+        Some(Segment {
+            flow,
+            seq: connection.snd_nxt,
+            ack: connection.rcv_nxt,
+            flags,
+            options: NONE,
+            payload,
+        })
     }
 
     /// Opens the next connection; `false` when every slot is in use.
@@ -221,7 +229,8 @@ impl ClientSide {
 
     /// A packet that the target sent to a client.
     pub fn receive(&mut self, packet: &Received<'_>, io: &mut Io<'_>) {
-        let Some(slot) = self.clients.slot(&packet.to_client()).and_then(|slot| u32::try_from(slot).ok()) else {
+        let Some(slot) = self.clients.slot(&packet.to_client()).and_then(|slot| u32::try_from(slot).ok())
+        else {
             return;
         };
         let Some(connection) = self.slots.get(slot as usize) else { return };

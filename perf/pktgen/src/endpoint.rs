@@ -151,7 +151,10 @@ mod tests {
         assert_eq!(endpoint.receive(&segment(107, 0, Flags::ACK, second), 1000), Step::Reply(reply));
         assert_eq!(endpoint.receive(&segment(107, 0, Flags::ACK, second), 1000), Step::Reply(reply), "again");
         let fin = Reply { seq: 990, ack: 119, octets: 0, syn: false, fin: true };
-        assert_eq!(endpoint.receive(&segment(118, 990, Flags::ACK | Flags::FIN, b""), 1000), Step::Reply(fin));
+        assert_eq!(
+            endpoint.receive(&segment(118, 990, Flags::ACK | Flags::FIN, b""), 1000),
+            Step::Reply(fin)
+        );
         assert_eq!(
             endpoint.receive(&segment(118, 990, Flags::ACK | Flags::FIN, b""), 1000),
             Step::Reply(fin),

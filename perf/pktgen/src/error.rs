@@ -111,7 +111,9 @@ pub enum Error {
         option: &'static str,
     },
     /// A file that cannot be written.
-    #[error("{path} cannot be written: {reason}: name a directory that exists and a file that may be written")]
+    #[error(
+        "{path} cannot be written: {reason}: name a directory that exists and a file that may be written"
+    )]
     Write {
         /// The file.
         path: String,

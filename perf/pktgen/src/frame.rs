@@ -260,7 +260,10 @@ mod tests {
             write_udp(WAY, &flow(), b"stamp!", &mut frame);
             let ip = ipv4::Packet::new_checked(&frame[14..]).expect("an IPv4 packet");
             let udp = udp::Datagram::new_checked(ip.payload()).expect("a datagram");
-            assert!(ip.checksum_ok() && udp.checksum() != 0 && udp.checksum_ok(ip.src(), ip.dst()), "{octets}");
+            assert!(
+                ip.checksum_ok() && udp.checksum() != 0 && udp.checksum_ok(ip.src(), ip.dst()),
+                "{octets}"
+            );
             let received = Received::parse(&frame[14..]).expect("a packet");
             assert_eq!(received.payload.len(), octets - UDP_HEADERS);
             assert!(received.payload.starts_with(b"stamp!\0") || octets == UDP_HEADERS + 6);

@@ -22,8 +22,10 @@ impl Latency {
     /// Empty.
     #[must_use]
     pub fn new() -> Self {
-        let empty =
-            || Histogram::new_with_bounds(1, LONGEST_NS, DIGITS).expect("constant bounds, the upper above the lower");
+        let empty = || {
+            Histogram::new_with_bounds(1, LONGEST_NS, DIGITS)
+                .expect("constant bounds, the upper above the lower")
+        };
         Self { from_intended: empty(), from_sent: empty() }
     }
 

@@ -48,12 +48,16 @@ pub fn check_options(cli: &Cli) -> Result<(), Error> {
         ));
     }
     let last = cli.clients.to_bits().checked_add(cli.client_count - 1).map(std::net::Ipv4Addr::from_bits);
-    let may_be = |address: std::net::Ipv4Addr| (1..224).contains(&address.octets()[0]) && !address.is_loopback();
+    let may_be =
+        |address: std::net::Ipv4Addr| (1..224).contains(&address.octets()[0]) && !address.is_loopback();
     if !last.is_some_and(|last| may_be(last) && may_be(cli.clients)) {
         return fail(format!("--clients {}: these are no addresses that clients can have", cli.clients));
     }
     if clients.has(*cli.service.ip()) {
-        return fail(format!("the service {} is one of the clients: change --service or --clients", cli.service.ip()));
+        return fail(format!(
+            "the service {} is one of the clients: change --service or --clients",
+            cli.service.ip()
+        ));
     }
     if cli.target == Target::Appliance && cli.profile.needs_farm() && cli.farm_port.is_none() {
         return fail(format!(

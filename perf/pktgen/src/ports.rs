@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ipos_dpdk::eal::{Eal, EalConfig, Memory};
+use ipos_dpdk::eal::{Eal, EalConfig, EalError, Memory};
 use ipos_dpdk::mempool::{DATA_ROOM_OCTETS, Mempool};
 use ipos_dpdk::port::{Port, PortConfig, PortError};
 
@@ -53,7 +53,13 @@ pub fn start_eal(cli: &Cli) -> Result<Eal, Error> {
             )));
         }
     }
-    Ok(Eal::init(&eal_config(cli))?)
+    Eal::init(&eal_config(cli)).map_err(|error| match error {
+        EalError::Init { said, .. } if said.contains("failed to parse device") => Error::Options(format!(
+            "the installed DPDK has no driver for a virtual device that was named (DPDK said: {said}): name one such as \
+             net_memif0, net_af_packet0, net_ring0, with its arguments after a comma"
+        )),
+        error => error.into(),
+    })
 }
 
 /// Starts one port, with one queue each way.
@@ -63,8 +69,7 @@ pub fn start_eal(cli: &Cli) -> Result<Eal, Error> {
 pub fn start_port(device: &str, cli: &Cli) -> Result<Lane, Error> {
     let id = Port::find(device)?;
     let name = format!("pktgen-{id}");
-    let pool =
-        Mempool::new(&name, cli.mbufs, CACHE, DATA_ROOM_OCTETS, ipos_dpdk::port::socket(id))?;
+    let pool = Mempool::new(&name, cli.mbufs, CACHE, DATA_ROOM_OCTETS, ipos_dpdk::port::socket(id))?;
     let config = PortConfig {
         rx_descriptors: cli.descriptors,
         tx_descriptors: cli.descriptors,

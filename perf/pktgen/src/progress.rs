@@ -100,10 +100,7 @@ mod tests {
         let progress =
             Progress { seconds: 2.0, sent: 4_000, returned: 3_999, late: 7, p99_us: 12.3, failed: Some(1) };
         let line = progress.line("connections");
-        assert_eq!(
-            line,
-            "connections    2.0 s  sent 4000 (2.0 k/s)  back 3999  failed 1  late 7  p99 12 us"
-        );
+        assert_eq!(line, "connections    2.0 s  sent 4000 (2.0 k/s)  back 3999  failed 1  late 7  p99 12 us");
     }
 
     #[test]

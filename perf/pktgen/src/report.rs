@@ -193,7 +193,8 @@ impl Report {
     }
 
     fn summarise(&self, out: &mut String) -> std::fmt::Result {
-        let (name, unit) = (self.profile.name(), if self.connections.is_some() { "connections" } else { "packets" });
+        let (name, unit) =
+            (self.profile.name(), if self.connections.is_some() { "connections" } else { "packets" });
         if let Some(search) = &self.search {
             match search.best_rate {
                 Some(rate) => writeln!(out, "{name}: highest rate without loss {rate:.0} {unit}/s")?,

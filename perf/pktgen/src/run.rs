@@ -81,13 +81,10 @@ fn runner(cli: &Cli, stop: &Stop, client_lane: Lane, farm_lane: Option<Lane>) ->
 }
 
 fn profile(cli: &Cli, clients: Clients) -> Box<dyn Profile> {
-    let patience = Patience {
-        rto_ns: u64::from(cli.rto_ms) * MS_NS,
-        timeout_ns: u64::from(cli.timeout_ms) * MS_NS,
-    };
-    let client_side = |hold_open| {
-        ClientSide::new(clients, cli.flows, line::request(cli).into_bytes(), patience, hold_open)
-    };
+    let patience =
+        Patience { rto_ns: u64::from(cli.rto_ms) * MS_NS, timeout_ns: u64::from(cli.timeout_ms) * MS_NS };
+    let client_side =
+        |hold_open| ClientSide::new(clients, cli.flows, line::request(cli).into_bytes(), patience, hold_open);
     match cli.profile {
         Kind::SynFlood => Box::new(SynFlood::new(clients)),
         Kind::Udp => Box::new(Udp::new(clients, cli.flows, cli.size.clone())),
@@ -213,7 +210,8 @@ impl Session<'_> {
         self.runner.trial(&self.plan(rate, missing as f64 / rate, missing));
         self.stopped()?;
         let profile = self.runner.engine.profile();
-        let figures = profile.connections().map(|(counters, latency)| ConnectionFigures::of(counters, latency));
+        let figures =
+            profile.connections().map(|(counters, latency)| ConnectionFigures::of(counters, latency));
         let open = profile.held_open();
         if open < wanted {
             let why = why(figures.map(|figures| figures.counters).unwrap_or_default());
@@ -228,6 +226,8 @@ impl Session<'_> {
     fn close(&mut self) {
         let open = self.runner.engine.profile().held_open();
         if open == 0 {
+            // The clients' last words are still on their way to the boards.
+            self.runner.poll_until(SETTLE_NS, |engine, _| engine.boards().held() == 0);
             return;
         }
         self.runner.watch.label("closing");
@@ -242,7 +242,8 @@ impl Session<'_> {
 
     fn measure(&mut self, rate: f64) -> Measured {
         self.runner.watch.label(self.cli.profile.name());
-        let trial = self.runner.trial(&self.plan(rate, self.cli.duration, self.cli.packets.unwrap_or(u64::MAX)));
+        let trial =
+            self.runner.trial(&self.plan(rate, self.cli.duration, self.cli.packets.unwrap_or(u64::MAX)));
         let profile = self.runner.engine.profile();
         let connections =
             profile.connections().map(|(counters, latency)| ConnectionFigures::of(counters, latency));

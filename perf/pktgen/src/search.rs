@@ -149,7 +149,13 @@ mod tests {
         let mut trials = 0;
         let stopped = search(&plan(), |_| {
             trials += 1;
-            Ok::<_, ()>(if trials == 3 { Verdict::Stopped } else if trials == 2 { Verdict::Passed } else { Verdict::Failed })
+            Ok::<_, ()>(if trials == 3 {
+                Verdict::Stopped
+            } else if trials == 2 {
+                Verdict::Passed
+            } else {
+                Verdict::Failed
+            })
         });
         let stopped = stopped.expect("no error");
         assert_eq!((stopped.best_rate, stopped.trials.len(), stopped.converged), (Some(5_000.0), 2, false));

@@ -38,7 +38,9 @@ impl Sizes {
 
 /// Why a text names no sizes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?}: expected `imix`, or up to {SIZES_MAX} sizes from {SHORTEST} to {LONGEST} octets between commas")]
+#[error(
+    "{0:?}: expected `imix`, or up to {SIZES_MAX} sizes from {SHORTEST} to {LONGEST} octets between commas"
+)]
 pub struct SizesError(String);
 
 impl FromStr for Sizes {
@@ -50,7 +52,8 @@ impl FromStr for Sizes {
         }
         let fail = || SizesError(text.to_owned());
         let size = |part: &str| part.parse().ok().filter(|size| (SHORTEST..=LONGEST).contains(size));
-        let sizes: Vec<u16> = text.split(',').map(|part| size(part).ok_or_else(fail)).collect::<Result<_, _>>()?;
+        let sizes: Vec<u16> =
+            text.split(',').map(|part| size(part).ok_or_else(fail)).collect::<Result<_, _>>()?;
         if sizes.len() > SIZES_MAX { Err(fail()) } else { Ok(Self(sizes)) }
     }
 }

@@ -1,5 +1,6 @@
 //! A plot of latency percentiles: the share of answers on an axis of nines, the latency on a logarithmic one.
 
+use std::f64::consts::LOG10_2;
 use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
@@ -66,7 +67,13 @@ pub fn percentiles(title: &str, curves: &[Curve<'_>]) -> String {
          font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
     text(&mut out, WIDTH / 2.0, 24.0, "middle", title);
-    text(&mut out, WIDTH / 2.0, HEIGHT - 15.0, "middle", "share of answers that were at least as fast, percent");
+    text(
+        &mut out,
+        WIDTH / 2.0,
+        HEIGHT - 15.0,
+        "middle",
+        "share of answers that were at least as fast, percent",
+    );
     text(&mut out, 8.0, TOP - 14.0, "start", "latency, microseconds");
     grid(&mut out, axes);
     for (place, curve) in curves.iter().enumerate() {
@@ -93,7 +100,15 @@ fn grid(out: &mut String, axes: Axes) {
             "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"#ccc\" stroke-width=\"1\"/>"
         );
     };
-    let marks = [(0.0, "0"), (0.30103, "50"), (1.0, "90"), (2.0, "99"), (3.0, "99.9"), (4.0, "99.99"), (5.0, "99.999")];
+    let marks = [
+        (0.0, "0"),
+        (LOG10_2, "50"),
+        (1.0, "90"),
+        (2.0, "99"),
+        (3.0, "99.9"),
+        (4.0, "99.99"),
+        (5.0, "99.999"),
+    ];
     let shown = || marks.iter().filter(|(nines, _)| *nines <= axes.nines);
     for (nines, _) in shown() {
         line(axes.x(*nines), TOP, axes.x(*nines), bottom);

@@ -68,7 +68,8 @@ impl Profile for SynFlood {
     }
 
     fn client_packet(&mut self, packet: &Received<'_>, schedule: &Schedule, io: &mut Io<'_>) {
-        if packet.flags.contains(Flags::SYN | Flags::ACK) && self.clients.slot(&packet.to_client()).is_some() {
+        if packet.flags.contains(Flags::SYN | Flags::ACK) && self.clients.slot(&packet.to_client()).is_some()
+        {
             let low = packet.ack.wrapping_sub(1).wrapping_sub(self.base);
             self.returns.back_low(low, schedule, io.now_ns);
         }
