@@ -373,3 +373,7 @@ impl Boards {
         Some(reply)
     }
 }
+
+#[cfg(test)]
+#[path = "boards_tests.rs"]
+mod tests;

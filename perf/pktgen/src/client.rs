@@ -413,3 +413,174 @@ impl ClientSide {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use ipos_wire::mac::Mac;
+
+    use super::*;
+    use crate::lane::testing::{lane, sent};
+
+    const MS: u64 = 1_000_000;
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+
+    /// One client with one slot, its port, and what it sends.
+    struct Rig {
+        clients: ClientSide,
+        lane: Lane,
+        now_ns: u64,
+    }
+
+    /// A segment that a client sent.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Sent {
+        seq: u32,
+        ack: u32,
+        flags: Flags,
+        payload: Vec<u8>,
+    }
+
+    impl Rig {
+        fn new(hold_open: bool) -> Self {
+            let clients = Clients::new(Ipv4Addr::new(198, 18, 0, 1), 1, Ipv4Addr::new(198, 51, 100, 1), 80);
+            let patience = Patience { rto_ns: 100 * MS, timeout_ns: 250 * MS };
+            let clients = ClientSide::new(clients, 1, REQUEST.to_vec(), patience, hold_open);
+            Self { clients, lane: lane(), now_ns: MS }
+        }
+
+        fn with<R>(&mut self, act: impl FnOnce(&mut ClientSide, &mut Io<'_>) -> R) -> R {
+            let way = Way { src: Mac([2; 6]), dst: Mac([4; 6]) };
+            act(&mut self.clients, &mut Io { now_ns: self.now_ns, lane: &mut self.lane, way })
+        }
+
+        fn sent(&mut self) -> Vec<Sent> {
+            let read = |frame: &Vec<u8>| {
+                let Received { seq, ack, flags, payload, .. } =
+                    Received::parse(&frame[14..]).expect("a packet");
+                Sent { seq, ack, flags, payload: payload.to_vec() }
+            };
+            sent(&mut self.lane).iter().map(read).collect()
+        }
+
+        /// Opens a connection; its ISS.
+        fn start(&mut self) -> u32 {
+            let intended_ns = self.now_ns;
+            assert!(self.with(|clients, io| clients.start(intended_ns, io)));
+            let sent = self.sent();
+            assert_eq!((sent.len(), sent[0].flags), (1, Flags::SYN));
+            sent[0].seq
+        }
+
+        /// What the target says, as a packet.
+        fn hears(&mut self, seq: u32, ack: u32, flags: Flags, payload: &[u8]) {
+            let flow = self.clients.clients.flow(0);
+            let (src, dst) = (flow.endpoint, flow.client);
+            let (src_port, dst_port) = (flow.endpoint_port, flow.client_port);
+            let packet = Received { src, dst, src_port, dst_port, seq, ack, flags, payload };
+            self.with(|clients, io| clients.receive(&packet, io));
+        }
+
+        fn replied(&mut self, seq: u32, ack: u32, octets: u32, fin: bool) {
+            let reply = Reply { seq, ack, octets, syn: false, fin };
+            self.with(|clients, io| clients.replied(0, &reply, io));
+        }
+
+        fn pass(&mut self, ms: u64) {
+            self.now_ns += ms * MS;
+            self.with(|clients, io| clients.sweep(io));
+        }
+    }
+
+    #[test]
+    fn a_connection_goes_through_its_states_and_gives_its_slot_back() {
+        let mut rig = Rig::new(false);
+        let iss = rig.start();
+        assert!(!rig.with(|clients, io| clients.start(0, io)), "the only slot is in use");
+        rig.hears(700, iss + 1, Flags::SYN | Flags::ACK, b"");
+        let sent = rig.sent();
+        let ack = Sent { seq: iss + 1, ack: 701, flags: Flags::ACK, payload: vec![] };
+        assert_eq!(sent[0], ack);
+        assert_eq!(sent[1], Sent { flags: Flags::ACK | Flags::PSH, payload: REQUEST.to_vec(), ..ack });
+        rig.now_ns += 3 * MS;
+        let end = iss + 1 + REQUEST.len() as u32;
+        rig.replied(701, end, 3000, false);
+        let acks: Vec<(u32, Flags)> = rig.sent().iter().map(|sent| (sent.ack, sent.flags)).collect();
+        assert_eq!(acks, [(3589, Flags::ACK), (3701, Flags::ACK), (3701, Flags::ACK | Flags::FIN)]);
+        rig.replied(3701, end + 1, 0, true);
+        assert_eq!(rig.sent(), [Sent { seq: end + 1, ack: 3702, flags: Flags::ACK, payload: vec![] }]);
+        let counters = rig.clients.counters();
+        assert_eq!((counters.completed, counters.failed(), counters.starved), (1, 0, 1));
+        assert_eq!(rig.clients.under_way(), 0);
+        let first_octet = rig.clients.latency().first_octet.from_intended().max();
+        assert!(first_octet.abs_diff(3 * MS) < MS / 100, "{first_octet} ns");
+    }
+
+    #[test]
+    fn a_syn_is_sent_again_until_the_deadline() {
+        let mut rig = Rig::new(false);
+        let iss = rig.start();
+        rig.pass(50);
+        assert_eq!(rig.sent(), []);
+        rig.pass(60);
+        let again = rig.sent();
+        assert_eq!((again.len(), again[0].seq, again[0].flags), (1, iss, Flags::SYN));
+        rig.pass(150);
+        assert_eq!(rig.sent()[0].flags, Flags::RST | Flags::ACK);
+        let counters = rig.clients.counters();
+        assert_eq!((counters.retransmitted, counters.failed_timeout), (1, 1));
+        assert_eq!(rig.clients.under_way(), 0);
+    }
+
+    #[test]
+    fn request_and_fin_are_sent_again_as_they_were() {
+        let mut rig = Rig::new(false);
+        let iss = rig.start();
+        rig.hears(700, iss + 1, Flags::SYN | Flags::ACK, b"");
+        let request = rig.sent().pop().expect("the request");
+        rig.pass(110);
+        assert_eq!(rig.sent(), [request]);
+        rig.replied(701, 0, 10, false);
+        let fin = rig.sent().pop().expect("the FIN");
+        rig.pass(110);
+        assert_eq!(rig.sent(), [fin]);
+    }
+
+    #[test]
+    fn a_reset_that_fits_ends_a_connection_and_one_that_does_not_is_nothing() {
+        let mut rig = Rig::new(false);
+        let iss = rig.start();
+        rig.hears(9, iss + 9, Flags::RST | Flags::ACK, b"");
+        assert_eq!(rig.clients.counters().failed_reset, 0);
+        rig.hears(0, iss + 1, Flags::RST | Flags::ACK, b"");
+        assert_eq!((rig.clients.counters().failed_reset, rig.clients.under_way()), (1, 0));
+    }
+
+    #[test]
+    fn an_answer_by_the_appliance_itself_is_a_failure() {
+        let mut rig = Rig::new(false);
+        let iss = rig.start();
+        rig.hears(700, iss + 1, Flags::SYN | Flags::ACK, b"");
+        rig.sent();
+        rig.hears(701, iss + 20, Flags::ACK | Flags::FIN, b"HTTP/1.1 503 Service Unavailable\r\n\r\n");
+        assert_eq!(rig.sent()[0].flags, Flags::RST | Flags::ACK);
+        assert_eq!((rig.clients.counters().failed_answered, rig.clients.under_way()), (1, 0));
+    }
+
+    #[test]
+    fn held_connections_stay_open_until_they_are_reset() {
+        let mut rig = Rig::new(true);
+        let iss = rig.start();
+        rig.hears(700, iss + 1, Flags::SYN | Flags::ACK, b"");
+        rig.replied(701, 0, 10, false);
+        let numbers = (iss + 1 + REQUEST.len() as u32, 711);
+        assert_eq!((rig.clients.open(), rig.clients.numbers(0)), (&[0][..], Some(numbers)));
+        rig.sent();
+        rig.pass(1000);
+        assert_eq!(rig.sent(), [], "no time-out");
+        assert!(rig.with(|clients, io| clients.reset_next_open(io)));
+        assert_eq!((rig.sent()[0].seq, rig.sent().len()), (numbers.0, 0));
+        assert!(!rig.with(|clients, io| clients.reset_next_open(io)));
+    }
+}

@@ -132,3 +132,56 @@ impl Lane {
         burst
     }
 }
+
+/// A lane for tests: a memory port that receives what it sends.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::Lane;
+
+    /// A new one.
+    pub(crate) fn lane() -> Lane {
+        let pool = ipos_dpdk::testing::mempool(2047).expect("mbufs for a test");
+        let (port, rx, tx) = ipos_dpdk::testing::ring_port(&pool).expect("a memory port");
+        Lane::new(port, rx, tx, pool)
+    }
+
+    /// What a lane has sent, as frames.
+    pub(crate) fn sent(lane: &mut Lane) -> Vec<Vec<u8>> {
+        lane.flush();
+        lane.receive().iter().map(|mbuf| mbuf.data().to_vec()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{lane, sent};
+    use super::*;
+
+    #[test]
+    fn short_frames_are_padded_with_zeros_and_all_are_counted() {
+        let mut lane = lane();
+        for _ in 0..2 {
+            // The second time the buffer is not fresh.
+            assert!(lane.send(20, |frame| frame.fill(0xa5)));
+            assert_eq!(sent(&mut lane), [[&[0xa5; 20][..], &[0; 40]].concat()]);
+        }
+        let counters = lane.counters();
+        assert_eq!((counters.sent_packets, counters.sent_octets), (2, 120));
+        assert_eq!((counters.received_packets, counters.received_octets), (2, 120));
+    }
+
+    #[test]
+    fn what_the_port_does_not_take_waits_until_there_is_no_room_and_is_counted_then() {
+        let mut lane = lane();
+        // The ring holds 1023; nobody takes anything out.
+        let sent = (0..2000).take_while(|_| lane.send(60, |frame| frame.fill(0))).count();
+        assert_eq!(sent, 1023 + OUT);
+        assert_eq!((lane.counters().send_failed, lane.counters().no_mbuf), (1, 0));
+        assert!(!lane.has_room());
+        while !lane.receive().is_empty() {
+            lane.flush();
+        }
+        assert_eq!(lane.counters().sent_packets, sent as u64);
+        assert!(lane.has_room());
+    }
+}
