@@ -33,7 +33,7 @@ const RESETS_PER_SECOND: u32 = 10_000;
 const QUESTIONS_PER_SECOND: u32 = 20_000;
 
 /// Flows of one worker that may wait for the farm's answer at once.
-const WAITING_MAX: u32 = 1024;
+pub const WAITING_MAX: u32 = 1024;
 
 /// Where a board is reached.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@
 
 use ipos_dpdk::mbuf::Mbuf;
 
-use crate::core::Core;
+use crate::core::{Core, WAITING_MAX};
 use crate::counters::{Drop, Happening};
 use crate::entry::State;
 use crate::forward;
@@ -20,6 +20,10 @@ use crate::verdict::Verdict;
 /// How long a denied packet waits for its RST, milliseconds. A request's second segment can overtake its first, whose
 /// cookie alone can prove the connection; the client sends the first again within this time.
 const GRACE_MS: u32 = 1_000;
+
+/// Flows that may wait at once for denied packets to have their grace too: with more, a denied packet is answered right
+/// away. Otherwise a thousand made-up packets a second would take all places from connections that a board holds.
+const GRACE_WAITING_MAX: u32 = WAITING_MAX / 2;
 
 /// The control core always answers; after this long the question is given up all the same, milliseconds.
 const ANSWER_MS: u32 = 5_000;
@@ -97,6 +101,9 @@ fn asked(core: &mut Core, entry: EntryRef, holder: Holder) {
             core.happened(Happening::HolderDenied);
             if let Some(waiting) = core.waiting.get_mut(hanging) {
                 waiting.denied = true;
+            }
+            if core.waiting.len() > GRACE_WAITING_MAX {
+                return give_up(core, entry);
             }
             core.schedule_in(entry, GRACE_MS);
         }

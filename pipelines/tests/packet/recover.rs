@@ -197,6 +197,24 @@ fn only_so_many_flows_wait_at_once() {
 }
 
 #[test]
+fn denied_packets_take_no_more_than_half_of_the_places() {
+    let mut rig = Rig::new();
+    for port in 0..1_100 {
+        let entry = rig.ask(&Client::stranger(port));
+        rig.command(Command::Holder { entry, holder: Holder::Nobody });
+        let answered = rig.segments_out();
+        // The first half has its grace; whoever comes after it is answered at once.
+        assert_eq!(answered.len(), usize::from(port >= 512), "flow {port}");
+        assert!(answered.iter().all(|segment| segment.flags == Flags::RST));
+    }
+    // A connection that a board holds is still found.
+    let held = Client::stranger(2_000);
+    let entry = rig.ask(&held);
+    rig.command(Command::Holder { entry, holder: Holder::Board(BOARD, MIGRATION) });
+    assert_eq!(rig.forwarded().header.flow, held.flow);
+}
+
+#[test]
 fn a_full_queue_to_the_control_core_asks_nothing() {
     let mut rig = Rig::with(Setup { events: 1, ..Setup::default() });
     rig.ask(&Client::stranger(1));
