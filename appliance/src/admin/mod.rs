@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use collector::Collector;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Mutex;
 
 /// Between two looks at the counters when nobody scrapes.
 const TICK: Duration = Duration::from_secs(1);
@@ -107,6 +108,7 @@ pub fn spawn(listeners: Listeners, collector: Collector, stop: Arc<AtomicBool>) 
             signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
         both.map_err(AdminError::Thread)?
     };
+    let collector = Arc::new(Mutex::new(collector));
     let serve = move || {
         if let Err(error) = runtime.block_on(serve(listeners, collector, signals, stop)) {
             tracing::error!(%error, "the admin thread ends");
@@ -118,11 +120,10 @@ pub fn spawn(listeners: Listeners, collector: Collector, stop: Arc<AtomicBool>) 
 
 async fn serve(
     listeners: Listeners,
-    collector: Collector,
+    collector: Arc<Mutex<Collector>>,
     (mut term, mut interrupt): (Signal, Signal),
     stop: Arc<AtomicBool>,
 ) -> std::io::Result<()> {
-    let collector = Arc::new(tokio::sync::Mutex::new(collector));
     if let Some(listener) = listeners.http {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let routes = http::routes(Arc::clone(&collector));
@@ -130,18 +131,67 @@ async fn serve(
     }
     let listener = tokio::net::UnixListener::from_std(listeners.socket)?;
     tokio::spawn(socket::serve(listener, Arc::clone(&collector)));
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tokio::spawn(keep_looking(collector));
+    // Nothing else on this task: a signal must not wait for a control core that does not answer, or behind others who do.
     loop {
         tokio::select! {
             _ = term.recv() => ask_to_stop(&stop, "SIGTERM"),
             _ = interrupt.recv() => ask_to_stop(&stop, "SIGINT"),
-            _ = ticks.tick() => collector.lock().await.tick().await,
         }
+    }
+}
+
+async fn keep_looking(collector: Arc<Mutex<Collector>>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        collector.lock().await.tick().await;
     }
 }
 
 fn ask_to_stop(stop: &AtomicBool, signal: &str) {
     tracing::info!(signal, "stopping");
     stop.store(true, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_heard_while_others_wait_for_the_control_core() {
+        let directory = std::env::temp_dir().join(format!("ipos-admin-signal-{}", std::process::id()));
+        let listeners = bind(None, &directory.join("admin.sock"), 0o600).expect("a temporary directory");
+        let (ask, _requests) = crossbeam_channel::bounded(1);
+        let about = collector::About {
+            id: 1,
+            epoch: 1,
+            started_s: 0.0,
+            ports: Vec::new(),
+            boards: Vec::new(),
+            urls: Vec::new(),
+        };
+        let collector = Arc::new(Mutex::new(Collector::new(about, Vec::new(), ask)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let heard = runtime.block_on(async {
+            // Somebody is being answered, as long as it takes.
+            let _busy = collector.lock().await;
+            let signals = [SignalKind::user_defined1(), SignalKind::user_defined2()].map(signal);
+            let [Ok(first), Ok(second)] = signals else { panic!("signals cannot be caught") };
+            tokio::spawn(serve(listeners, Arc::clone(&collector), (first, second), Arc::clone(&stop)));
+            let pid = std::process::id().to_string();
+            let sent = std::process::Command::new("kill").args(["-USR1", &pid]).status();
+            assert!(sent.is_ok_and(|status| status.success()));
+            let asked = async {
+                while !stop.load(Ordering::Relaxed) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), asked).await
+        });
+        let _ = std::fs::remove_dir_all(&directory);
+        assert!(heard.is_ok(), "no stop within 10 s");
+    }
 }
