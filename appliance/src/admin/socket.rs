@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::timeout;
 
 use super::collector::Collector;
 use super::rows::{FlowJson, PacketsRow, ShardRow, TrafficRow};
@@ -23,7 +24,7 @@ const REQUEST_MAX: u64 = 4096;
 /// Connections served at once.
 const CONNECTIONS_MAX: usize = 32;
 
-/// How long a client may think.
+/// How long a client may take for its next request, and for taking an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The tables that can be asked for.
@@ -85,7 +86,7 @@ pub async fn serve(listener: UnixListener, collector: Arc<Mutex<Collector>>) {
                 let collector = Arc::clone(&collector);
                 tokio::spawn(async move {
                     // A client that goes away, or says nothing, costs nobody else anything.
-                    let _ = tokio::time::timeout(PATIENCE, converse(stream, collector)).await;
+                    let _ = converse(stream, collector).await;
                     drop(place);
                 });
             }
@@ -100,14 +101,16 @@ async fn converse(stream: UnixStream, collector: Arc<Mutex<Collector>>) -> std::
     let mut lines = BufReader::new(read);
     loop {
         let mut line = String::new();
-        if (&mut lines).take(REQUEST_MAX).read_line(&mut line).await? == 0 {
+        // By request and answer, not by conversation: whoever pages through millions of flows may read for hours.
+        let mut limited = (&mut lines).take(REQUEST_MAX);
+        if timeout(PATIENCE, limited.read_line(&mut line)).await?? == 0 {
             return Ok(());
         }
         let reply = match serde_json::from_str::<Query>(&line) {
             Ok(query) => answer(query, &mut *collector.lock().await).await,
             Err(error) => json!({ "error": format!("not a request: {error}") }),
         };
-        write.write_all(format!("{reply}\n").as_bytes()).await?;
+        timeout(PATIENCE, write.write_all(format!("{reply}\n").as_bytes())).await??;
     }
 }
 
@@ -326,6 +329,25 @@ mod tests {
                 let answer: Value = serde_json::from_str(&line).expect("JSON");
                 assert!(answer.get(key).is_some(), "{request}: {answer}");
             }
+        });
+    }
+
+    #[test]
+    fn a_client_may_talk_for_hours_but_not_stay_silent() {
+        block_on(async {
+            tokio::time::pause();
+            let (client, server) = UnixStream::pair().expect("a pair");
+            let talk = tokio::spawn(converse(server, Arc::new(Mutex::new(collector()))));
+            let (read, mut write) = client.into_split();
+            let mut lines = BufReader::new(read).lines();
+            for _ in 0..10 {
+                tokio::time::sleep(PATIENCE * 9 / 10).await;
+                write.write_all(b"nonsense\n").await.expect("the server reads");
+                let line = lines.next_line().await.expect("the server writes");
+                assert!(line.is_some_and(|line| line.contains("not a request")));
+            }
+            let end = talk.await.expect("no panic").expect_err("the client says nothing more");
+            assert_eq!(end.kind(), std::io::ErrorKind::TimedOut);
         });
     }
 }
