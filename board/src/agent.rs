@@ -40,6 +40,9 @@ const RESOLVE: Duration = Duration::from_millis(500);
 const REAP: Duration = Duration::from_secs(2);
 const REAP_LARGE: Duration = Duration::from_secs(10);
 const LARGE_TABLE: u32 = 1 << 17;
+/// Events handled before the time is looked at again: destroying a socket takes 0.1 ms at most, and under a flood of events
+/// the reports must go on, or the appliances take the board for dead.
+const EVENTS_PER_TURN: usize = 128;
 
 /// Why the agent ends.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,11 @@ pub enum Error {
     /// The farm interface is not there.
     #[error("interface {0} does not exist in this network namespace")]
     NoInterface(String),
+    /// The farm interface is no longer the one that the programs are attached to.
+    #[error(
+        "interface {0} was removed, made anew, or has another Ethernet address: the agent has to be started again"
+    )]
+    InterfaceChanged(String),
     /// `ipos-board detach` ran meanwhile.
     #[error("the programs were taken away from {0} while the agent ran: start it again to put them in place")]
     TakenAway(String),
@@ -120,6 +128,7 @@ impl Agent<'_, '_> {
         loop {
             let now = Instant::now();
             if now >= resolve_at {
+                self.expect_unchanged(interface)?;
                 neighbours::refresh(self.config.address, &self.config.appliances);
                 let all_known = known.borrow().len() == self.config.appliances.len();
                 resolve_at = now + if all_known { REFRESH } else { RESOLVE };
@@ -146,9 +155,23 @@ impl Agent<'_, '_> {
                 info!("stopping; the programs stay in place");
                 return Ok(());
             }
-            ring.consume()
-                .map_err(|error| Error::Io { what: "read events", cause: io::Error::other(error) })?;
+            let consumed = ring.consume_raw_n(EVENTS_PER_TURN);
+            if consumed < 0 {
+                return Err(Error::Io {
+                    what: "read events",
+                    cause: io::Error::from_raw_os_error(consumed.saturating_neg()),
+                });
+            }
         }
+    }
+
+    /// The programs know the board by its Ethernet address and are attached to one interface index; when either changes,
+    /// everything that they and the reports say is lost, and only a new start mends it.
+    fn expect_unchanged(&self, interface: &Interface) -> Result<(), Error> {
+        let name = &self.config.interface;
+        let all = interface::interfaces().map_err(io_error("list the interfaces"))?;
+        let same = |now: &Interface| (now.index, now.mac) == (interface.index, interface.mac);
+        if all.get(name).is_some_and(same) { Ok(()) } else { Err(Error::InterfaceChanged(name.clone())) }
     }
 
     fn follow_neighbours(&self, known: &RefCell<Vec<(Ipv4Addr, [u8; 6])>>) {

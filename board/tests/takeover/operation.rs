@@ -161,6 +161,20 @@ fn detach_removes_everything() {
 }
 
 #[test]
+fn an_agent_whose_interface_got_another_address_ends_to_be_started_again() {
+    let (mut world, _) = board_with_nginx(&Options::default());
+    shell(&format!("ip -n {} link set farm0 address 02:00:00:00:00:43", world.board_namespace()));
+    assert!(!world.wait_for_agent().success(), "its programs would drop every frame");
+    assert!(world.log().contains("another Ethernet address"), "{}", world.log());
+    let mut appliance = world.appliance();
+    world.start_agent();
+    await_listener(&mut appliance, 80);
+    let mut client = Client::new(44_009, 80);
+    client.migrate(&mut appliance, 1);
+    assert_eq!(client.get(&mut appliance, "/small").0, b"a small page\n");
+}
+
+#[test]
 fn preflight_fails_with_the_command_that_mends_and_run_refuses_to_start() {
     let mut world = World::new(&Options::default());
     let namespace = world.board_namespace().to_string();
