@@ -24,6 +24,10 @@ const ASK_FIRST_TRIES: u32 = 20;
 /// A MAC address that is known is confirmed so often.
 const CONFIRM_NS: u64 = 30_000 * MS_NS;
 
+/// A MAC address that has just changed does not change again for so long: two machines that claim one address would flood
+/// the log and the workers.
+const MOVE_NS: u64 = 1000 * MS_NS;
+
 /// Unanswered questions to the known MAC address before everybody is asked again.
 const UNICAST_TRIES: u32 = 3;
 
@@ -132,6 +136,7 @@ pub struct Board {
     pub mac: Option<Mac>,
     ask_at_ns: u64,
     asked: u32,
+    moved_at_ns: Option<u64>,
     /// Its last report.
     pub state: Option<State>,
     /// When that came.
@@ -157,6 +162,7 @@ impl Board {
             settings,
             ask_at_ns: 0,
             asked: 0,
+            moved_at_ns: None,
             state: None,
             reported_at_ns: 0,
             said_alive: false,
@@ -318,14 +324,17 @@ impl Boards {
         mac: Mac,
     ) -> Result<Learned, Ignored> {
         let id = *self.by_address.get(&address).ok_or(Ignored::OtherArp)?;
-        let owner = self.by_mac.get(&mac).copied();
+        let owner = self.by_mac.get(&mac).copied().filter(|owner| *owner != id);
+        let inherited = owner.is_some_and(|owner| self.has_lost_its_mac(owner, now_ns));
         let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::OtherArp)?;
         if board.settings.port != port {
             return Err(Ignored::OtherArp);
         }
         let fixed = board.settings.mac.is_some_and(|fixed| fixed != mac);
+        let moves = board.mac.is_some_and(|known| known != mac);
+        let restless = moves && board.moved_at_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) < MOVE_NS);
         // Two boards behind one MAC address could not be told apart.
-        if fixed || owner.is_some_and(|owner| owner != id) {
+        if fixed || restless || (owner.is_some() && !inherited) {
             return Err(Ignored::ForgedArp);
         }
         board.asked = 0;
@@ -335,9 +344,21 @@ impl Boards {
         }
         if let Some(old) = board.mac.replace(mac) {
             self.by_mac.remove(&old);
+            board.moved_at_ns = Some(now_ns);
+        }
+        if let Some(owner) = owner.and_then(|owner| self.board_mut(owner)) {
+            owner.mac = None;
         }
         self.by_mac.insert(mac, id);
         Ok(Learned::Moved(id, mac))
+    }
+
+    /// Whether a learned MAC address may go to another board: its own is dead. So cards that change places, or an address
+    /// that moves to another machine, leave no board locked out for good.
+    fn has_lost_its_mac(&self, id: BoardId, now_ns: u64) -> bool {
+        self.board(id).is_some_and(|board| {
+            board.settings.mac.is_none() && board.liveness(now_ns, &self.times) == Liveness::Dead
+        })
     }
 
     /// The questions by ARP that are due now.

@@ -92,6 +92,41 @@ fn a_moved_mac_address_is_learned_and_the_old_one_forgotten() {
 }
 
 #[test]
+fn two_machines_that_claim_one_address_change_it_once_a_second() {
+    let mut boards = farm(1);
+    let other = Mac([2, 0, 0, 0, 9, 9]);
+    let mut learn = |at_ms: u64, mac| boards.learn(at_ms * MS, PortIndex(1), address(0), mac);
+    assert_eq!(learn(10, other), Ok(Learned::Moved(BoardId(0), other)));
+    assert_eq!(learn(1_009, mac(0)), Err(Ignored::ForgedArp));
+    assert_eq!(learn(1_009, other), Ok(Learned::Known));
+    assert_eq!(learn(1_010, mac(0)), Ok(Learned::Moved(BoardId(0), mac(0))));
+}
+
+#[test]
+fn boards_that_change_places_are_found_once_they_are_dead() {
+    let mut boards = farm(2);
+    (0..2).for_each(|id| alive(&mut boards, id, 0, 0));
+    let learn =
+        |boards: &mut Boards, at_ms: u64, id, mac| boards.learn(at_ms * MS, PortIndex(1), address(id), mac);
+    assert_eq!(learn(&mut boards, 999, 0, mac(1)), Err(Ignored::ForgedArp));
+    assert_eq!(learn(&mut boards, 1_000, 0, mac(1)), Ok(Learned::Moved(BoardId(0), mac(1))));
+    assert_eq!(boards.board(BoardId(1)).map(|board| board.mac), Some(None));
+    assert_eq!(boards.identify(mac(1), PortIndex(1)), Ok(BoardId(0)));
+    assert_eq!(learn(&mut boards, 1_000, 1, mac(0)), Ok(Learned::Moved(BoardId(1), mac(0))));
+    assert_eq!(boards.identify(mac(0), PortIndex(1)), Ok(BoardId(1)));
+    // A configured address is nobody else's, however dead its board.
+    let fixed = |id| BoardSettings {
+        name: format!("board{id}"),
+        address: address(id),
+        mac: (id == 0).then_some(mac(0)),
+        port: PortIndex(1),
+    };
+    let mut boards = Boards::new(vec![fixed(0), fixed(1)], TIMES, 0);
+    alive(&mut boards, 0, 0, 0);
+    assert_eq!(learn(&mut boards, 5_000, 1, mac(0)), Err(Ignored::ForgedArp));
+}
+
+#[test]
 fn arp_of_strangers_of_other_ports_and_of_thieves_is_ignored() {
     let mut boards = farm(2);
     let stranger = Ipv4Addr::new(192, 0, 2, 99);
