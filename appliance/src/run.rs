@@ -172,6 +172,7 @@ fn start(
         services,
         idle: config.dpdk.control_idle,
         started,
+        begun_ns: 0,
         pages: Pages::default(),
         turns: (0, 0),
     };

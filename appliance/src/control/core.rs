@@ -175,6 +175,13 @@ impl Core {
         self.boards.board(board).map_or("", |board| &board.settings.name)
     }
 
+    /// The core has done nothing for so long (its CPU was taken away, the machine was paused). The boards' reports of that
+    /// time wait among the events: until they are read, no board is worse off than before.
+    pub fn stalled(&mut self, for_ns: u64) {
+        tracing::warn!(for_ms = for_ns / MS_NS, "the control core was held up");
+        self.boards.excuse(for_ns);
+    }
+
     /// Time passes: repeats, deadlines, ARP, liveness, secrets.
     pub fn tick(&mut self, now_ns: u64, sink: &mut dyn Sink) {
         let Self { boards, counters, ids, attempts, holders, .. } = self;

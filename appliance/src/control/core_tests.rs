@@ -286,6 +286,21 @@ fn liveness_and_secrets_change_with_time_alone() {
 }
 
 #[test]
+fn a_stall_of_the_core_kills_no_board_and_refuses_no_request() {
+    let (mut core, mut out) = awake();
+    core.tick(0, &mut out);
+    core.stalled(5_000 * MS);
+    // Requests that waited longest are read before the boards' newer reports.
+    core.event(5_000 * MS, WorkerId(1), Event::Place(request()), &mut out);
+    core.tick(5_000 * MS, &mut out);
+    assert!(matches!(out.messages()[..], [(_, _, Message::Connection { .. }), ..]));
+    assert_eq!((out.commands(), core.counters.did(Did::BoardDown)), (vec![], 0));
+    // Silence counts from then on.
+    core.tick(6_010 * MS, &mut out);
+    assert_eq!(core.counters.did(Did::BoardDown), 2);
+}
+
+#[test]
 fn a_board_whose_mac_address_is_configured_is_known_from_the_start() {
     let mut settings = core();
     let fixed = BoardSettings { name: "b".into(), address: address(0), mac: Some(mac(0)), port: FARM };

@@ -24,6 +24,9 @@ const EVENT_BURST: usize = 64;
 /// Turns between two looks at whether the workers run.
 const WATCH_TURNS: u64 = 1024;
 
+/// A turn that begins so long after the one before comes after a stall; what a turn does takes far less.
+const STALL_NS: u64 = 100_000_000;
+
 /// How long workers may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_millis(1500);
 
@@ -91,6 +94,8 @@ pub struct Turn {
     pub idle: Idle,
     /// The clock's zero.
     pub started: Instant,
+    /// When the turn began, nanoseconds since `started`.
+    pub begun_ns: u64,
     /// Pages of flows on their way.
     pub pages: Pages,
     /// Turns, and those that found something to do.
@@ -115,6 +120,8 @@ impl Turn {
     /// [`TurnError`] when a worker or the admin thread ended, or a worker does not stop.
     pub fn run(mut self) -> Result<(), TurnError> {
         self.core.start(&mut self.outlet);
+        // Making the workers took its time, and is no stall.
+        self.begun_ns = self.now_ns();
         let mut empty_turns = 0u32;
         let outcome = loop {
             if self.stop.load(Ordering::Relaxed) {
@@ -140,6 +147,11 @@ impl Turn {
 
     /// One turn. Returns how much there was to do; `usize::MAX` when the admin thread is gone.
     fn turn(&mut self) -> usize {
+        let begun_ns = self.now_ns();
+        let since_ns = begun_ns.saturating_sub(std::mem::replace(&mut self.begun_ns, begun_ns));
+        if since_ns >= STALL_NS {
+            self.core.stalled(since_ns);
+        }
         self.outlet.flush();
         let mut work = 0;
         for place in 0..self.events.len() {
