@@ -151,7 +151,7 @@ pub struct Cli {
     /// The search ends when it knows the rate as exactly as this, percent of the highest
     #[arg(long, default_value_t = 1.0, value_parser = percent, value_name = "P", help_heading = "Search")]
     pub resolution: f64,
-    /// Loss that a trial may have, percent of what was sent
+    /// Loss that a trial may have, percent of the units; a connection that sent something again counts as well
     #[arg(long, default_value_t = 0.0, value_parser = share, value_name = "P", help_heading = "Search")]
     pub loss: f64,
     /// Most trials

@@ -359,7 +359,7 @@ impl ClientSide {
     }
 
     /// Sends again what has waited too long, and gives up what has waited for ever. Looks at every slot four times in a
-    /// retransmission time-out, at most [`SWEEP_MAX`] in a call.
+    /// retransmission time-out, at most 512 in a call.
     pub fn sweep(&mut self, io: &mut Io<'_>) {
         let elapsed_ns = io.now_ns.saturating_sub(self.sweep_from_ns);
         let quarter_ns = (self.patience.rto_ns / 4).max(1);

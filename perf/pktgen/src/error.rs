@@ -22,6 +22,15 @@ pub enum Error {
     /// Packet buffers.
     #[error(transparent)]
     Mempool(#[from] MempoolError),
+    /// The other side of shared memory is not there.
+    #[error(
+        "port {device}: nobody serves this net_memif socket: start the process with role=server first, and give both the \
+         same id, socket and socket-abstract"
+    )]
+    NoMemifServer {
+        /// The device with its arguments.
+        device: String,
+    },
     /// The link of a port stays down.
     #[error(
         "port {port}: the link is still down after {waited_s} s: start the other side (net_memif: the process with the \

@@ -65,7 +65,7 @@ pub fn start_eal(cli: &Cli) -> Result<Eal, Error> {
 /// Starts one port, with one queue each way.
 ///
 /// # Errors
-/// [`Error::Port`], [`Error::Mempool`].
+/// [`Error::Port`], [`Error::NoMemifServer`], [`Error::Mempool`].
 pub fn start_port(device: &str, cli: &Cli) -> Result<Lane, Error> {
     let id = Port::find(device)?;
     let name = format!("pktgen-{id}");
@@ -77,7 +77,14 @@ pub fn start_port(device: &str, cli: &Cli) -> Result<Lane, Error> {
         promiscuous: true,
         ..PortConfig::default()
     };
-    let (port, rx, tx) = Port::start(id, &config, std::slice::from_ref(&pool))?;
+    let started = Port::start(id, &config, std::slice::from_ref(&pool));
+    let (port, rx, tx) = started.map_err(|error| match error {
+        // A memif client connects when it starts; the driver only says that it may not.
+        PortError::Step { .. } if device.starts_with("net_memif") && !device.contains("role=server") => {
+            Error::NoMemifServer { device: device.to_owned() }
+        }
+        error => error.into(),
+    })?;
     match (rx.into_iter().next(), tx.into_iter().next()) {
         (Some(rx), Some(tx)) => Ok(Lane::new(port, rx, tx, pool)),
         _ => Err(PortError::NoQueues { port: device.to_owned() }.into()),

@@ -140,6 +140,16 @@ pub struct Measured {
     pub connections: Option<ConnectionFigures>,
 }
 
+impl Measured {
+    /// Share of the units that lost something: that did not come back, or (of connections) needed a segment sent again.
+    /// A search goes by this: a client's patience must not hide what the target drops.
+    #[must_use]
+    pub fn loss(&self) -> f64 {
+        let again = self.connections.map_or(0, |connections| connections.counters.retransmitted);
+        self.trial.loss() + again as f64 / self.trial.tally.sent.max(1) as f64
+    }
+}
+
 /// What a run found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -271,6 +281,28 @@ mod tests {
             assert!((found - right).abs() / right < 0.002, "{found} for {right}");
         }
         assert_eq!(Figures::of(Latency::new().from_sent()), Figures::default());
+    }
+
+    #[test]
+    fn what_had_to_be_sent_again_was_lost() {
+        let trial = Trial {
+            asked_rate: 1.0,
+            reached_rate: 1.0,
+            duration_s: 1.0,
+            planned: 100,
+            tally: crate::profiles::Tally { sent: 100, returned: 99, ..Default::default() },
+            lost: 1,
+            late: 0,
+            lag_max_us: 0.0,
+            stopped: false,
+            client_port: crate::lane::LaneCounters::default(),
+            farm_port: None,
+        };
+        let mut measured = Measured { trial, latency: Latency::new(), connections: None };
+        assert!((measured.loss() - 0.01).abs() < 1e-9);
+        let counters = ConnectionCounters { retransmitted: 4, ..ConnectionCounters::default() };
+        measured.connections = Some(ConnectionFigures::of(counters, &ConnectionLatency::default()));
+        assert!((measured.loss() - 0.05).abs() < 1e-9);
     }
 
     #[test]

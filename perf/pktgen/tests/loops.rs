@@ -150,9 +150,13 @@ fn bad_input_is_one_line_that_says_what_and_how_to_mend_it() {
 fn a_link_that_stays_down_is_named() {
     let scratch = scratch();
     let socket = scratch.path("wan.sock");
-    let memif = format!("net_memif0,role=client,id=0,socket-abstract=no,socket={socket}");
-    let done =
-        pktgen(&["udp", "--client-port", &memif, "--target", "loop", "--rate", "1", "--link-wait", "0"]);
-    assert_eq!(done.status, 1);
-    assert!(done.stderr.contains("link is still down after 0 s"), "{}", done.stderr);
+    for (role, words) in
+        [("server", "link is still down after 0 s"), ("client", "nobody serves this net_memif socket")]
+    {
+        let memif = format!("net_memif0,role={role},id=0,socket-abstract=no,socket={socket}");
+        let options = ["--target", "loop", "--rate", "1", "--link-wait", "0"];
+        let done = pktgen(&[&["udp", "--client-port", &memif][..], &options].concat());
+        assert_eq!(done.status, 1);
+        assert!(done.stderr.contains(words), "{}", done.stderr);
+    }
 }
