@@ -1,18 +1,9 @@
-//! The ipOS appliance: configuration, core placement, control core, admin (design: system.md, roles).
-//!
-//! The packet path is in the crate `ipos-pipelines`; here is what starts it, decides for it, and shows it.
-
-mod admin;
-mod cli;
-mod config;
-mod control;
-mod epoch;
-mod run;
-mod status;
+//! The binary `ipos-appliance`: its command line, and nothing else.
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use ipos_appliance::{cli, run, status};
 
 fn main() -> ExitCode {
     match cli::Cli::parse().command {

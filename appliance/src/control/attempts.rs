@@ -108,7 +108,7 @@ impl Attempts {
     }
 
     /// Requests under way.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.by_flow.len()
     }
 

@@ -63,7 +63,7 @@ fn the_connection_packet_carries_the_endpoint_to_the_best_board_and_its_ack_ends
     assert_eq!(load(&world, 0), (1, 0));
     attempts.acknowledged(&mut world.at(2), board(0), flow(1), id(1));
     assert_eq!(world.out.commands(), migrated(&request, 0, id(1)));
-    assert_eq!((load(&world, 0), attempts.len()), ((0, 1), 0));
+    assert_eq!((load(&world, 0), attempts.count()), ((0, 1), 0));
     assert_eq!(ended(&world, 0, Ended::Acknowledged), 1);
     let latency = attempts.take_latency();
     assert_eq!(latency.len(), 1);
@@ -83,7 +83,7 @@ fn a_refusal_leads_to_the_next_board_at_once_and_to_503_after_the_last() {
     assert_eq!(world.out.commands(), [""; 0]);
     attempts.refused(&mut world.at(3), board(1), flow(1), id(2), 1);
     assert_eq!(world.out.commands(), answered(&request, Answer::Unavailable));
-    assert_eq!((said(&mut world), attempts.len()), (vec![], 0));
+    assert_eq!((said(&mut world), attempts.count()), (vec![], 0));
     assert_eq!((ended(&world, 0, Ended::Refused), ended(&world, 1, Ended::Refused)), (1, 1));
     let refusals = |on| world.boards.board(board(on)).map(|b| b.refusals);
     assert_eq!(refusals(0).map(|codes| codes[3]), Some(1));
@@ -187,7 +187,7 @@ fn the_deadline_ends_a_request_whatever_boards_are_left() {
     }
     assert_eq!(world.out.commands(), answered(&request, Answer::Unavailable));
     assert_eq!(said(&mut world).last(), Some(&(0, "detach", id(1))));
-    assert_eq!((ended(&world, 0, Ended::Deadline), attempts.len()), (1, 0));
+    assert_eq!((ended(&world, 0, Ended::Deadline), attempts.count()), (1, 0));
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn a_repetition_that_fails_resets_and_never_asks_another_board() {
         }
         assert_eq!(world.out.commands(), answered(&request, Answer::Reset), "{how}");
         assert!(said(&mut world).iter().all(|said| *said == (1, "connect", id(77))), "{how}");
-        assert_eq!((attempts.len(), load(&world, 1).0), (0, 0), "{how}");
+        assert_eq!((attempts.count(), load(&world, 1).0), (0, 0), "{how}");
     }
 }
 
@@ -264,7 +264,7 @@ fn an_abandon_for_another_entry_leaves_the_attempt_alone() {
     attempts.place(&mut world.at(0), WORKER, request);
     let other = world.entry();
     attempts.abandon(&mut world.at(1), other, flow(1), None);
-    assert_eq!((said(&mut world), attempts.len()), (vec![(0, "connect", id(1))], 1));
+    assert_eq!((said(&mut world), attempts.count()), (vec![(0, "connect", id(1))], 1));
 }
 
 #[test]

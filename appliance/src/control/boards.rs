@@ -470,4 +470,4 @@ impl Boards {
 
 #[cfg(test)]
 #[path = "boards_tests.rs"]
-pub mod tests;
+pub(crate) mod tests;

@@ -39,7 +39,7 @@ impl Cookies {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
     use ipos_pipelines::handshake::cookie::Offer;
     use ipos_wire::flow::Flow;

@@ -218,4 +218,4 @@ impl Core {
 
 #[cfg(test)]
 #[path = "core_tests.rs"]
-pub mod tests;
+pub(crate) mod tests;

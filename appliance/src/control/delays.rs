@@ -34,7 +34,7 @@ impl<T> Delays<T> {
     }
 
     /// How many run.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.queue.len()
     }
 }
@@ -51,6 +51,6 @@ mod tests {
         assert_eq!(delays.due(9), None);
         assert_eq!(delays.due(10), Some('a'));
         assert_eq!(delays.due(14), None);
-        assert_eq!((delays.due(20), delays.due(20), delays.len()), (Some('b'), None, 0));
+        assert_eq!((delays.due(20), delays.due(20), delays.count()), (Some('b'), None, 0));
     }
 }

@@ -41,7 +41,7 @@ impl Detaches {
 
     /// Takes the endpoint back from the board.
     pub fn begin(&mut self, ctx: &mut Context<'_>, board: BoardId, flow: Flow, id: u64) {
-        if self.kept.len() >= KEEP_MAX
+        if self.kept.count() >= KEEP_MAX
             && let Some(oldest) = self.kept.oldest()
         {
             self.by_id.remove(&oldest);

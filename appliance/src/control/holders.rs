@@ -70,7 +70,7 @@ impl Holders {
     }
 
     /// Questions under way.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.by_flow.len()
     }
 

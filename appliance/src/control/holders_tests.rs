@@ -35,7 +35,7 @@ fn a_board_that_holds_the_endpoint_is_believed_at_once() {
     holders.holds(&mut world.at(1), board(1), flow(1), 77, true);
     assert_eq!(world.out.commands(), told(entry, Holder::Board(board(1), 77)));
     holders.tick(&mut world.at(60));
-    assert_eq!((asked(&mut world), holders.len()), (vec![], 0));
+    assert_eq!((asked(&mut world), holders.count()), (vec![], 0));
 }
 
 #[test]
@@ -180,5 +180,5 @@ fn questions_beyond_the_bound_are_answered_at_once() {
     let entry = world.entry();
     holders.ask(&mut world.at(0), WORKER, entry, flow(3), None);
     assert_eq!(world.out.commands(), told(entry, Holder::Unknown));
-    assert_eq!((world.counters.did(Did::QuestionsFull), holders.len()), (1, 2));
+    assert_eq!((world.counters.did(Did::QuestionsFull), holders.count()), (1, 2));
 }

@@ -138,7 +138,7 @@ impl Listening {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A socket as nginx has it.

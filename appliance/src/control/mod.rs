@@ -23,5 +23,5 @@ pub mod sink;
 pub mod snapshot;
 pub mod state;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 pub mod turn;

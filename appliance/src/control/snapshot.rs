@@ -216,8 +216,8 @@ pub fn of(core: &Core, now_ns: u64, services: &[ServiceName]) -> Snapshot {
         sockets: core.boards.iter().flat_map(|(_, board)| sockets(board)).collect(),
         services: services.iter().map(|name| service(core, now_ns, name)).collect(),
         migrations: Migrations {
-            under_way: core.attempts.len(),
-            questions: core.holders.len(),
+            under_way: core.attempts.count(),
+            questions: core.holders.count(),
             boards: core.boards.iter().map(|(_, board)| migrations(board)).collect(),
         },
         did: Did::ALL.iter().map(|what| (what.name().to_owned(), core.counters.did(*what))).collect(),

@@ -59,7 +59,7 @@ impl State {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A state as a quiet board has it.
