@@ -264,7 +264,7 @@ impl Session<'_> {
             if self.runner.stop.is_set() {
                 return Ok(Verdict::Stopped);
             }
-            let passed = measured.trial.is_reached() && measured.loss() <= tolerated;
+            let passed = measured.trial.is_held() && measured.loss() <= tolerated;
             if passed {
                 best = Some(measured);
             }

@@ -13,11 +13,14 @@ use crate::schedule::{SECOND_NS, Schedule};
 use crate::stop::Stop;
 
 /// A sender that has not finished so long after its time gives up what is left: a share of the duration, and a minimum.
-const OVERTIME_SHARE: f64 = 0.05;
+const OVERTIME_SHARE: f64 = 0.02;
 const OVERTIME_MIN_NS: u64 = 50_000_000;
 
 /// Of the units planned, so many must have been sent for the rate to count as reached.
 const REACHED: f64 = 0.999;
+
+/// A search takes a rate for held when so much of it was: in a short trial the overtime would flatter it.
+const HELD: f64 = 0.98;
 
 /// What to send.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -77,7 +80,13 @@ impl Trial {
         if self.tally.sent == 0 { 0.0 } else { self.lost as f64 / self.tally.sent as f64 }
     }
 
-    /// Whether the rate asked for was reached.
+    /// Whether the rate asked for was reached without the help of overtime: what a search goes by.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.is_reached() && self.reached_rate >= self.asked_rate * HELD
+    }
+
+    /// Whether the rate asked for was reached, but for a scheduler's slice at the end.
     #[must_use]
     pub fn is_reached(&self) -> bool {
         self.stopped || self.tally.sent as f64 >= self.planned as f64 * REACHED
@@ -195,5 +204,42 @@ fn since(now: LaneCounters, before: LaneCounters) -> LaneCounters {
         received_octets: now.received_octets - before.received_octets,
         send_failed: now.send_failed - before.send_failed,
         no_mbuf: now.no_mbuf - before.no_mbuf,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial(sent: u64, duration_s: f64) -> Trial {
+        Trial {
+            asked_rate: 1000.0,
+            reached_rate: sent as f64 / duration_s,
+            duration_s,
+            planned: 1000,
+            tally: Tally { sent, returned: sent, ..Tally::default() },
+            lost: 0,
+            late: 0,
+            lag_max_us: 0.0,
+            stopped: false,
+            client_port: LaneCounters::default(),
+            farm_port: None,
+        }
+    }
+
+    #[test]
+    fn a_rate_reached_in_overtime_is_not_held() {
+        let judge = |trial: Trial| (trial.is_reached(), trial.is_held());
+        assert_eq!(judge(trial(1000, 1.0)), (true, true));
+        assert_eq!(judge(trial(1000, 1.05)), (true, false));
+        assert_eq!(judge(trial(990, 1.0)), (false, false));
+    }
+
+    #[test]
+    fn a_plan_is_bounded_by_time_and_count() {
+        let plan = Plan { rate: 2.5, duration_s: 3.0, units_max: 100, drain_ns: 0, late_after_ns: 0 };
+        assert_eq!(plan.units(), 8);
+        assert_eq!(Plan { units_max: 5, ..plan }.units(), 5);
+        assert_eq!(Plan { duration_s: 1e-6, ..plan }.units(), 1);
     }
 }
