@@ -37,11 +37,12 @@ static __always_inline int refuse(struct xdp_md *ctx, const struct flow *flow, _
 	return answer(ctx, flow, ANSWER(TYPE_REFUSED, reason), id);
 }
 
-/* Whether a socket of this state still owns the endpoint (TIME-WAIT and half-made ones do not). */
+/* Whether a socket of this state still owns the endpoint (half-made ones do not). TIME-WAIT does: a server that closed first
+ * is in it while the client may go on for long, and only the kernel that holds it can acknowledge the client's FIN. */
 static __always_inline int owns_endpoint(int state)
 {
-	return state != 0 && state != TCP_LISTEN && state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV &&
-	       state != TCP_SYN_SENT && state != TCP_CLOSE;
+	return state != 0 && state != TCP_LISTEN && state != TCP_NEW_SYN_RECV && state != TCP_SYN_SENT &&
+	       state != TCP_CLOSE;
 }
 
 static __always_inline struct bpf_sock *lookup(void *ctx, struct bpf_sock_tuple *tuple)

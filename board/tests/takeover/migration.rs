@@ -164,6 +164,30 @@ fn a_closed_endpoint_is_a_tombstone_that_never_runs_the_request_again() {
 }
 
 #[test]
+fn a_client_that_closes_long_after_its_server_is_still_held_and_acknowledged() {
+    let mut world = World::new(&Options::default());
+    world.write_page("small", b"a small page\n");
+    world.start_nginx("80", "keepalive_timeout 0;");
+    let mut appliance = world.appliance();
+    world.start_agent();
+    await_listener(&mut appliance, 80);
+    let mut client = Client::new(40_019, 80);
+    client.migrate(&mut appliance, 1);
+    let (_, mut ended) = client.get(&mut appliance, "/small");
+    while !ended {
+        ended = client.receive(&mut appliance).1;
+    }
+    // The kernel has told of the end already; the appliance forgets its entry, and asks when the client's FIN comes.
+    assert_eq!(appliance.closed(client.flow), (ClosedReason::Closed, 1));
+    assert_eq!(appliance.ask_who_holds(client.flow, 2), Some((HeldState::Live, 0)));
+    appliance.forget();
+    client.send_bare(&mut appliance, Flags::FIN | Flags::ACK);
+    let last = appliance.segment(client.flow).header;
+    assert_eq!((last.flags, last.ack), (Flags::ACK, client.next));
+    assert!(!appliance.saw_reset(client.flow));
+}
+
+#[test]
 fn a_reused_port_replaces_a_time_wait_and_a_forgotten_connection() {
     let (world, mut appliance) = {
         let mut world = World::new(&Options::default());
