@@ -3,7 +3,7 @@
 //! ```text
 //! Place ──choose──> asked ──0x03──> Migrated
 //!                    │ │ ▲
-//!            silence │ │ └─ next board (0x04; or silence: 0x05 to the old one first)
+//!            silence │ │ └─ next board (0x04; or silence: 0x05 to the old one first), and those that were silent again
 //!      (0x01 again)  └─┘ ──no board left, or deadline──> Answer::Unavailable
 //! Repeat ──────────> asked (the same board, the same id) ──0x03──> Migrated
 //!                      └──0x04, 0x07, or deadline──> Answer::Reset
@@ -29,7 +29,7 @@ use super::sink::Message;
 /// The times of `[migration]`, and what every control block is stamped with.
 #[derive(Clone, Copy, Debug)]
 pub struct AttemptSettings {
-    /// Until a Connection Packet is repeated.
+    /// Until a Connection Packet is repeated; doubles with each one to the same board.
     pub retry_ns: u64,
     /// Connection Packets per board.
     pub tries: u8,
@@ -66,7 +66,10 @@ struct Request {
     asked: Option<Asked>,
     /// Attempts made, this one included.
     made: u32,
+    /// Boards that refused or were silent.
     tried: Vec<BoardId>,
+    /// Those of them that were silent: busy, perhaps, and worth asking again when all the others have been asked.
+    silent: Vec<BoardId>,
     first_sent_ns: Option<u64>,
     deadline_ns: u64,
     repeat: bool,
@@ -79,7 +82,12 @@ struct Asked {
     board: BoardId,
     id: u64,
     sent: u8,
+    /// Waits of `retry_ns` until the next Connection Packet.
+    waits: u32,
 }
+
+/// The longest wait for an answer, in waits of `retry_ns`.
+const WAITS_MAX: u32 = 64;
 
 #[derive(Debug)]
 struct Timer {
@@ -144,7 +152,7 @@ impl Attempts {
         self.supersede(ctx, &place);
         let flow = place.flow;
         let mut request = self.request(ctx, worker, place, true);
-        request.asked = Some(Asked { board, id, sent: 0 });
+        request.asked = Some(Asked { board, id, sent: 0, waits: 0 });
         request.made = 1;
         if let Some(board) = ctx.boards.board_mut(board) {
             board.in_flight += 1;
@@ -160,6 +168,7 @@ impl Attempts {
             asked: None,
             made: 0,
             tried: Vec::new(),
+            silent: Vec::new(),
             first_sent_ns: None,
             deadline_ns: ctx.now_ns.saturating_add(self.settings.deadline_ns),
             repeat,
@@ -281,6 +290,9 @@ impl Attempts {
         let Some(asked) = request.asked.take() else { return };
         ended(ctx, asked.board, how);
         request.tried.push(asked.board);
+        if how == Ended::Silent {
+            request.silent.push(asked.board);
+        }
         if request.repeat {
             ctx.counters.count(Did::RepeatFailed);
             self.end(ctx, flow, Answer::Reset);
@@ -295,14 +307,21 @@ impl Attempts {
         }
     }
 
-    /// Asks the best board that has not been asked yet. With none, waits while one may still turn out alive.
+    /// Asks the best board that has not been asked yet, or only been silent. With none, waits while one may still turn out
+    /// alive.
     fn ask_next(&mut self, ctx: &mut Context<'_>, flow: Flow) {
         let Some(request) = self.by_flow.get_mut(&flow) else { return };
         let endpoint = (flow.endpoint, flow.endpoint_port);
         let pool = request.place.pool;
-        match self.pools.choose(pool, ctx.boards, ctx.now_ns, endpoint, &request.tried) {
+        let mut next = self.pools.choose(pool, ctx.boards, ctx.now_ns, endpoint, &request.tried);
+        if next.is_none() && !request.silent.is_empty() {
+            let silent = std::mem::take(&mut request.silent);
+            request.tried.retain(|board| !silent.contains(board));
+            next = self.pools.choose(pool, ctx.boards, ctx.now_ns, endpoint, &request.tried);
+        }
+        match next {
             Some(board) => {
-                request.asked = Some(Asked { board, id: ctx.ids.next(request.worker), sent: 0 });
+                request.asked = Some(Asked { board, id: ctx.ids.next(request.worker), sent: 0, waits: 0 });
                 request.made += 1;
                 if let Some(board) = ctx.boards.board_mut(board) {
                     board.in_flight += 1;
@@ -333,11 +352,25 @@ impl Attempts {
         self.timers.add(ctx.now_ns, Timer { flow, entry: request.place.entry, turn: request.turn });
     }
 
+    /// Goes on waiting for the board that was asked.
+    fn wait_on(&mut self, ctx: &mut Context<'_>, flow: Flow) {
+        if let Some(asked) = self.by_flow.get_mut(&flow).and_then(|request| request.asked.as_mut()) {
+            asked.waits -= 1;
+        }
+        self.wait(ctx, flow);
+    }
+
     /// Sends the Connection Packet, once more or for the first time.
     fn send(&mut self, ctx: &mut Context<'_>, flow: Flow) {
         let Some(request) = self.by_flow.get_mut(&flow) else { return };
         let Some(asked) = &mut request.asked else { return };
         asked.sent = asked.sent.saturating_add(1);
+        // A board that is slow is not made faster by more packets. A repetition is urgent: its client already waits.
+        asked.waits = if request.repeat {
+            1
+        } else {
+            1u32.checked_shl(u32::from(asked.sent) - 1).unwrap_or(WAITS_MAX).min(WAITS_MAX)
+        };
         let way = ctx.way(asked.board);
         let server = ctx.boards.board(asked.board).map(|board| board.settings.address);
         if let (Some(way), Some(server)) = (way, server) {
@@ -382,6 +415,7 @@ impl Attempts {
                 self.give_up(ctx, &request, Ended::Deadline);
                 answer(ctx, request.worker, request.place.entry, Answer::Unavailable);
             }
+            Some(asked) if asked.waits > 1 => self.wait_on(ctx, flow),
             // After the first 0x02 the board is final: it is asked until the deadline.
             Some(asked) if repeat || asked.sent < self.settings.tries => self.send(ctx, flow),
             Some(asked) => {

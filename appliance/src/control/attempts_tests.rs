@@ -108,16 +108,42 @@ fn a_silent_board_is_asked_four_times_then_detached_and_the_next_one_asked() {
     let (mut world, mut attempts) = world(2);
     let request = world.request(1);
     attempts.place(&mut world.at(0), WORKER, request);
-    for at_ms in [19, 20, 39, 40, 60] {
+    // The wait for an answer doubles: 20, 40, 80, 160 ms.
+    let mut sent_at_ms = vec![0; said(&mut world).len()];
+    for at_ms in 1..300 {
         attempts.tick(&mut world.at(at_ms));
+        sent_at_ms.extend(said(&mut world).iter().map(|said| {
+            assert_eq!(*said, (0, "connect", id(1)));
+            at_ms
+        }));
     }
-    assert_eq!(said(&mut world), [(0, "connect", id(1)); 4]);
-    attempts.tick(&mut world.at(79));
-    assert_eq!(said(&mut world), []);
-    attempts.tick(&mut world.at(80));
+    assert_eq!(sent_at_ms, [0, 20, 60, 140]);
+    (0..2).for_each(|n| alive(&mut world.boards, n, 299, u32::from(n)));
+    attempts.tick(&mut world.at(300));
     assert_eq!(said(&mut world), [(0, "detach", id(1)), (1, "connect", id(2))]);
     assert_eq!((ended(&world, 0, Ended::Silent), load(&world, 0), load(&world, 1)), (1, (0, 0), (1, 0)));
     assert_eq!(world.out.commands(), [""; 0]);
+}
+
+#[test]
+fn when_all_boards_were_silent_they_are_asked_again_but_not_those_that_refused() {
+    let (mut world, mut attempts) = world(3);
+    let request = world.request(1);
+    attempts.place(&mut world.at(0), WORKER, request);
+    attempts.refused(&mut world.at(0), board(0), flow(1), id(1), 3);
+    said(&mut world);
+    for at_ms in (20..=900).step_by(20) {
+        (0..3).for_each(|n| alive(&mut world.boards, n, at_ms, u32::from(n)));
+        attempts.tick(&mut world.at(at_ms));
+    }
+    let asked: Vec<_> = said(&mut world).into_iter().filter(|said| said.1 == "connect").collect();
+    let mut boards: Vec<u16> = asked.iter().map(|said| said.0).collect();
+    boards.dedup();
+    assert_eq!(boards, [1, 2, 1, 2], "1 from the refusal on");
+    let (last, _, last_id) = asked.last().copied().expect("somebody was asked");
+    assert_eq!(last_id, id(5), "each time it is a new attempt");
+    attempts.acknowledged(&mut world.at(901), board(last), flow(1), last_id);
+    assert_eq!(world.out.commands(), migrated(&request, last, last_id));
 }
 
 #[test]
@@ -125,14 +151,15 @@ fn a_late_ack_of_an_abandoned_attempt_is_answered_with_a_detach_and_never_taken(
     let (mut world, mut attempts) = world(2);
     let request = world.request(1);
     attempts.place(&mut world.at(0), WORKER, request);
-    (1..=4).for_each(|n| attempts.tick(&mut world.at(20 * n)));
+    (0..2).for_each(|n| alive(&mut world.boards, n, 299, u32::from(n)));
+    (1..=15).for_each(|n| attempts.tick(&mut world.at(20 * n)));
     said(&mut world);
-    attempts.acknowledged(&mut world.at(81), board(0), flow(1), id(1));
+    attempts.acknowledged(&mut world.at(301), board(0), flow(1), id(1));
     assert_eq!((said(&mut world), world.out.commands()), (vec![(0, "detach", id(1))], vec![]));
-    attempts.acknowledged(&mut world.at(82), board(1), flow(1), id(2));
+    attempts.acknowledged(&mut world.at(302), board(1), flow(1), id(2));
     assert_eq!(world.out.commands(), migrated(&request, 1, id(2)));
     // Also after the request is settled.
-    attempts.acknowledged(&mut world.at(83), board(0), flow(1), id(1));
+    attempts.acknowledged(&mut world.at(303), board(0), flow(1), id(1));
     assert_eq!((said(&mut world), world.out.commands()), (vec![(0, "detach", id(1))], vec![]));
 }
 
