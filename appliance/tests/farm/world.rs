@@ -1,0 +1,298 @@
+//! A worker and the control core beside it, as in the appliance, with the test as clients, boards and clock.
+
+use std::mem;
+
+use ipos_appliance::control::attempts::AttemptSettings;
+use ipos_appliance::control::boards::{BoardSettings, LivenessSettings, MS_NS};
+use ipos_appliance::control::core::{Core, CoreSettings};
+use ipos_appliance::control::holders::AskSettings;
+use ipos_appliance::control::outlet::Outlet;
+use ipos_appliance::control::selection::Pools;
+use ipos_pipelines::config::{PortSettings, Role};
+use ipos_pipelines::handoff::{BoardId, PortIndex, WorkerId, queue};
+use ipos_pipelines::steer::Owners;
+use ipos_pipelines::verdict::Verdict;
+use ipos_wire::flow::Flow;
+use ipos_wire::mac::Mac;
+use ipos_wire::tcb::OptionBits;
+use ipos_wire::{ethernet, ipos};
+use std::net::Ipv4Addr;
+
+use crate::common::setup::{FARM_PORT, HASH_KEY};
+use crate::common::{Client, Encapsulated, FARM_ADDRESS, FARM_MAC, Rig, Setup, WAN_ADDRESS, WAN_MAC};
+
+const ETHERTYPE: u16 = 0x88b5;
+const REPORT_MS: u64 = 100;
+/// When the boards' agents started, Unix seconds.
+const AGENT_EPOCH: u32 = 1_700_000_000;
+/// Between two Connection Packets to a silent board.
+pub const RETRY_MS: u64 = 20;
+/// Connection Packets to a silent board.
+pub const TRIES: usize = 4;
+/// Until a request must have a board.
+pub const DEADLINE_MS: u64 = 2_000;
+
+/// A scripted board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Board(pub u8);
+
+/// The board with fewer connections, and the other one.
+pub const FIRST: Board = Board(1);
+pub const SECOND: Board = Board(2);
+
+impl Board {
+    pub fn mac(self) -> Mac {
+        Mac([2, 0, 0, 0, 0xb0, self.0])
+    }
+
+    pub fn address(self) -> Ipv4Addr {
+        Ipv4Addr::new(192, 0, 2, 10 + self.0)
+    }
+}
+
+/// Something that left on the farm port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    Connection(Board, u64, Flow),
+    Detach(Board, u64),
+    Question(Board, u64),
+    /// 0x02, with the payload of the segment inside.
+    Packet(Board, Vec<u8>),
+}
+
+pub struct World {
+    pub rig: Rig,
+    core: Core,
+    outlet: Outlet,
+    sequence: u32,
+    /// Boards whose agents report.
+    reporting: Vec<Board>,
+}
+
+impl World {
+    /// Two boards that live and listen; the second has more connections, so that the first is chosen.
+    pub fn new() -> Self {
+        let mut world = Self::unheard();
+        world.reporting = vec![FIRST, SECOND];
+        world.report();
+        world
+    }
+
+    /// Two boards that have not been heard of yet.
+    pub fn unheard() -> Self {
+        let mut rig = Rig::with(Setup { boards_known: false, ..Setup::default() });
+        // The rig's own end of the queue of commands stays unused: the control core has the only one.
+        let (unused, _) = queue(1);
+        let commands = mem::replace(&mut rig.commands, unused);
+        let ports = vec![
+            PortSettings { index: PortIndex(0), role: Role::Wan, mac: WAN_MAC, address: WAN_ADDRESS },
+            PortSettings { index: FARM_PORT, role: Role::Farm, mac: FARM_MAC, address: FARM_ADDRESS },
+        ];
+        let owners = Owners::new(1, HASH_KEY);
+        let outlet = Outlet::new(vec![commands], ports.clone(), ETHERTYPE, owners.clone(), rig.pool.clone());
+        let board = |board: Board| BoardSettings {
+            name: format!("board{}", board.0),
+            address: board.address(),
+            mac: Some(board.mac()),
+            port: FARM_PORT,
+        };
+        let settings = CoreSettings {
+            ethertype: ETHERTYPE,
+            epoch: 7,
+            workers: 1,
+            owners,
+            ports,
+            boards: vec![board(FIRST), board(SECOND)],
+            liveness: LivenessSettings { suspect_ns: 300 * MS_NS, dead_ns: 1_000 * MS_NS, options: 0 },
+            pools: Pools::new(vec![vec![BoardId(0), BoardId(1)]; 11]),
+            attempts: AttemptSettings {
+                retry_ns: RETRY_MS * MS_NS,
+                tries: TRIES as u8,
+                deadline_ns: DEADLINE_MS * MS_NS,
+                capacity: 100,
+                appliance_id: 9,
+            },
+            ask: AskSettings { retry_ns: 50 * MS_NS, tries: 2, outstanding: 100 },
+        };
+        let core = Core::new(settings, Box::new(|| [0x5a; 16]), 0);
+        let mut world = Self { rig, core, outlet, sequence: 0, reporting: Vec::new() };
+        world.core.start(&mut world.outlet);
+        world.turn();
+        world
+    }
+
+    /// Worker and control core go on until neither has anything to say to the other.
+    pub fn turn(&mut self) {
+        for _ in 0..3 {
+            self.rig.poll();
+            let now_ns = self.rig.now_us * 1000;
+            while let Some(event) = self.rig.events.receive() {
+                self.core.event(now_ns, WorkerId(0), event, &mut self.outlet);
+            }
+            self.core.tick(now_ns, &mut self.outlet);
+            self.outlet.flush();
+        }
+        self.rig.poll();
+    }
+
+    /// Time passes, a millisecond at a time; boards go on reporting.
+    pub fn pass(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.rig.now_us += 1000;
+            if (self.rig.now_us / 1000).is_multiple_of(REPORT_MS) {
+                self.report();
+            }
+            self.turn();
+        }
+    }
+
+    /// Boards stop reporting.
+    pub fn silence(&mut self, board: Board) {
+        self.reporting.retain(|reporting| *reporting != board);
+    }
+
+    fn report(&mut self) {
+        self.sequence += 1;
+        for board in self.reporting.clone() {
+            let state = ipos::ServerState {
+                board: board.address(),
+                appliance: FARM_ADDRESS,
+                draining: false,
+                interval_ms: REPORT_MS as u16,
+                epoch: AGENT_EPOCH,
+                sequence: self.sequence,
+                options: OptionBits(0xf),
+                cpu_cores: 2,
+                cpu_utilisation: 100,
+                established: 10 * u32::from(board.0),
+                memory: 1 << 30,
+                memory_available: 1 << 29,
+                link_speed_bps: 0,
+                bandwidth_available_bps: 0,
+                endpoints_held: 0,
+                tag: [0; 16],
+            };
+            let mut message = [0; ipos::ServerState::LEN];
+            state.emit(&mut message);
+            self.from_board(board, &message);
+            let row = ipos::ListeningRow {
+                address: Ipv4Addr::UNSPECIFIED,
+                port: 80,
+                ipv6: false,
+                mptcp: false,
+                queue_len: 0,
+                queue_max: 511,
+                pid: 1,
+                name: ipos::ListeningRow::name_from("nginx"),
+            };
+            let mut message = [0; 128];
+            let (epoch, sequence) = (AGENT_EPOCH, self.sequence);
+            let len = ipos::Listening::emit(
+                board.address(),
+                FARM_ADDRESS,
+                0,
+                1,
+                epoch,
+                sequence,
+                &[row],
+                &mut message,
+            );
+            self.from_board(board, &message[..len]);
+        }
+    }
+
+    /// A board's frame arrives, padded as Ethernet pads it.
+    pub fn from_board(&mut self, board: Board, message: &[u8]) {
+        let mut frame = vec![0; ethernet::HEADER_LEN];
+        ethernet::Repr { dst: FARM_MAC, src: board.mac(), ethertype: ETHERTYPE }.emit(&mut frame);
+        frame.extend_from_slice(message);
+        frame.resize(frame.len().max(60), 0);
+        assert_eq!(self.rig.on_farm(&frame), Verdict::Control);
+        self.turn();
+    }
+
+    pub fn acknowledges(&mut self, board: Board, flow: Flow, id: u64) {
+        let trailer = Some(ipos::Trailer::open(id));
+        let ack = ipos::Ack { flow, protocol: ipos::Protocol::Tcp, trailer };
+        let mut message = [0; 40];
+        ack.emit(&mut message);
+        self.from_board(board, &message);
+    }
+
+    /// The figure's own acknowledgement, of 30 octets (Fig. 11I).
+    pub fn acknowledges_barely(&mut self, board: Board, flow: Flow) {
+        let mut message = [0; 16];
+        ipos::Ack { flow, protocol: ipos::Protocol::Tcp, trailer: None }.emit(&mut message);
+        self.from_board(board, &message);
+    }
+
+    pub fn refuses(&mut self, board: Board, flow: Flow, id: u64, reason: ipos::RefusalReason) {
+        let trailer = ipos::Trailer::open(id);
+        let mut message = [0; ipos::Refused::LEN];
+        ipos::Refused { flow, protocol: ipos::Protocol::Tcp, reason, trailer }.emit(&mut message);
+        self.from_board(board, &message);
+    }
+
+    pub fn closes(&mut self, board: Board, flow: Flow, id: u64, reason: ipos::ClosedReason) {
+        let trailer = ipos::Trailer::open(id);
+        let mut message = [0; ipos::Closed::LEN];
+        ipos::Closed { flow, protocol: ipos::Protocol::Tcp, reason, trailer }.emit(&mut message);
+        self.from_board(board, &message);
+    }
+
+    pub fn holds(&mut self, board: Board, flow: Flow, id: u64) {
+        let trailer = ipos::Trailer::open(id);
+        let mut message = [0; ipos::Holds::LEN];
+        let state = ipos::HeldState::Live;
+        ipos::Holds { flow, protocol: ipos::Protocol::Tcp, state, trailer }.emit(&mut message);
+        self.from_board(board, &message);
+    }
+
+    /// What has left on the farm port since the last call.
+    pub fn sent(&mut self) -> Vec<Sent> {
+        self.rig.farm_frames().iter().filter_map(|frame| read(frame)).collect()
+    }
+
+    /// Handshake and a whole request; the one Connection Packet that comes of it.
+    #[track_caller]
+    pub fn request(&mut self, client: &mut Client, octets: &[u8]) -> (Board, u64) {
+        self.rig.shake(client);
+        assert_eq!(self.rig.client(&client.data(0, octets)), Verdict::Held);
+        self.turn();
+        match self.sent()[..] {
+            [Sent::Connection(board, id, flow)] if flow == client.flow => (board, id),
+            ref other => panic!("one Connection Packet, not {other:?}"),
+        }
+    }
+}
+
+/// ARP that keeps the boards' addresses fresh is of no interest here.
+fn read(frame: &[u8]) -> Option<Sent> {
+    let view = ethernet::Frame::new_checked(frame).expect("an Ethernet frame");
+    if view.ethertype() == ethernet::ETHERTYPE_ARP {
+        return None;
+    }
+    let board = Board(view.dst().0[5]);
+    let bytes = view.payload();
+    let header = ipos::Header::parse(bytes).expect("an ipOS header");
+    Some(match header.kind {
+        ipos::TYPE_CONNECTION => {
+            let connection = ipos::TcpConnection::parse(bytes).expect("a Connection Packet");
+            assert_eq!((connection.server, connection.server_port), (board.address(), 80));
+            let tcb = connection.tcb;
+            assert_eq!((tcb.state, tcb.appliance_id, tcb.epoch), (4, 9, 7));
+            assert_eq!((tcb.snd_una, tcb.rcv_nxt), (tcb.snd_nxt, tcb.irs + 1));
+            Sent::Connection(board, tcb.migration_id, connection.flow)
+        }
+        ipos::TYPE_DETACH => {
+            let detach = ipos::Detach::parse(bytes).expect("a detach");
+            assert!(detach.force);
+            Sent::Detach(board, detach.trailer.id)
+        }
+        ipos::TYPE_WHO_HOLDS => {
+            Sent::Question(board, ipos::WhoHolds::parse(bytes).expect("a question").trailer.id)
+        }
+        ipos::TYPE_PACKET => Sent::Packet(board, Encapsulated::read(frame, ETHERTYPE).segment().payload),
+        other => panic!("type {other:#x} to a board"),
+    })
+}
