@@ -53,11 +53,12 @@ fn a_refusal_leads_to_the_next_board_at_once() {
 fn a_silent_board_is_asked_again_then_given_up_by_force_and_the_next_one_asked() {
     let (mut world, mut client) = (World::new(), Client::new());
     let (_, first_id) = world.request(&mut client, REQUEST);
-    world.pass(RETRY_MS * (TRIES as u64 - 1));
+    // Each wait is twice the one before: 1, 2, 4 and, before it is given up, 8 of them.
+    world.pass(RETRY_MS * 7);
     let again = world.sent();
     assert_eq!(again.len(), TRIES - 1);
     assert!(again.iter().all(|sent| *sent == Sent::Connection(FIRST, first_id, client.flow)), "{again:?}");
-    world.pass(RETRY_MS);
+    world.pass(RETRY_MS * 8);
     let sent = world.sent();
     assert!(sent.contains(&Sent::Detach(FIRST, first_id)), "{sent:?}");
     let second_id = sent

@@ -25,7 +25,7 @@ const ETHERTYPE: u16 = 0x88b5;
 const REPORT_MS: u64 = 100;
 /// When the boards' agents started, Unix seconds.
 const AGENT_EPOCH: u32 = 1_700_000_000;
-/// Between two Connection Packets to a silent board.
+/// Until the first repeated Connection Packet to a silent board.
 pub const RETRY_MS: u64 = 20;
 /// Connection Packets to a silent board.
 pub const TRIES: usize = 4;
