@@ -146,7 +146,7 @@ impl Turn {
     }
 
     /// One turn. Returns how much there was to do; `usize::MAX` when the admin thread is gone.
-    fn turn(&mut self) -> usize {
+    pub fn turn(&mut self) -> usize {
         let begun_ns = self.now_ns();
         let since_ns = begun_ns.saturating_sub(std::mem::replace(&mut self.begun_ns, begun_ns));
         if since_ns >= STALL_NS {
