@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::process::Process;
-use crate::{forward, lookup};
+use crate::{forward, lookup, migrate};
 
 /// What a child does.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub enum Spec {
     Forward(forward::Spec),
     /// P3.
     Lookup(lookup::Spec),
+    /// P5, P6.
+    Migrate(migrate::Spec),
 }
 
 /// The child's side.
@@ -26,6 +28,7 @@ pub fn main(spec: &str) -> anyhow::Result<()> {
     match serde_json::from_str(spec).context("the child's orders")? {
         Spec::Forward(spec) => forward::child(&spec),
         Spec::Lookup(spec) => lookup::child(&spec),
+        Spec::Migrate(spec) => migrate::child(&spec),
     }
 }
 

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ALLOCATOR;
 use crate::capture::{self, Kind};
+use crate::cputime;
 use crate::machine::{Machine, Pages, resident_octets};
 use crate::setup;
 use crate::testpmd::devices;
@@ -69,7 +70,7 @@ pub struct Ready {
 /// What it says of one run.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Measured {
-    /// Packets that reached their outcome, per second.
+    /// Packets that reached their outcome, per second of CPU time.
     pub rate: f64,
     /// Of packets received, those that did not.
     pub others: u64,
@@ -83,10 +84,10 @@ pub struct Measured {
 const WARM_UP_PACKETS: u64 = 2_000_000;
 
 /// Between two looks at the counters.
-const LOOK: Duration = Duration::from_micros(500);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Looks without a packet until the worker is taken for stuck.
-const PATIENCE_LOOKS: u32 = 20_000;
+const PATIENCE_LOOKS: u32 = 2_000;
 
 /// The child's whole life: set up, then a run per line on standard input, which is how many packets count.
 ///
@@ -137,7 +138,6 @@ fn measure(counters: &WorkerCounters, kind: Kind, packets: u64) -> anyhow::Resul
         Kind::Established => Outcome::Forwarded,
         Kind::Syn => Outcome::Answered,
     };
-    let hz = Tsc::new()?.hz() as f64;
     let wait = |until: u64| -> anyhow::Result<()> {
         let mut looks = 0;
         let mut last = 0;
@@ -161,13 +161,14 @@ fn measure(counters: &WorkerCounters, kind: Kind, packets: u64) -> anyhow::Resul
     if others() != before_warm_up {
         bail!("packets took another way: {}", drops(counters));
     }
-    let (allocated, others_before, entries_before) = (ALLOCATOR.stats(), others(), entries());
-    let (packets_before, tsc_before) = (count(), Tsc::now());
+    let (others_before, entries_before) = (others(), entries());
+    let allocated = ALLOCATOR.stats();
+    let (packets_before, ns_before) = (count(), cputime::process_ns(std::process::id())?);
     wait(packets_before + packets)?;
-    let (packets_after, tsc_after) = (count(), Tsc::now());
+    let (packets_after, ns_after) = (count(), cputime::process_ns(std::process::id())?);
     let change = ALLOCATOR.stats() - allocated;
     Ok(Measured {
-        rate: (packets_after - packets_before) as f64 * hz / (tsc_after.wrapping_sub(tsc_before)) as f64,
+        rate: (packets_after - packets_before) as f64 * 1e9 / (ns_after - ns_before).max(1) as f64,
         others: others() - others_before,
         allocations: (change.allocations + change.deallocations + change.reallocations) as u64,
         growth: entries() as i64 - entries_before as i64,
@@ -268,7 +269,7 @@ impl Bench {
     /// Establishes flows by the road that connections take after an appliance's restart: a packet that nobody knows, the
     /// question to the farm, a board's word that it holds the endpoint.
     fn populated(mut self, resident: u32) -> anyhow::Result<(Ready, Sender<Command>, Worker<Tap>)> {
-        self.order(Command::Board { board: setup::BOARD, mac: setup::BOARD_MAC, port: setup::FARM_PORT })?;
+        self.order(Command::Board { board: setup::BOARD, mac: setup::board_mac(setup::BOARD.0), port: setup::FARM_PORT })?;
         for first in (0..resident).step_by(BATCH as usize) {
             self.establish(first..resident.min(first + BATCH))?;
         }

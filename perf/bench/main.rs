@@ -2,13 +2,17 @@
 //!
 //! The files are the road: [`machine`] finds CPUs and memory, [`capture`] makes what is replayed, [`rates`] lets the worker
 //! ([`forward`]) and the baseline ([`testpmd`]) take turns, [`targets`] turns figures into rows, [`report`] and [`svg`]
-//! write them down.
+//! write them down. [`migrate`] is the road of P5 and P6, with [`peers`] at its ends and [`control`] beside it.
 
 mod capture;
 mod child;
+mod control;
+mod cputime;
 mod forward;
 mod lookup;
 mod machine;
+mod migrate;
+mod peers;
 mod process;
 mod rates;
 mod report;
@@ -17,6 +21,7 @@ mod stats;
 mod svg;
 mod targets;
 mod testpmd;
+mod wire;
 
 use std::alloc::System;
 use std::path::PathBuf;
@@ -36,7 +41,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 #[derive(Parser)]
 #[command(name = "ipos-bench", version)]
 struct Cli {
-    /// What to measure: p1, p2, p3, p4, or all.
+    /// What to measure: p1 to p6, or all.
     #[arg(default_value = "all")]
     targets: Vec<String>,
     /// Tiny sizes: shows that every harness runs, and nothing else. Writes to target/bench-quick.

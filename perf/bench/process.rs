@@ -85,6 +85,11 @@ impl Process {
         anyhow::anyhow!("{} {what}; its last words: {}", self.name, words.join(" | "))
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Stops it where it is.
     ///
     /// # Errors

@@ -16,12 +16,10 @@ use crate::capture::{FARM_MAC, SERVICE, SERVICE_PORT, WAN_MAC};
 
 /// The farm's EtherType.
 pub const ETHERTYPE: u16 = 0x88b5;
-/// The board.
+/// Boards behind the farm port.
+pub const BOARDS: u16 = 4;
+/// The first of them.
 pub const BOARD: BoardId = BoardId(0);
-/// Where it is.
-pub const BOARD_MAC: Mac = Mac([2, 0, 0, 0, 0xb0, 1]);
-/// Its address.
-pub const BOARD_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 /// The appliance's own address on the farm's network.
 pub const FARM_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The port to the farm.
@@ -33,6 +31,16 @@ pub const HASH_KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
 
 /// No entry expires during a measurement, milliseconds.
 const NEVER_MS: u32 = 1 << 30;
+
+/// Where a board is.
+pub fn board_mac(board: u16) -> Mac {
+    Mac([2, 0, 0, 0, 0xb0, 1 + board as u8])
+}
+
+/// Its address.
+pub fn board_address(board: u16) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, 11 + board as u8)
+}
 
 /// The two ports: clients, boards.
 pub fn ports() -> [PortSettings; 2] {

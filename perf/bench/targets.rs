@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use crate::capture::{Folder, Kind};
 use crate::lookup::{self, Costs, Looked};
 use crate::machine;
+use crate::migrate::{self, Migrated};
 use crate::rates::{Rates, Scene};
 use crate::report::{self, Row, Target};
 use crate::stats::{Runs, paired};
@@ -33,7 +34,8 @@ struct Desk<'a> {
 
 type Harness = fn(&mut Desk<'_>) -> anyhow::Result<()>;
 
-const HARNESSES: [(&str, Harness); 4] = [("p1", p1), ("p2", p2), ("p3", p3), ("p4", p4)];
+const HARNESSES: [(&str, Harness); 6] =
+    [("p1", p1), ("p2", p2), ("p3", p3), ("p4", p4), ("p5", p5), ("p6", p6)];
 
 /// Runs the harnesses of these names, prints the table and writes the files. False when something could not be measured;
 /// a target that is missed is a result like any other.
@@ -281,4 +283,69 @@ fn p4(desk: &mut Desk<'_>) -> anyhow::Result<()> {
         desk.rows.push(Row::new("P4", what, "", &runs).held_to(Target::ValueAtMost(0.0)));
     }
     Ok(())
+}
+
+fn migrations(options: &Options, at_once: u32, two_threads: bool, migrations: u32) -> anyhow::Result<Migrated> {
+    let spec = migrate::Spec {
+        machine: options.machine,
+        pages: machine::pages_for(migrate::EAL_MB.into(), 512)?,
+        migrations,
+        runs: options.runs,
+        two_threads,
+        at_once,
+    };
+    let mut process = child::spawn(&child::Spec::Migrate(spec))?;
+    child::hear(&mut process, Duration::from_secs(300)).context("migrations")
+}
+
+/// Whole migrations: CPU of worker and control core, without the scripts' share.
+fn p5(desk: &mut Desk<'_>) -> anyhow::Result<()> {
+    let count = if desk.options.quick { 2_048 } else { 131_072 };
+    let migrated = migrations(desk.options, 32, false, count)?;
+    let both = paired(&migrated.worker_us, &migrated.control_us, |worker, control| worker + control);
+    let what = "whole migration, worker and control core on one thread";
+    let row = Row::new("P5", what, "us", &both.context("no run")?);
+    desk.rows.push(row.held_to(Target::ValueAtMost(1.0)));
+    for (what, us) in [("worker", migrated.worker_us), ("control core", migrated.control_us)] {
+        let runs = Runs::new(us).context("no run")?;
+        desk.rows.push(Row::new("P5", format!("the {what}'s share of it"), "us", &runs));
+    }
+    Ok(())
+}
+
+/// One migration at a time: how long it takes.
+fn p6(desk: &mut Desk<'_>) -> anyhow::Result<()> {
+    let count = if desk.options.quick { 500 } else { 20_000 };
+    let mut series = Vec::new();
+    for (two_threads, where_) in [(false, "one thread"), (true, "two threads")] {
+        if two_threads && desk.options.machine.cpu == desk.options.machine.main_cpu {
+            desk.fail("p6: two threads need two CPUs".to_owned());
+            continue;
+        }
+        let migrated = migrations(desk.options, 1, two_threads, count)?;
+        for (what, points) in [
+            ("request's last segment in -> Connection Packet out", migrated.request),
+            ("acknowledgement in -> first held packet out", migrated.ack),
+        ] {
+            let us = |wanted: f64| points.iter().find(|(percentile, _)| *percentile == wanted).map(|p| p.1 as f64 / 1e3);
+            for (percentile, name, most) in [(50.0, "p50", 5.0), (99.0, "p99", 20.0)] {
+                let runs = Runs::new(us(percentile).into_iter().collect()).context("no percentile")?;
+                let row = Row::new("P6", format!("{what}, {where_}, {name}"), "us", &runs);
+                let row = Row { runs: desk.options.runs as usize, ..row };
+                desk.rows.push(row.held_to(Target::ValueAtMost(most)));
+            }
+            let short = what.split(' ').next().unwrap_or(what);
+            let points = points.iter().map(|(p, ns)| (100.0 / (100.0 - p), *ns as f64 / 1e3)).collect();
+            series.push(Series { name: format!("{short}, {where_}"), points });
+        }
+    }
+    let ticks = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99];
+    let plot = Plot {
+        title: "P6: latency of a migration's two steps in the appliance".to_owned(),
+        x: "percentile".to_owned(),
+        y: "us".to_owned(),
+        ticks: ticks.iter().map(|p| (100.0 / (100.0 - p), format!("{p}"))).collect(),
+        series,
+    };
+    desk.plot("p6-latency.svg", &plot)
 }

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
+use crate::cputime;
 use crate::machine::{Machine, Pages};
 use crate::process::Process;
 
@@ -68,7 +69,8 @@ impl Testpmd {
         Ok(Self { process, mode: "io".to_owned() })
     }
 
-    /// The rate at which it forwards in a mode (`io`, `macswap`), packets per second, over `window`. Paused again then.
+    /// The rate at which it forwards in a mode (`io`, `macswap`), packets per second of its CPU time, over `window`. Paused
+    /// again then.
     ///
     /// # Errors
     /// When it does not answer.
@@ -81,22 +83,26 @@ impl Testpmd {
             self.mode = mode.to_owned();
         }
         std::thread::sleep(WARM_UP);
-        self.show()?;
+        let (packets_before, ns_before) = self.show()?;
         std::thread::sleep(window);
-        let rate = self.show()?;
+        let (packets_after, ns_after) = self.show()?;
         self.process.pause()?;
-        Ok(rate)
+        ensure!(ns_after > ns_before && packets_after > packets_before, "testpmd does not forward");
+        Ok((packets_after - packets_before) as f64 * 1e9 / (ns_after - ns_before) as f64)
     }
 
-    /// Packets received per second since the last call, by its own clock.
-    fn show(&mut self) -> anyhow::Result<f64> {
+    /// Packets received so far, and its CPU time then, nanoseconds.
+    fn show(&mut self) -> anyhow::Result<(u64, u64)> {
         self.process.say("show port stats 0")?;
-        self.process.hear(ANSWER_PATIENCE, rx_pps)
+        let packets = self.process.hear(ANSWER_PATIENCE, rx_packets)?;
+        Ok((packets, cputime::process_ns(self.process.pid())?))
     }
 }
 
-fn rx_pps(line: &str) -> Option<f64> {
-    line.trim().strip_prefix("Rx-pps:")?.split_whitespace().next()?.parse().ok()
+/// Of the port, not of the forwarding engine, which speaks of `RX-dropped` there.
+fn rx_packets(line: &str) -> Option<u64> {
+    line.split_once("RX-missed:")?;
+    line.trim().strip_prefix("RX-packets:")?.split_whitespace().next()?.parse().ok()
 }
 
 fn arguments(machine: &Machine, pages: Pages, pool: Pool, capture: &Path, topology: Topology) -> Vec<String> {
@@ -138,9 +144,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_rate_is_read_from_its_own_words() {
-        assert_eq!(rx_pps("  Rx-pps:     61234567          Rx-bps:  29392592160"), Some(61_234_567.0));
-        assert_eq!(rx_pps("  Tx-pps:     61234567          Tx-bps:  29392592160"), None);
-        assert_eq!(rx_pps("  RX-packets: 0          RX-missed: 0"), None);
+    fn its_packets_are_read_from_its_own_words() {
+        assert_eq!(
+            rx_packets("  RX-packets: 61234567   RX-missed: 0          RX-bytes:  392"),
+            Some(61_234_567)
+        );
+        assert_eq!(rx_packets("  TX-packets: 61234567   TX-errors: 0          TX-bytes:  392"), None);
+        assert_eq!(
+            rx_packets("  RX-packets: 142426720      RX-dropped: 0             RX-total: 142426720"),
+            None
+        );
+        assert_eq!(rx_packets("  Rx-pps:            0          Rx-bps:            0"), None);
     }
 }
