@@ -15,16 +15,16 @@ help: ## this list
 setup: ## install what is missing (Debian 12 and later, as root); says what it installs
 	deploy/setup
 
-build: ## build the release binaries: target/release/ipos-appliance and ipos-board
-	$(CARGO) build --release --locked -p ipos-appliance -p ipos-board
+build: ## build the release binaries: ipos-appliance, ipos-board and ipos-pktgen in target/release
+	$(CARGO) build --release --locked -p ipos-appliance -p ipos-board -p ipos-pktgen
 
 demo: setup build ## set up, build, and show it at work in a lab of two boards (DEMO_ARGS="--port af_xdp --memory no-huge")
 	deploy/demo $(DEMO_ARGS)
 
 test: setup build test-unit test-lab ## set up, build, and run every test
 
-test-unit: ## the tests that need no lab: in files, properties, packets, fuzz targets
-	$(CARGO) test --locked --workspace --exclude ipos-tests
+test-unit: build ## the tests that need no lab: in files, properties, packets, fuzz targets
+	IPOS_BIN_DIR="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release" $(CARGO) test --locked --workspace --exclude ipos-tests
 
 test-lab: build ## the tests in the lab, with real clients and servers (TEST_ARGS=name runs those that match)
 	@deploy/lab status | grep -q '^no lab is up' || { echo "a lab is up: make clean-lab"; exit 1; }

@@ -100,7 +100,7 @@ counted! {
         BadIpos = "bad_ipos", "Malformed ipOS header on a farm port.";
         Fragment = "fragment", "Refused: an IPv4 fragment; clients of TCP do path MTU discovery.";
         IpOptions = "ip_options", "Refused: IPv4 options.";
-        BadSource = "bad_source", "Refused: the source address is multicast, loopback, unspecified or one of ours.";
+        BadSource = "bad_source", "Refused: the source address is multicast (MAC or IPv4), loopback, unspecified or one of ours.";
         UnexpectedIpos = "unexpected_ipos", "Refused: an ipOS packet (0x02) sent to the appliance.";
         NoRequest = "no_request", "Refused: the handshake's ACK without data; the first data proves the cookie.";
         ClosedProbe = "closed_probe", "Refused: the last ACK of a connection that was closed without a request.";

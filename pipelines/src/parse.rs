@@ -121,6 +121,9 @@ pub fn parse(
     if frame.vlan().is_some() || mbuf.vlan_stripped().is_some() {
         return Err(Drop::Vlan);
     }
+    if frame.src().is_multicast() {
+        return Err(Drop::BadSource);
+    }
     let destination = frame.dst();
     if destination != port.mac && destination != Mac::BROADCAST {
         return Err(Drop::OtherMac);

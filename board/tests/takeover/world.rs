@@ -7,7 +7,9 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    sync::mpsc,
     thread,
+    time::Duration,
 };
 
 use nix::sched::{CloneFlags, setns};
@@ -20,6 +22,9 @@ pub const SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// Not taken over, so not guarded.
 pub const L4_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+
+/// An agent that shall end has so long.
+const AGENT_ENDS_WITHIN: Duration = Duration::from_secs(20);
 
 static WORLDS: AtomicU32 = AtomicU32::new(0);
 
@@ -151,7 +156,15 @@ impl World {
 
     /// Awaits that the agent ends by itself.
     pub fn wait_for_agent(&mut self) -> std::process::ExitStatus {
-        self.agent.take().expect("an agent runs").wait().expect("ends")
+        let mut agent = self.agent.take().expect("an agent runs");
+        let pid = nix::unistd::Pid::from_raw(agent.id() as i32);
+        let (ended, end) = mpsc::channel();
+        thread::spawn(move || ended.send(agent.wait().expect("a child to wait for")));
+        end.recv_timeout(AGENT_ENDS_WITHIN).unwrap_or_else(|_| {
+            // Ours, and not waited for yet: the pid cannot be another's.
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            panic!("the agent still runs after {AGENT_ENDS_WITHIN:?}");
+        })
     }
 
     /// The distribution's nginx with a configuration of its own; its pid.

@@ -297,6 +297,16 @@ fn sources_that_no_single_host_can_have_are_dropped() {
 }
 
 #[test]
+fn nobody_is_answered_at_a_multicast_mac_address() {
+    let mut rig = Rig::new();
+    for source_mac in [Mac::BROADCAST, Mac([1, 0, 0x5e, 0, 0, 1])] {
+        let syn = Seg { source_mac, ..Client::plain().syn() };
+        assert_eq!(rig.client(&syn), Verdict::Drop(Drop::BadSource), "{source_mac}");
+    }
+    rig.assert_silent();
+}
+
+#[test]
 fn every_fragment_is_dropped() {
     let mut rig = Rig::new();
     for (at, value) in [(20, 0x20), (20, 0x01), (21, 0x01)] {
