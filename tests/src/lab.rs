@@ -194,7 +194,7 @@ impl Lab {
         fs::read_to_string(format!("{ROOT}/board{board}/nginx-access.log")).unwrap_or_default()
     }
 
-    /// The end of every log, for the message of a test that failed.
+    /// The end of every log and the appliance's tables, for the message of a test that failed.
     pub fn logs(&self) -> String {
         let mut paths = vec![format!("{ROOT}/appliance/appliance.log")];
         for number in 1.. {
@@ -207,9 +207,23 @@ impl Lab {
         let mut text = String::new();
         for path in paths {
             let content = fs::read_to_string(&path).unwrap_or_default();
-            let lines: Vec<&str> = content.lines().collect();
+            let lines: Vec<&str> = content.lines().filter(|line| !line.starts_with("lib")).collect();
             let tail = lines.get(lines.len().saturating_sub(20)..).unwrap_or_default();
             text += &format!("--- {path}\n{}\n", tail.join("\n"));
+        }
+        for what in ["servers", "packets", "migrations", "flows"] {
+            let socket = format!("{ROOT}/appliance/admin.sock");
+            let shown =
+                Command::new(binary("ipos-appliance")).args(["status", what, "--socket", &socket]).output();
+            let shown = shown.map_or_else(|error| error.to_string(), |output| said(&output));
+            let head: Vec<&str> = shown.lines().take(40).collect();
+            text += &format!("--- status {what}\n{}\n", head.join("\n"));
+        }
+        for name in ["client", "board1", "board2"] {
+            let sockets = said(&self.run(name, &["ss", "-Htno", "( sport = :80 or dport = :80 )"]));
+            let head: Vec<&str> =
+                sockets.lines().filter(|line| !line.starts_with("TIME-WAIT")).take(20).collect();
+            text += &format!("--- sockets of {name}\n{}\n", head.join("\n"));
         }
         text
     }
