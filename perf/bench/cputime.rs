@@ -46,6 +46,8 @@ mod tests {
 
     #[test]
     fn a_process_that_is_gone_has_no_clock() {
-        assert!(process_ns(i32::MAX as u32).is_err());
+        let mut gone = std::process::Command::new("true").spawn().expect("a process");
+        gone.wait().expect("its end");
+        assert!(process_ns(gone.id()).is_err());
     }
 }

@@ -269,7 +269,11 @@ impl Bench {
     /// Establishes flows by the road that connections take after an appliance's restart: a packet that nobody knows, the
     /// question to the farm, a board's word that it holds the endpoint.
     fn populated(mut self, resident: u32) -> anyhow::Result<(Ready, Sender<Command>, Worker<Tap>)> {
-        self.order(Command::Board { board: setup::BOARD, mac: setup::board_mac(setup::BOARD.0), port: setup::FARM_PORT })?;
+        self.order(Command::Board {
+            board: setup::BOARD,
+            mac: setup::board_mac(setup::BOARD.0),
+            port: setup::FARM_PORT,
+        })?;
         for first in (0..resident).step_by(BATCH as usize) {
             self.establish(first..resident.min(first + BATCH))?;
         }

@@ -15,6 +15,16 @@ pub enum Pages {
     Ordinary,
 }
 
+impl Pages {
+    /// What a figure's description says of them: nothing where they are as they should be.
+    pub const fn remark(self) -> &'static str {
+        match self {
+            Pages::Huge => "",
+            Pages::Ordinary => ", without hugepages",
+        }
+    }
+}
+
 /// The two CPUs of a measurement, and what memory there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {

@@ -104,7 +104,8 @@ pub fn child(spec: &Spec) -> anyhow::Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
         let its_stop = Arc::clone(&stop);
         let handle = lcore::launch(worker, move || {
-            let outcome = Rig::new(&its_spec, &its_pool, keys, lanes).and_then(|rig| rig.run(&its_spec, None));
+            let outcome =
+                Rig::new(&its_spec, &its_pool, keys, lanes).and_then(|rig| rig.run(&its_spec, None));
             its_stop.store(true, Ordering::Release);
             outcome
         })?;

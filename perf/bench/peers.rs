@@ -56,7 +56,7 @@ impl Peers {
     }
 
     /// A frame of a board's: what `write` puts after the Ethernet header.
-    fn from_board(&self, board: u16, len: usize, write: impl FnOnce(&mut [u8])) -> anyhow::Result<Mbuf> {
+    fn board_frame(&self, board: u16, len: usize, write: impl FnOnce(&mut [u8])) -> anyhow::Result<Mbuf> {
         let mut frame = vec![0; (ethernet::HEADER_LEN + len).max(60)];
         ethernet::Repr { dst: FARM_MAC, src: board_mac(board), ethertype: ETHERTYPE }.emit(&mut frame);
         write(&mut frame[ethernet::HEADER_LEN..]);
@@ -85,7 +85,7 @@ impl Peers {
                 endpoints_held: 0,
                 tag: [0; 16],
             };
-            frames.push(self.from_board(board, ServerState::LEN, |body| state.emit(body))?);
+            frames.push(self.board_frame(board, ServerState::LEN, |body| state.emit(body))?);
             let row = ListeningRow {
                 address: std::net::Ipv4Addr::UNSPECIFIED,
                 port: 80,
@@ -98,7 +98,7 @@ impl Peers {
             };
             let mut body = vec![0; 1500];
             let len = Listening::emit(board_address(board), FARM_ADDRESS, 0, 1, 1000, 1, &[row], &mut body);
-            frames.push(self.from_board(board, len, |out| out[..len].copy_from_slice(&body[..len]))?);
+            frames.push(self.board_frame(board, len, |out| out[..len].copy_from_slice(&body[..len]))?);
         }
         Ok(frames)
     }
@@ -121,7 +121,8 @@ impl Peers {
             let packet = ipv4::Packet::new_checked(&answer.data()[ethernet::HEADER_LEN..]).context("IPv4")?;
             let segment = tcp::Segment::new_checked(packet.payload()).context("TCP")?;
             let heard = (segment.flags(), packet.dst(), segment.dst_port(), segment.ack());
-            let wanted = (Flags::SYN | Flags::ACK, client.flow.client, client.flow.client_port, client.irs + 1);
+            let wanted =
+                (Flags::SYN | Flags::ACK, client.flow.client, client.flow.client_port, client.irs + 1);
             ensure!(heard == wanted, "{heard:?} is not the SYN-ACK {wanted:?}");
             client.iss = segment.seq();
             client.tsecr = segment.options()?.timestamps.context("time stamps")?.tsval;
@@ -138,11 +139,12 @@ impl Peers {
         for _ in &self.clients {
             let asked = farm.pop().context("a Connection Packet")?;
             let frame = ethernet::Frame::new_checked(asked.data()).context("Ethernet")?;
-            let board = (0..BOARDS).find(|board| board_mac(*board) == frame.dst()).context("a board's address")?;
+            let board =
+                (0..BOARDS).find(|board| board_mac(*board) == frame.dst()).context("a board's address")?;
             let connection = TcpConnection::parse(frame.payload()).context("a Connection Packet")?;
             let trailer = Some(Trailer::open(connection.tcb.migration_id));
             let ack = Ack { flow: connection.flow, protocol: Protocol::Tcp, trailer };
-            acks.push(self.from_board(board, ack.buffer_len(), |body| ack.emit(body))?);
+            acks.push(self.board_frame(board, ack.buffer_len(), |body| ack.emit(body))?);
         }
         acks.into_iter().for_each(|ack| farm.push(ack));
         Ok(())

@@ -38,8 +38,10 @@ pub struct Scene {
 }
 
 /// What came of it, run by run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rates {
+    /// Where both had their memory from.
+    pub pages: Pages,
     /// Ours, packets per second.
     pub ours: Vec<f64>,
     /// Testpmd's by mode, packets per second; empty where it is not installed.
@@ -80,7 +82,15 @@ impl Scene {
         let pool =
             Pool { mbufs: self.mbufs(), data_room_octets: self.data_room_octets, mb: self.mb() as u32 };
         let topology = if self.kind == Kind::Syn { Topology::Loop } else { Topology::Paired };
-        let mut rates = Rates::default();
+        let mut rates = Rates {
+            pages,
+            ours: Vec::new(),
+            testpmd: self.modes.iter().map(|_| Vec::new()).collect(),
+            octets_per_flow: 0.0,
+            allocations: 0,
+            growth: 0,
+            no_baseline: None,
+        };
         let mut testpmd = match Testpmd::start(&options.machine, pages, pool, &capture, topology) {
             Ok(testpmd) => Some(testpmd),
             Err(error) => {
@@ -91,7 +101,6 @@ impl Scene {
         let mut ours = self.start(&options.machine, pages, &capture, &mut rates)?;
         // Both have it in memory.
         folder.forget(&capture);
-        rates.testpmd = self.modes.iter().map(|_| Vec::new()).collect();
         for _ in 0..options.runs {
             for (mode, figures) in self.modes.iter().zip(&mut rates.testpmd) {
                 if let Some(testpmd) = &mut testpmd {
