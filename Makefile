@@ -3,10 +3,11 @@
 CARGO ?= cargo
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?= all
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build demo test test-unit test-lab lint clean-lab
+.PHONY: help setup build demo test test-unit test-lab bench bench-quick lint clean-lab
 
 help: ## this list
 	@echo "ipOS: make TARGET"
@@ -21,7 +22,7 @@ build: ## build the release binaries: ipos-appliance, ipos-board and ipos-pktgen
 demo: setup build ## set up, build, and show it at work in a lab of two boards (DEMO_ARGS="--port af_xdp --memory no-huge")
 	deploy/demo $(DEMO_ARGS)
 
-test: setup build test-unit test-lab ## set up, build, and run every test
+test: setup build test-unit test-lab bench-quick ## set up, build, and run every test
 
 test-unit: build ## the tests that need no lab: in files, properties, packets, fuzz targets
 	IPOS_BIN_DIR="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release" $(CARGO) test --locked --workspace --exclude ipos-tests
@@ -30,6 +31,14 @@ test-lab: build ## the tests in the lab, with real clients and servers (TEST_ARG
 	@deploy/lab status | grep -q '^no lab is up' || { echo "a lab is up: make clean-lab"; exit 1; }
 	@trap 'deploy/lab down >/dev/null' EXIT; trap 'exit 130' INT TERM; \
 	set -x; $(CARGO) test --locked -p ipos-tests -- --test-threads=1 $(TEST_ARGS)
+
+bench: ## measure everything against its baselines: a table, and perf/results (BENCH_ARGS="p1 p3 --runs 9"; see perf/README.md)
+	$(CARGO) build --release --locked -p ipos-perf
+	"$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/ipos-bench" $(BENCH_ARGS)
+
+bench-quick: ## show that every bench still runs, with tiny sizes; its figures mean nothing
+	$(CARGO) build --release --locked -p ipos-perf
+	"$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/ipos-bench" --quick
 
 lint: ## formatting, clippy, rustdoc, licences, scripts; all warnings denied
 	deploy/setup lint
