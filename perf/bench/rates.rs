@@ -67,6 +67,11 @@ impl Scene {
         machine::pool_mb(self.mbufs().into(), self.data_room_octets.into()) + ring + EAL_MB
     }
 
+    /// Memory of both EALs, ours and the baseline's, MiB.
+    pub fn dpdk_mb(&self) -> u64 {
+        2 * self.mb()
+    }
+
     /// Memory of the tables, MiB.
     fn table_mb(&self) -> u64 {
         (u64::from(self.entries) * 128) >> 20
@@ -77,7 +82,7 @@ impl Scene {
     /// # Errors
     /// In one line, why there are no figures. A baseline that does not run is none.
     pub fn measure(&self, options: &Options, folder: &Folder) -> anyhow::Result<Rates> {
-        let pages = machine::pages_for(2 * self.mb(), self.table_mb() + 512)?;
+        let pages = machine::pages_for(self.dpdk_mb(), self.table_mb() + 512)?;
         let capture = folder.capture(self.kind, self.captured, self.resident.max(self.captured))?;
         let pool =
             Pool { mbufs: self.mbufs(), data_room_octets: self.data_room_octets, mb: self.mb() as u32 };
