@@ -333,6 +333,7 @@ static __always_inline int who_holds(struct xdp_md *ctx, const struct flow *flow
 	struct endpoint *endpoint;
 	__be64 id = 0;
 	__u32 state;
+	int met;
 
 	if ((void *)(frame + 1) > (void *)(long)ctx->data_end)
 		return drop(COUNT_MALFORMED);
@@ -349,13 +350,15 @@ static __always_inline int who_holds(struct xdp_md *ctx, const struct flow *flow
 		return answer(ctx, flow, ANSWER(TYPE_HOLDS, HOLDS_PENDING), id);
 	}
 	tuple_of(&tuple, flow, flow->endpoint_port);
+	met = socket_met(ctx, &tuple);
 	if (state != ENDPOINT_DETACHING && bpf_map_lookup_elem(&services, &flow->endpoint_address) &&
-	    owns_endpoint(socket_met(ctx, &tuple))) {
+	    owns_endpoint(met)) {
 		/* Who asks takes the flow over, so the notice of its end goes there. */
 		if (endpoint && state == ENDPOINT_LIVE)
 			endpoint->appliance_address = appliance;
 		add(COUNT_QUESTIONS_HELD, 1);
-		return answer(ctx, flow, ANSWER(TYPE_HOLDS, HOLDS_LIVE), id);
+		/* The client may have used its port again since: then another board has the live socket, and its word counts. */
+		return answer(ctx, flow, ANSWER(TYPE_HOLDS, met == TCP_TIME_WAIT ? HOLDS_PENDING : HOLDS_LIVE), id);
 	}
 	add(COUNT_QUESTIONS_NOT_HELD, 1);
 	return answer(ctx, flow, ANSWER(TYPE_CLOSED, CLOSED_NOT_HELD), frame->trailer.migration_id);

@@ -133,7 +133,10 @@ impl Holders {
         if live {
             return self.end(ctx, flow, Holder::Board(board, id));
         }
-        question.pending = Some((board, id));
+        // A record says more than a TIME-WAIT, which has no id.
+        if question.pending.is_none() || id != 0 {
+            question.pending = Some((board, id));
+        }
         self.denied(ctx, board, flow);
     }
 
@@ -159,9 +162,11 @@ impl Holders {
     /// Ends the question if it can be answered.
     fn conclude(&mut self, ctx: &mut Context<'_>, flow: Flow, patience_over: bool) {
         let Some(question) = self.by_flow.get(&flow) else { return };
-        let answered = question.boards.iter().all(|witness| witness.denied);
+        let heard = |witness: &Witness| witness.denied || (patience_over && !witness.needed);
+        let answered = question.boards.iter().all(heard);
         match question.pending {
-            Some((board, id)) if answered || patience_over => self.end(ctx, flow, Holder::Board(board, id)),
+            // A live endpoint of a slow board would be lost to a TIME-WAIT of a quick one: everybody is waited for.
+            Some((board, id)) if answered => self.end(ctx, flow, Holder::Board(board, id)),
             None if question.all_denied(patience_over) => self.end(ctx, flow, Holder::Nobody),
             _ => {}
         }
@@ -176,7 +181,14 @@ impl Holders {
             self.conclude(ctx, flow, true);
             match self.by_flow.get(&flow) {
                 Some(question) if question.asked < self.settings.tries => self.send(ctx, flow),
-                Some(_) => self.end(ctx, flow, Holder::Unknown),
+                Some(question) => {
+                    let record = question.pending.filter(|(_, id)| *id != 0);
+                    self.end(
+                        ctx,
+                        flow,
+                        record.map_or(Holder::Unknown, |(board, id)| Holder::Board(board, id)),
+                    );
+                }
                 None => {}
             }
         }

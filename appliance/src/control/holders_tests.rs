@@ -145,6 +145,32 @@ fn a_pending_record_gives_way_to_a_live_endpoint_and_counts_when_there_is_none()
 }
 
 #[test]
+fn a_time_wait_is_believed_only_when_every_live_board_has_spoken() {
+    let (mut world, mut holders) = world(2);
+    // The board with the live endpoint is the slower one.
+    let entry = world.entry();
+    holders.ask(&mut world.at(0), WORKER, entry, flow(1), None);
+    holders.holds(&mut world.at(1), board(0), flow(1), 0, false);
+    holders.tick(&mut world.at(50));
+    assert_eq!(world.out.commands(), [""; 0]);
+    holders.holds(&mut world.at(51), board(1), flow(1), 77, true);
+    assert_eq!(world.out.commands(), told(entry, Holder::Board(board(1), 77)));
+
+    let entry = world.entry();
+    holders.ask(&mut world.at(100), WORKER, entry, flow(2), None);
+    holders.holds(&mut world.at(101), board(0), flow(2), 0, false);
+    holders.tick(&mut world.at(150));
+    holders.tick(&mut world.at(200));
+    assert_eq!(world.out.commands(), told(entry, Holder::Unknown), "the other board never answered");
+
+    let entry = world.entry();
+    holders.ask(&mut world.at(200), WORKER, entry, flow(3), None);
+    holders.holds(&mut world.at(201), board(0), flow(3), 0, false);
+    holders.not_held(&mut world.at(202), board(1), flow(3), id(3));
+    assert_eq!(world.out.commands(), told(entry, Holder::Board(board(0), 0)));
+}
+
+#[test]
 fn one_board_alone_can_be_asked() {
     let (mut world, mut holders) = world(3);
     let entry = world.entry();

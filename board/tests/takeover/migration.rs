@@ -179,7 +179,8 @@ fn a_client_that_closes_long_after_its_server_is_still_held_and_acknowledged() {
     }
     // The kernel has told of the end already; the appliance forgets its entry, and asks when the client's FIN comes.
     assert_eq!(appliance.closed(client.flow), (ClosedReason::Closed, 1));
-    assert_eq!(appliance.ask_who_holds(client.flow, 2), Some((HeldState::Live, 0)));
+    // Not live: another board may hold a newer connection of the same ports.
+    assert_eq!(appliance.ask_who_holds(client.flow, 2), Some((HeldState::Pending, 0)));
     appliance.forget();
     client.send_bare(&mut appliance, Flags::FIN | Flags::ACK);
     let last = appliance.segment(client.flow).header;
