@@ -9,6 +9,7 @@
     request.py server-closes     a request whose answer the server ends with FIN
     request.py client-closes     a request, its answer, FIN
     request.py client-resets     a request, then RST
+    request.py reused-port       a connection that board 1 closes, then one of the same port to board 2; after a line, again
     request.py no-request        handshake and FIN, as a health check does it
     request.py garbage           octets that are no HTTP
     request.py endless           a head that never ends, within bounds
@@ -110,6 +111,23 @@ def client_resets():
     sock.close()
 
 
+def reused_port():
+    port = 45123
+    first = http1.connect(port)
+    first.sendall(http1.head("/a/1k", Connection="close"))
+    reader = http1.Reader(first)
+    before = reader.response()
+    reader.at_end()
+    first.close()
+    second = http1.connect(port)
+    reader = http1.Reader(second)
+    second.sendall(http1.head("/b/1k"))
+    result(second, reader.response(), before=before.board())
+    http1.heard()
+    second.sendall(http1.head("/1k"))
+    result(second, reader.response())
+
+
 def no_request():
     sock = http1.connect()
     sock.shutdown(socket.SHUT_WR)
@@ -139,6 +157,7 @@ MODES = {
     "server-closes": server_closes,
     "client-closes": client_closes,
     "client-resets": client_resets,
+    "reused-port": reused_port,
     "no-request": no_request,
     "garbage": lambda: answered(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 no HTTP at all\r\n\r\n"),
     "endless": lambda: answered(b"GET / HTTP/1.1\r\nHost: lab\r\nX-Never: ends"),

@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("a_download_outlives_the_appliance", a_download_outlives_the_appliance),
     ("an_upload_outlives_the_appliance", an_upload_outlives_the_appliance),
     ("idle_connections_outlive_the_appliance", idle_connections_outlive_the_appliance),
+    ("a_time_wait_elsewhere_is_no_holder", a_time_wait_elsewhere_is_no_holder),
     ("new_connections_after_a_restart", new_connections_after_a_restart),
 ];
 
@@ -58,6 +59,18 @@ fn idle_connections_outlive_the_appliance(lab: &Lab) {
     crowd.go_on();
     let after = crowd.hear();
     assert_eq!((&after["failures"], &after["boards"]), (&json!([]), &before["boards"]), "{after}");
+}
+
+fn a_time_wait_elsewhere_is_no_holder(lab: &Lab) {
+    let mut client = Script::start(lab, "client", "request.py", &["reused-port"]);
+    let told = client.hear();
+    assert_eq!((&told["before"], &told["board"]), (&json!("board1"), &json!("board2")), "{told}");
+    let waits = lab.exec("board1", &["ss", "-Htno", "state", "time-wait", "dport = :45123"]);
+    assert!(waits.contains("45123"), "board 1 has no TIME-WAIT of the port: {waits:?}");
+    restart(lab);
+    client.go_on();
+    let told = client.hear();
+    assert_eq!((&told["status"], &told["board"]), (&json!(200), &json!("board2")), "{told}");
 }
 
 fn new_connections_after_a_restart(lab: &Lab) {

@@ -156,8 +156,11 @@ def check():
 
 def table(what):
     """What `ipos-appliance status WHAT` prints for people, or a line that says why not."""
-    done = subprocess.run([plan.binary("ipos-appliance"), "status", what, "--socket", plan.ADMIN_SOCKET],
-                          capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([plan.binary("ipos-appliance"), "status", what, "--socket", plan.ADMIN_SOCKET],
+                              capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"  (no answer about {what}: {error})\n"
     return done.stdout if done.returncode == 0 else f"  (no answer about {what}: {done.stderr.strip()})\n"
 
 
