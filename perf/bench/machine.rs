@@ -123,6 +123,24 @@ pub fn resident_octets() -> u64 {
     (field("VmRSS:").unwrap_or(0) + field("HugetlbPages:").unwrap_or(0)) * 1024
 }
 
+/// The machine in words, and how busy it is: a figure from a busy one is worth little.
+pub fn about() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let info = read("/proc/cpuinfo");
+    let model =
+        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|pair| pair.1);
+    let cpus = info.lines().filter(|line| line.starts_with("processor")).count();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let load = read("/proc/loadavg");
+    format!(
+        "{}, {cpus} CPUs, Linux {}, load average before {}, {} MiB of hugepages free",
+        model.unwrap_or("an unknown CPU"),
+        kernel.trim(),
+        load.split(' ').next().unwrap_or("unknown"),
+        free_huge_mb()
+    )
+}
+
 /// What a pool of packet buffers takes, MiB: each has a header in front and is rounded up so that neighbours do not start
 /// in the same memory channel.
 pub fn pool_mb(mbufs: u64, data_room_octets: u64) -> u64 {

@@ -127,11 +127,13 @@ fn number(value: f64) -> String {
     }
 }
 
-/// Writes the figures to `path`; those of other targets that are there already stay, so that a part can be measured anew.
+/// Writes the figures to `folder`: `latest.json`, and `latest.txt` with the same as a table. Figures of other targets that
+/// are there already stay, so that a part can be measured anew.
 ///
 /// # Errors
-/// When the file cannot be read, understood or written.
-pub fn write(path: &Path, rows: &[Row]) -> anyhow::Result<()> {
+/// When a file cannot be read, understood or written.
+pub fn write(folder: &Path, machine: &str, rows: &[Row]) -> anyhow::Result<()> {
+    let path = &folder.join("latest.json");
     let known: Vec<Row> = match std::fs::read(path) {
         Ok(text) => serde_json::from_slice(&text)
             .with_context(|| format!("{} holds no results: remove it and measure again", path.display()))?,
@@ -139,9 +141,10 @@ pub fn write(path: &Path, rows: &[Row]) -> anyhow::Result<()> {
         Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
     };
     let merged = merge(known, rows);
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    }
+    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    let words = folder.join("latest.txt");
+    std::fs::write(&words, format!("last measured on {machine}\n\n{}", table(&merged)))
+        .with_context(|| format!("writing {}", words.display()))?;
     // A row a line: figures of two runs can be compared with diff.
     let lines: Vec<String> = merged.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
     let text = format!("[\n{}\n]\n", lines.join(",\n"));
@@ -182,6 +185,21 @@ mod tests {
         let merged = merge(known, &[row("P2", &[3.0]), row("P2", &[4.0])]);
         let figures: Vec<(&str, f64)> = merged.iter().map(|row| (row.id.as_str(), row.value)).collect();
         assert_eq!(figures, [("P1", 1.0), ("P2", 3.0), ("P2", 4.0), ("P7", 7.0)]);
+    }
+
+    #[test]
+    fn what_is_written_can_be_read_and_written_again() {
+        let folder = std::env::temp_dir().join(format!("ipos-bench-report-{}", std::process::id()));
+        write(&folder, "a machine", &[row("P1", &[1.0])]).expect("a new folder");
+        write(&folder, "a machine", &[row("P3", &[2.0])]).expect("a known folder");
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("a file");
+        let rows: Vec<Row> = serde_json::from_str(&read("latest.json")).expect("rows");
+        assert_eq!(rows, [row("P1", &[1.0]), row("P3", &[2.0])]);
+        assert!(read("latest.txt").starts_with("last measured on a machine"));
+        std::fs::write(folder.join("latest.json"), "[1]").expect("a file");
+        let error = write(&folder, "a machine", &[]).expect_err("no rows").to_string();
+        assert!(error.contains("holds no results"), "{error}");
+        std::fs::remove_dir_all(&folder).expect("a folder of this test");
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub fn run(names: &[String], options: &Options) -> bool {
             return false;
         }
     };
+    let about = machine::about();
     let mut desk = Desk { options, folder, rows: Vec::new(), failures: Vec::new() };
     let all = names.iter().any(|name| name == "all");
     for name in names.iter().filter(|name| *name != "all") {
@@ -67,8 +68,7 @@ pub fn run(names: &[String], options: &Options) -> bool {
         }
     }
     print!("{}", report::table(&desk.rows));
-    let path = options.results.join("latest.json");
-    if let Err(error) = report::write(&path, &desk.rows) {
+    if let Err(error) = report::write(&options.results, &about, &desk.rows) {
         desk.fail(format!("{error:#}"));
     }
     for failure in &desk.failures {
