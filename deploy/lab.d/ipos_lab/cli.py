@@ -38,6 +38,10 @@ def main(arguments):
     except LabError as error:
         print(f"deploy/lab: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("deploy/lab: interrupted", file=sys.stderr)
         return 130
