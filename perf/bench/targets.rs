@@ -268,25 +268,34 @@ fn p3(desk: &mut Desk<'_>) -> anyhow::Result<()> {
         let remark = pages.remark();
         // Held to a target from a million on.
         let is_held = flows >= 1_000_000;
+        let words = flows_in_words(flows);
         for (kind, costs) in [("hits", &looked.hits), ("misses", &looked.misses)] {
-            let shard = Runs::new(costs.shard.clone()).context("no run")?;
-            let mut compare = |name: &str, theirs: &[f64], target: Target| -> anyhow::Result<()> {
-                let what = format!(
-                    "lookup, {kind}, {} entries, 90 % load; baseline {name}{remark}",
-                    flows_in_words(flows)
-                );
-                let times = paired(&costs.shard, theirs, |ours, theirs| theirs / ours).context("no run")?;
-                let theirs = Runs::new(theirs.to_vec()).context("no run")?;
-                let row = Row::new("P3", what, "ns", &shard).against(theirs.median(), times.median());
+            let what = format!("lookup, {kind}, {words} entries, 90 % load{remark}; baseline");
+            for (name, theirs, target) in [
+                ("rte_hash_lookup_bulk", &costs.rte_hash, Target::RatioAtLeast(1.5)),
+                ("hashbrown", &costs.hashbrown, Target::RatioAtLeast(1.0)),
+                ("the shard one by one", &costs.shard_single, Target::RatioAtLeast(1.0)),
+            ] {
+                let row = speed_row(format!("{what} {name}"), &costs.shard, theirs)?;
                 desk.rows.push(if is_held { row.held_to(target) } else { row });
-                Ok(())
-            };
-            compare("rte_hash_lookup_bulk", &costs.rte_hash, Target::RatioAtLeast(1.5))?;
-            compare("hashbrown", &costs.hashbrown, Target::RatioAtLeast(1.0))?;
-            compare("the shard one by one", &costs.shard_single, Target::RatioAtLeast(1.0))?;
+            }
+        }
+        let costs = &looked.hits;
+        for (name, theirs) in [("rte_hash", &costs.rte_hash_entry), ("hashbrown", &costs.hashbrown_entry)] {
+            let what =
+                format!("lookup and entry read, {words} entries{remark}; baseline {name} and an array");
+            desk.rows.push(speed_row(what, &costs.shard_entry, theirs)?);
         }
     }
     Ok(())
+}
+
+/// A row of ours in nanoseconds; the ratio is how many times as fast it is.
+fn speed_row(what: String, ours: &[f64], theirs: &[f64]) -> anyhow::Result<Row> {
+    let times = paired(ours, theirs, |ours, theirs| theirs / ours).context("no run")?;
+    let ours = Runs::new(ours.to_vec()).context("no run")?;
+    let theirs = Runs::new(theirs.to_vec()).context("no run")?;
+    Ok(Row::new("P3", what, "ns", &ours).against(theirs.median(), times.median()))
 }
 
 /// SYNs, each of a new flow.
