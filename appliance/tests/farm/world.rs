@@ -174,7 +174,7 @@ impl World {
             };
             let mut message = [0; ipos::ServerState::LEN];
             state.emit(&mut message);
-            self.from_board(board, &message);
+            self.receives_from(board, &message);
             let row = ipos::ListeningRow {
                 address: Ipv4Addr::UNSPECIFIED,
                 port: 80,
@@ -197,12 +197,12 @@ impl World {
                 &[row],
                 &mut message,
             );
-            self.from_board(board, &message[..len]);
+            self.receives_from(board, &message[..len]);
         }
     }
 
     /// A board's frame arrives, padded as Ethernet pads it.
-    pub fn from_board(&mut self, board: Board, message: &[u8]) {
+    pub fn receives_from(&mut self, board: Board, message: &[u8]) {
         let mut frame = vec![0; ethernet::HEADER_LEN];
         ethernet::Repr { dst: FARM_MAC, src: board.mac(), ethertype: ETHERTYPE }.emit(&mut frame);
         frame.extend_from_slice(message);
@@ -216,28 +216,28 @@ impl World {
         let ack = ipos::Ack { flow, protocol: ipos::Protocol::Tcp, trailer };
         let mut message = [0; 40];
         ack.emit(&mut message);
-        self.from_board(board, &message);
+        self.receives_from(board, &message);
     }
 
     /// The figure's own acknowledgement, of 30 octets (Fig. 11I).
     pub fn acknowledges_barely(&mut self, board: Board, flow: Flow) {
         let mut message = [0; 16];
         ipos::Ack { flow, protocol: ipos::Protocol::Tcp, trailer: None }.emit(&mut message);
-        self.from_board(board, &message);
+        self.receives_from(board, &message);
     }
 
     pub fn refuses(&mut self, board: Board, flow: Flow, id: u64, reason: ipos::RefusalReason) {
         let trailer = ipos::Trailer::open(id);
         let mut message = [0; ipos::Refused::LEN];
         ipos::Refused { flow, protocol: ipos::Protocol::Tcp, reason, trailer }.emit(&mut message);
-        self.from_board(board, &message);
+        self.receives_from(board, &message);
     }
 
     pub fn closes(&mut self, board: Board, flow: Flow, id: u64, reason: ipos::ClosedReason) {
         let trailer = ipos::Trailer::open(id);
         let mut message = [0; ipos::Closed::LEN];
         ipos::Closed { flow, protocol: ipos::Protocol::Tcp, reason, trailer }.emit(&mut message);
-        self.from_board(board, &message);
+        self.receives_from(board, &message);
     }
 
     pub fn holds(&mut self, board: Board, flow: Flow, id: u64) {
@@ -245,7 +245,7 @@ impl World {
         let mut message = [0; ipos::Holds::LEN];
         let state = ipos::HeldState::Live;
         ipos::Holds { flow, protocol: ipos::Protocol::Tcp, state, trailer }.emit(&mut message);
-        self.from_board(board, &message);
+        self.receives_from(board, &message);
     }
 
     /// What has left on the farm port since the last call.
