@@ -15,7 +15,7 @@ pub mod detaches;
 pub mod emit;
 pub mod holders;
 pub mod ids;
-mod input;
+pub mod input;
 pub mod listening;
 pub mod outlet;
 pub mod selection;
