@@ -142,7 +142,7 @@ impl Mempool {
             socket.map_or(sys::DPDK_SYS_SOCKET_ID_ANY, |id| i32::try_from(id).unwrap_or(i32::MAX));
         // SAFETY: the EAL runs, `runtime` keeps it; the name is a zero-terminated string that is copied.
         let pool = unsafe {
-            sys::rte_pktmbuf_pool_create(c_name.as_ptr(), count, cache, 0, data_room_octets, socket_id)
+            sys::dpdk_sys_pktmbuf_pool_create(c_name.as_ptr(), count, cache, data_room_octets, socket_id)
         };
         match NonNull::new(pool) {
             Some(pool) => Ok(Self(Arc::new(Inner { pool, name: owned(), count, data_room_octets, runtime }))),

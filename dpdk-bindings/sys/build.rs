@@ -24,7 +24,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_lcore_to_(socket|cpu)_id",
     "rte_mempool_(avail_count|in_use_count|free)",
     "rte_openlog_stream",
-    "rte_pktmbuf_(pool_create|free_bulk)",
+    "rte_pktmbuf_free_bulk",
     "rte_strerror",
     "rte_thread_(register|unregister)",
     "rte_version",

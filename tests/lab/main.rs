@@ -21,9 +21,9 @@ use libtest_mimic::Arguments;
 /// What a plain `deploy/lab up` builds: two ports on af_packet, EtherType 0x88b5, hugepages.
 const PLAIN: Shape = Shape { name: "plain", options: &[] };
 
-/// The other driver, and the figure's EtherType. With hugepages: without them af_xdp loses frames under load (README.md,
-/// limits); the shape of two workers runs without.
-const XDP: Shape = Shape { name: "xdp", options: &["--port", "af_xdp", "--ethertype", "0x0007"] };
+/// The other driver, the figure's EtherType, no hugepages.
+const XDP: Shape =
+    Shape { name: "xdp", options: &["--port", "af_xdp", "--ethertype", "0x0007", "--memory", "no-huge"] };
 
 /// One port that faces clients and boards.
 const ONE_PORT: Shape = Shape { name: "one_port", options: &["--one-port", "--ethertype", "0x0007"] };

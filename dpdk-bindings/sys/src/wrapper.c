@@ -1,6 +1,8 @@
 /* See wrapper.h. */
 #include "wrapper.h"
 
+#include <rte_mbuf_pool_ops.h>
+
 #define FIELD_IS(field, octets)                                                                                 \
 	_Static_assert(sizeof(((struct rte_mbuf *)0)->field) == (octets), "rte_mbuf." #field " has another width")
 
@@ -96,4 +98,29 @@ int dpdk_sys_rte_eth_link_get_nowait(uint16_t port, uint32_t *speed_mbps, uint32
 	*speed_mbps = link.link_speed;
 	*up = link.link_status;
 	return error;
+}
+
+struct rte_mempool *dpdk_sys_pktmbuf_pool_create(const char *name, unsigned int count, unsigned int cache,
+						 uint16_t data_room, int socket)
+{
+	struct rte_pktmbuf_pool_private private = { .mbuf_data_room_size = data_room };
+	struct rte_mempool *pool;
+
+	if (rte_eal_has_hugepages())
+		return rte_pktmbuf_pool_create(name, count, cache, 0, data_room, socket);
+	pool = rte_mempool_create_empty(name, count, sizeof(struct rte_mbuf) + data_room, cache, sizeof(private), socket,
+					RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+	if (!pool)
+		return NULL;
+	if (rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL) != 0) {
+		rte_mempool_free(pool);
+		return NULL;
+	}
+	rte_pktmbuf_pool_init(pool, &private);
+	if (rte_mempool_populate_default(pool) < 0) {
+		rte_mempool_free(pool);
+		return NULL;
+	}
+	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+	return pool;
 }

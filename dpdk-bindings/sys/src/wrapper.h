@@ -109,6 +109,13 @@ uint16_t dpdk_sys_rte_pktmbuf_data_room_size(struct rte_mempool *pool);
 uint16_t dpdk_sys_rte_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 uint16_t dpdk_sys_rte_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 
+/*
+ * rte_pktmbuf_pool_create, but without hugepages the objects are packed: DPDK would pad them so that none crosses a 4 KiB
+ * page, and net_af_xdp 22.11, which registers count x object size as UMEM, would leave the last third of them outside.
+ */
+struct rte_mempool *dpdk_sys_pktmbuf_pool_create(const char *name, unsigned int count, unsigned int cache,
+						 uint16_t data_room, int socket);
+
 /* struct rte_eth_link is bit-fields, within an anonymous union from DPDK 24.11 on: told as plain numbers. */
 int dpdk_sys_rte_eth_link_get_nowait(uint16_t port, uint32_t *speed_mbps, uint32_t *up);
 
