@@ -153,9 +153,9 @@ fn measure(counters: &WorkerCounters, kind: Kind, packets: u64) -> anyhow::Resul
         Ok(())
     };
     let count = || counters.outcome(outcome).read();
-    let others = || {
-        let all: u64 = Outcome::ALL.iter().map(|each| counters.outcome(*each).read()).sum();
-        all.saturating_sub(count())
+    let others = || -> u64 {
+        let others = Outcome::ALL.iter().filter(|each| **each != outcome);
+        others.map(|each| counters.outcome(*each).read()).sum()
     };
     let entries = || counters.entries.iter().map(|gauge| gauge.read()).sum::<u64>();
     let before_warm_up = others();
