@@ -59,10 +59,21 @@ pub struct Migrated {
     pub worker_us: Vec<f64>,
     /// CPU time of the control core per migration, microseconds, run by run; nothing when it has a thread of its own.
     pub control_us: Vec<f64>,
-    /// Request's last segment in to Connection Packet out: percentile and nanoseconds.
-    pub request: Vec<(f64, u64)>,
+    /// Request's last segment in to Connection Packet out.
+    pub request: Latency,
     /// Acknowledgement in to first held packet out.
-    pub ack: Vec<(f64, u64)>,
+    pub ack: Latency,
+}
+
+/// How long a step took.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Latency {
+    /// Median, microseconds, run by run.
+    pub p50_us: Vec<f64>,
+    /// 99th percentile, microseconds, run by run.
+    pub p99_us: Vec<f64>,
+    /// Percentiles of all runs together, and microseconds.
+    pub percentiles: Vec<(f64, f64)>,
 }
 
 /// Memory of the EAL, MiB.
@@ -179,7 +190,7 @@ impl Rig {
         self.introduce(control.as_mut())?;
         let cycles_per_us = Tsc::new()?.hz() as f64 / 1e6;
         let mut migrated = Migrated::default();
-        let mut histograms = [Histogram::<u64>::new(3)?, Histogram::<u64>::new(3)?];
+        let mut steps = [Step::new()?, Step::new()?];
         // The first does not count.
         for run in 0..=spec.runs {
             self.spent = Spent::default();
@@ -188,8 +199,8 @@ impl Rig {
                 let phases = self.migrate(spec.at_once, control.as_mut())?;
                 if run > 0 {
                     let ns = |cycles: u64| (cycles as f64 / cycles_per_us * 1e3) as u64;
-                    histograms[0].record(ns(phases.request))?;
-                    histograms[1].record(ns(phases.ack))?;
+                    steps[0].run.record(ns(phases.request))?;
+                    steps[1].run.record(ns(phases.ack))?;
                 }
             }
             // Where something else had the CPU for a while, all phases are taken to have waited alike.
@@ -198,9 +209,10 @@ impl Rig {
             if run > 0 {
                 migrated.worker_us.push(us(self.spent.worker));
                 migrated.control_us.extend(control.is_some().then(|| us(self.spent.control)));
+                steps.iter_mut().try_for_each(Step::end_run)?;
             }
         }
-        let [request, ack] = histograms.map(|histogram| percentiles(&histogram));
+        let [request, ack] = steps.map(Step::latency);
         Ok(Migrated { request, ack, ..migrated })
     }
 
@@ -275,6 +287,53 @@ impl Rig {
     }
 }
 
-fn percentiles(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
-    PERCENTILES.iter().map(|percentile| (*percentile, histogram.value_at_percentile(*percentile))).collect()
+/// Nanoseconds of one step, in this run and in all that are over.
+struct Step {
+    run: Histogram<u64>,
+    all: Histogram<u64>,
+    latency: Latency,
+}
+
+impl Step {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { run: Histogram::new(3)?, all: Histogram::new(3)?, latency: Latency::default() })
+    }
+
+    fn end_run(&mut self) -> anyhow::Result<()> {
+        self.latency.p50_us.push(us_at(&self.run, 50.0));
+        self.latency.p99_us.push(us_at(&self.run, 99.0));
+        self.all.add(&self.run)?;
+        self.run.reset();
+        Ok(())
+    }
+
+    fn latency(self) -> Latency {
+        let percentiles = PERCENTILES.iter().map(|percentile| (*percentile, us_at(&self.all, *percentile)));
+        Latency { percentiles: percentiles.collect(), ..self.latency }
+    }
+}
+
+fn us_at(histogram: &Histogram<u64>, percentile: f64) -> f64 {
+    histogram.value_at_percentile(percentile) as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_run_has_its_own_percentiles_and_the_plot_has_all() {
+        let mut step = Step::new().expect("histograms");
+        for ns in [1_000, 9_000] {
+            (0..1000).for_each(|_| step.run.record(ns).expect("in range"));
+            step.end_run().expect("alike histograms");
+        }
+        let latency = step.latency();
+        let rounded: Vec<f64> = latency.p50_us.iter().map(|us| us.round()).collect();
+        assert_eq!(rounded, [1.0, 9.0]);
+        assert_eq!(latency.p99_us, latency.p50_us);
+        let at =
+            |wanted: f64| latency.percentiles.iter().find(|point| point.0 == wanted).map(|point| point.1);
+        assert_eq!((at(25.0).map(f64::round), at(75.0).map(f64::round)), (Some(1.0), Some(9.0)));
+    }
 }

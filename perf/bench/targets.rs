@@ -360,28 +360,24 @@ fn p5(desk: &mut Desk<'_>) -> anyhow::Result<()> {
 fn p6(desk: &mut Desk<'_>) -> anyhow::Result<()> {
     let count = if desk.options.quick { 500 } else { 20_000 };
     let mut series = Vec::new();
-    for (two_threads, where_) in [(false, "one thread"), (true, "two threads")] {
+    for (two_threads, threads) in [(false, "one thread"), (true, "two threads")] {
         if two_threads && desk.options.machine.cpu == desk.options.machine.main_cpu {
             desk.fail("p6: two threads need two CPUs".to_owned());
             continue;
         }
         let migrated = migrations(desk.options, 1, two_threads, count)?;
-        for (what, points) in [
+        for (what, latency) in [
             ("request's last segment in -> Connection Packet out", migrated.request),
             ("acknowledgement in -> first held packet out", migrated.ack),
         ] {
-            let us = |wanted: f64| {
-                points.iter().find(|(percentile, _)| *percentile == wanted).map(|p| p.1 as f64 / 1e3)
-            };
-            for (percentile, name, most) in [(50.0, "p50", 5.0), (99.0, "p99", 20.0)] {
-                let runs = Runs::new(us(percentile).into_iter().collect()).context("no percentile")?;
-                let row = Row::new("P6", format!("{what}, {where_}, {name}"), "us", &runs);
-                let row = Row { runs: desk.options.runs as usize, ..row };
+            for (us, name, most) in [(latency.p50_us, "p50", 5.0), (latency.p99_us, "p99", 20.0)] {
+                let runs = Runs::new(us).context("no run")?;
+                let row = Row::new("P6", format!("{what}, {threads}, {name}"), "us", &runs);
                 desk.rows.push(row.held_to(Target::ValueAtMost(most)));
             }
             let short = what.split(' ').next().unwrap_or(what);
-            let points = points.iter().map(|(p, ns)| (100.0 / (100.0 - p), *ns as f64 / 1e3)).collect();
-            series.push(Series { name: format!("{short}, {where_}"), points });
+            let points = latency.percentiles.iter().map(|(p, us)| (100.0 / (100.0 - p), *us)).collect();
+            series.push(Series { name: format!("{short}, {threads}"), points });
         }
     }
     let ticks = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99];
