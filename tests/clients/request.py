@@ -17,6 +17,7 @@
     request.py cut               half a head, then FIN
 """
 
+import errno
 import hashlib
 import socket
 import struct
@@ -111,15 +112,27 @@ def client_resets():
     sock.close()
 
 
+def connect_again(port):
+    """A connection from a port whose last one may still wait for the ACK of its FIN: until then the kernel refuses."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return http1.connect(port)
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL or time.monotonic() > deadline:
+                raise
+            time.sleep(0.001)
+
+
 def reused_port():
-    port = 45123
+    port = 20123  # below those that the kernel gives to other clients
     first = http1.connect(port)
     first.sendall(http1.head("/a/1k", Connection="close"))
     reader = http1.Reader(first)
     before = reader.response()
     reader.at_end()
     first.close()
-    second = http1.connect(port)
+    second = connect_again(port)
     reader = http1.Reader(second)
     second.sendall(http1.head("/b/1k"))
     result(second, reader.response(), before=before.board())

@@ -65,8 +65,8 @@ fn a_time_wait_elsewhere_is_no_holder(lab: &Lab) {
     let mut client = Script::start(lab, "client", "request.py", &["reused-port"]);
     let told = client.hear();
     assert_eq!((&told["before"], &told["board"]), (&json!("board1"), &json!("board2")), "{told}");
-    let waits = lab.exec("board1", &["ss", "-Htno", "state", "time-wait", "dport = :45123"]);
-    assert!(waits.contains("45123"), "board 1 has no TIME-WAIT of the port: {waits:?}");
+    let waits = lab.exec("board1", &["ss", "-Htno", "state", "time-wait", "dport = :20123"]);
+    assert!(waits.contains("20123"), "board 1 has no TIME-WAIT of the port: {waits:?}");
     restart(lab);
     client.go_on();
     let told = client.hear();
