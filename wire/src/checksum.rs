@@ -32,7 +32,7 @@ pub fn sum(data: &[u8]) -> u64 {
 
 /// Adds with the carry brought around, which one's complement sums of any width allow.
 #[inline]
-const fn add_with_carry(total: u64, word: u64) -> u64 {
+pub(crate) const fn add_with_carry(total: u64, word: u64) -> u64 {
     let (sum, carried) = total.overflowing_add(word);
     sum + carried as u64
 }
