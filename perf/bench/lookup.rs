@@ -5,9 +5,8 @@
 //! - `rte_hash` has keys of 16 octets, for which it has a comparison of its own, its default hash (CRC, unkeyed), and
 //!   answers with a position; bursts of 32.
 //! - `hashbrown` has the shard's own hash and values of four octets. It knows no bursts: a loop.
-//! - The shard compares keys in the entry itself, which is then in the cache; the others do not touch what they find. So
-//!   hits are measured a second time with what a forwarder does next: a word of the flow's entry is read, which the
-//!   libraries' users keep in an array beside the table.
+//! - The shard has what a forwarder needs to know beside the key; users of the libraries keep it in an array beside the
+//!   table. So hits are measured a second time with what a forwarder does next: it reads the flow's board.
 
 use std::hint::black_box;
 use std::net::Ipv4Addr;
@@ -16,7 +15,8 @@ use anyhow::{Context as _, ensure};
 use hashbrown::HashTable;
 use ipos_dpdk::eal::Eal;
 use ipos_dpdk::hash::{Hash, Key};
-use ipos_pipelines::table::{EntryRef, FlowHasher, FlowKey, Shard};
+use ipos_pipelines::handoff::BoardId;
+use ipos_pipelines::table::{FlowHasher, FlowKey, Indexed, Settled, Shard};
 use ipos_wire::flow::Flow;
 use serde::{Deserialize, Serialize};
 
@@ -105,8 +105,17 @@ pub fn child(spec: &Spec) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A flow that is settled on the second board.
+struct Forwarded(#[expect(dead_code, reason = "as large as the worker's")] [u64; 4]);
+
+impl Settled for Forwarded {
+    fn settled_board(&self) -> Option<BoardId> {
+        Some(BoardId(1))
+    }
+}
+
 struct Tables {
-    shard: Shard<[u32; 12]>,
+    shard: Shard<Forwarded>,
     rte_hash: Hash,
     hashbrown: HashTable<(FlowKey, u32)>,
     hasher: FlowHasher,
@@ -119,8 +128,9 @@ fn look(spec: &Spec) -> anyhow::Result<Looked> {
     let tables = fill(spec.flows)?;
     let numbers = sample(spec.flows.min(DISTINCT), spec.flows);
     let hits: Vec<Flow> = numbers.iter().map(|n| flow(*n)).collect();
-    // The same clients, at a port of the service's that none of them uses.
-    let misses: Vec<Flow> = hits.iter().map(|hit| Flow { endpoint_port: 443, ..*hit }).collect();
+    // The same service, and clients that it does not have.
+    let elsewhere = |client: Ipv4Addr| Ipv4Addr::from_bits(client.to_bits() ^ 1 << 31);
+    let misses: Vec<Flow> = hits.iter().map(|hit| Flow { client: elsewhere(hit.client), ..*hit }).collect();
     Ok(Looked { hits: costs(&tables, &hits, spec, true)?, misses: costs(&tables, &misses, spec, false)? })
 }
 
@@ -135,7 +145,8 @@ fn fill(flows: u32) -> anyhow::Result<Tables> {
     };
     for number in 0..flows {
         let flow = flow(number);
-        ensure!(tables.shard.insert(&flow, [1; 12]).is_ok(), "the shard takes no more than {number} flows");
+        let entered = tables.shard.insert(&flow, Forwarded([1; 4]), 0);
+        ensure!(entered.is_ok(), "the shard takes no more than {number} flows");
         tables
             .rte_hash
             .insert(&key(&flow))
@@ -212,14 +223,14 @@ fn time(rounds: usize, flows: usize, wanted: usize, pass: impl Fn() -> usize) ->
 
 #[inline(never)]
 fn shard_burst(tables: &Tables, flows: &[Flow], reads_entry: bool) -> usize {
-    let mut found: [Option<EntryRef>; BURST] = [None; BURST];
+    let mut found: [Option<Indexed>; BURST] = [None; BURST];
     let mut count = 0;
     for burst in flows.chunks(BURST) {
         tables.shard.lookup_burst(burst, &mut found);
         let found = black_box(&found)[..burst.len()].iter().flatten();
         count += if reads_entry {
-            // Every entry's first word is one.
-            found.filter_map(|entry| tables.shard.get(*entry)).map(|entry| entry[0] as usize).sum()
+            // Every flow's board is number one.
+            found.filter_map(|found| found.hot.board()).map(|board| usize::from(board.0)).sum()
         } else {
             found.count()
         };

@@ -1,8 +1,8 @@
-//! Classify: which way a TCP packet takes. One look-up in the worker's shard; a cookie is checked only where there is no
-//! entry, or for the packet after a SYN that was answered since the entry was made.
+//! Classify: which way a TCP packet takes that the fast path has left. One look-up in the worker's shard; a cookie is
+//! checked only where there is no entry, or for the packet after a SYN that was answered since the entry was made.
 //!
-//! Input: a parsed TCP packet. Output: [`Route`]. Owner: the worker. Changes nothing but an entry's note of the
-//! last SYN.
+//! Input: a parsed TCP packet. Output: [`Route`]. Owner: the worker. Changes nothing but an entry's note of the last
+//! SYN.
 
 use ipos_wire::tcp::Flags;
 
@@ -16,7 +16,7 @@ use crate::table::slab::EntryRef;
 /// The way of a TCP packet.
 #[derive(Clone, Copy, Debug)]
 pub enum Route {
-    /// Migrated and settled: straight to its board.
+    /// Migrated and settled: to its board.
     Forward(EntryRef),
     /// Migrated, but the client has not shown yet that the board has the request.
     Unsettled(EntryRef),
@@ -71,7 +71,7 @@ fn slow(core: &mut Core, packet: &TcpPacket, entry: Option<EntryRef>) -> Route {
         return entry.and_then(|entry| known(core, entry)).unwrap_or(Route::Refuse);
     };
     if packet.flags.contains(Flags::SYN) {
-        if let Some(found) = entry.and_then(|entry| core.shard.get_mut(entry)) {
+        if let Some(mut found) = entry.and_then(|entry| core.shard.get_mut(entry)) {
             found.syn_irs = Some(packet.seq);
         }
         return Route::Handshake;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipos_dpdk::burst::Burst;
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_dpdk::mempool::Mempool;
+use ipos_wire::ethernet;
 use ipos_wire::flow::Flow;
 use ipos_wire::mac::Mac;
 
@@ -22,7 +23,7 @@ use crate::request::assembly::AssemblyPool;
 use crate::request::path::PATH_OCTETS;
 use crate::segment::{self, Segment, Way};
 use crate::services::Services;
-use crate::table::memory::OutOfMemory;
+use crate::table::OutOfMemory;
 use crate::table::shard::Shard;
 use crate::table::slab::{EntryRef, Slab};
 
@@ -42,6 +43,8 @@ pub struct BoardPlace {
     pub mac: Mac,
     /// The farm port that it is behind.
     pub port: PortIndex,
+    /// The Ethernet header of what goes there.
+    pub ethernet: [u8; ethernet::HEADER_LEN],
 }
 
 /// The state of one worker.
@@ -144,10 +147,26 @@ impl Core {
         self.ports.get(usize::from(port.0)).map_or(Mac::default(), |port| port.mac)
     }
 
+    /// Takes note of where a board is reached.
+    pub fn set_place(&mut self, board: BoardId, mac: Mac, port: PortIndex) {
+        let mut ethernet = [0; ethernet::HEADER_LEN];
+        let way = Way { source: self.port_mac(port), destination: mac };
+        segment::write_ethernet(&mut ethernet, way, self.config.ethertype);
+        if let Some(place) = self.boards.get_mut(usize::from(board.0)) {
+            *place = Some(BoardPlace { mac, port, ethernet });
+        }
+    }
+
+    /// Where a board is reached, once it is known.
+    #[inline(always)]
+    pub fn place_of(&self, board: BoardId) -> Option<&BoardPlace> {
+        self.boards.get(usize::from(board.0))?.as_ref()
+    }
+
     /// The way to a board, once it is known.
     #[inline]
     pub fn way_to(&self, board: BoardId) -> Option<(PortIndex, Way)> {
-        let place = self.boards.get(usize::from(board.0)).copied().flatten()?;
+        let place = self.place_of(board)?;
         Some((place.port, Way { source: self.port_mac(place.port), destination: place.mac }))
     }
 
@@ -202,7 +221,7 @@ impl Core {
     /// [`Drop::ShardFull`].
     pub fn enter(&mut self, flow: &Flow, state: State, pending: Option<EntryRef>) -> Result<EntryRef, Drop> {
         let entry =
-            self.shard.insert(flow, Entry::new(state, pending, self.now)).map_err(|_| Drop::ShardFull)?;
+            self.shard.insert(flow, Entry::new(state, pending), self.now.ms).map_err(|_| Drop::ShardFull)?;
         self.counters.entries[state.index()].add(1);
         Ok(entry)
     }
@@ -210,7 +229,7 @@ impl Core {
     /// Moves a connection to another table.
     #[inline]
     pub fn change_state(&mut self, entry: EntryRef, state: State) {
-        if let Some(entry) = self.shard.get_mut(entry) {
+        if let Some(mut entry) = self.shard.get_mut(entry) {
             self.counters.entries[entry.state.index()].sub(1);
             self.counters.entries[state.index()].add(1);
             entry.state = state;
@@ -228,7 +247,7 @@ impl Core {
     /// Lets go of what hangs on an entry, buffers included.
     pub fn release_pending(&mut self, entry: EntryRef) {
         let Some((state, hanging)) =
-            self.shard.get_mut(entry).and_then(|entry| Some((entry.state, entry.pending.take()?)))
+            self.shard.get_mut(entry).and_then(|mut entry| Some((entry.state, entry.pending.take()?)))
         else {
             return;
         };

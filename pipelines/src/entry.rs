@@ -6,12 +6,12 @@
 use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
 
-use crate::clock::Now;
 use crate::config::WINDOW_SCALE;
 use crate::handoff::{Answer, BoardId, PortIndex, Table};
 use crate::handshake::cookie::Cookie;
 use crate::request::assembly::{Handle, WINDOW};
 use crate::request::head::HeadScan;
+use crate::table::shard::Settled;
 use crate::table::slab::EntryRef;
 
 /// Where a connection stands.
@@ -70,8 +70,6 @@ pub struct Entry {
     pub migration_id: u64,
     /// What hangs on it until the client has proof that the board has the request.
     pub pending: Option<EntryRef>,
-    /// When the client's last packet came, [`Now::ms`].
-    pub last_seen_ms: u32,
     /// The board that holds it, in Forward.
     pub board: BoardId,
     /// Where it stands.
@@ -87,7 +85,15 @@ pub struct Entry {
     pub asked: bool,
 }
 
-const _: () = assert!(size_of::<Entry>() <= 48, "generation, key and entry share one cache line");
+const _: () = assert!(size_of::<Entry>() <= 32, "what a shard has room for");
+
+impl Settled for Entry {
+    #[inline]
+    fn settled_board(&self) -> Option<BoardId> {
+        let is_settled = self.state == State::Forward && self.pending.is_none() && self.syn_irs.is_none();
+        is_settled.then_some(self.board)
+    }
+}
 
 impl Entry {
     /// Whether a packet with this sequence number may be the first of a new connection on the same addresses and ports.
@@ -97,11 +103,10 @@ impl Entry {
     }
 
     /// A new entry.
-    pub fn new(state: State, pending: Option<EntryRef>, now: Now) -> Self {
+    pub fn new(state: State, pending: Option<EntryRef>) -> Self {
         Self {
             migration_id: 0,
             pending,
-            last_seen_ms: now.ms,
             board: BoardId(0),
             state,
             syn_irs: None,

@@ -82,7 +82,7 @@ fn idle(core: &mut Core, entry: EntryRef) {
     }
     let Some(found) = core.shard.get(entry) else { return };
     let limit_ms = if found.client_fin { timeouts.half_closed_ms } else { timeouts.idle_ms };
-    let idle_ms = now_ms.wrapping_sub(found.last_seen_ms);
+    let idle_ms = core.shard.idle_ms(entry, now_ms).unwrap_or(0);
     if idle_ms < limit_ms {
         let left_ms = limit_ms - idle_ms;
         let wait_ms = if found.pending.is_some() { left_ms.min(SETTLE_MS) } else { left_ms };

@@ -9,24 +9,22 @@ use ipos_wire::flow::Flow;
 use ipos_wire::tcp::Flags;
 use ipos_wire::{ethernet, ipos, ipv4};
 
-use crate::core::Core;
+use crate::core::{BoardPlace, Core};
 use crate::counters::{Drop, Happening};
 use crate::entry::{Entry, State};
 use crate::handoff::BoardId;
 use crate::migrate;
 use crate::parse::TcpPacket;
 use crate::request::assembly::WINDOW;
-use crate::segment;
 use crate::table::slab::EntryRef;
 use crate::verdict::Verdict;
 
-/// A packet of a migrated connection.
-#[inline]
+/// A packet of a migrated connection that the fast path has left: it may be the last, or the first after a SYN.
 pub fn packet(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
-    let now_ms = core.now.ms;
-    let Some(found) = core.shard.get_mut(entry) else { return Verdict::Drop(Drop::OldSegment) };
-    found.last_seen_ms = now_ms;
-    let board = found.board;
+    core.shard.see(entry, core.now.ms);
+    let Some(board) = core.shard.get(entry).map(|found| found.board) else {
+        return Verdict::Drop(Drop::OldSegment);
+    };
     if packet.flags.intersects(Flags::FIN | Flags::RST) {
         note_end(core, entry, packet.flags);
     }
@@ -86,17 +84,19 @@ fn settle(core: &mut Core, entry: EntryRef) {
 #[cold]
 fn note_end(core: &mut Core, entry: EntryRef, flags: Flags) {
     let timeouts = core.config.timeouts;
-    let Some(found) = core.shard.get_mut(entry) else { return };
-    let Entry { closing, client_fin, .. } = found;
+    let Some(mut found) = core.shard.get_mut(entry) else { return };
+    let Entry { closing, client_fin, pending, .. } = *found;
     if flags.contains(Flags::RST) {
-        if !*closing {
-            *closing = true;
+        found.closing = true;
+        std::mem::drop(found);
+        if !closing {
             core.happened(Happening::ClosedByReset);
             core.schedule_in(entry, timeouts.linger_ms);
         }
-    } else if !*client_fin {
-        *client_fin = true;
-        if !*closing && found.pending.is_none() {
+    } else {
+        found.client_fin = true;
+        std::mem::drop(found);
+        if !client_fin && !closing && pending.is_none() {
             core.schedule_in(entry, timeouts.half_closed_ms);
         }
     }
@@ -126,15 +126,21 @@ pub fn encapsulate(
     frame_len: usize,
     mut mbuf: Mbuf,
 ) -> Verdict {
-    let Some((port, way)) = core.way_to(board) else { return Verdict::Drop(Drop::NoBoardMac) };
+    // By reference: a copy of the header in between would be read as other words than it was written.
+    let Some(BoardPlace { port, ethernet, .. }) = core.place_of(board) else {
+        return Verdict::Drop(Drop::NoBoardMac);
+    };
+    let port = *port;
     mbuf.truncate(frame_len);
     if mbuf.prepend(ipos::HEADER_LEN).is_none() {
         return Verdict::Drop(Drop::NoHeadroom);
     }
-    let Some(front) = mbuf.data_mut().get_mut(..ethernet::HEADER_LEN + ipos::HEADER_LEN) else {
+    let Some(front) = mbuf.data_mut().first_chunk_mut::<{ ethernet::HEADER_LEN + ipos::HEADER_LEN }>() else {
         return Verdict::Drop(Drop::NoHeadroom);
     };
-    segment::write_ipos(front, way, core.config.ethertype, flow);
+    let (link, header) = front.split_at_mut(ethernet::HEADER_LEN);
+    link.copy_from_slice(ethernet);
+    ipos::encapsulate(*flow, ipos::Protocol::Tcp, header);
     core.transmit(port, mbuf);
     Verdict::Forwarded
 }

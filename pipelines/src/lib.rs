@@ -12,6 +12,7 @@ pub mod core;
 pub mod counters;
 pub mod entry;
 pub mod expire;
+pub mod fast_path;
 pub mod forward;
 pub mod handoff;
 pub mod handshake;

@@ -126,7 +126,7 @@ pub fn segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf)
     if fin_acked && client_done {
         // Both ends are done. The entry lingers, so that a client that missed our last ACK gets it again.
         let linger_ms = core.config.timeouts.linger_ms;
-        if let Some(entry) = core.shard.get_mut(entry) {
+        if let Some(mut entry) = core.shard.get_mut(entry) {
             entry.closing = true;
         }
         core.schedule_in(entry, linger_ms);

@@ -6,7 +6,7 @@
 use ipos_wire::flow::Flow;
 use ipos_wire::tcp::{Flags, Options, Timestamps};
 
-use crate::core::{BoardPlace, Core};
+use crate::core::Core;
 use crate::counters::Happening;
 use crate::entry::State;
 use crate::handoff::{Answer, BoardId, Command, Event, FLOW_PAGE_ROWS, FlowPage, FlowRow};
@@ -35,11 +35,7 @@ pub fn command(core: &mut Core, command: Command) -> bool {
             core.happened(Happening::Originated);
             core.transmit(port, frame);
         }
-        Command::Board { board, mac, port } => {
-            if let Some(place) = core.boards.get_mut(usize::from(board.0)) {
-                *place = Some(BoardPlace { mac, port });
-            }
-        }
+        Command::Board { board, mac, port } => core.set_place(board, mac, port),
         Command::CookieKeys(keys) => core.config.cookie_keys = keys,
         Command::Services(services) => core.services = services,
         Command::ListFlows(page) => list_flows(core, page),
@@ -50,7 +46,7 @@ pub fn command(core: &mut Core, command: Command) -> bool {
 
 /// The board has acknowledged.
 fn migrated(core: &mut Core, entry: EntryRef, flow: Flow, board: BoardId, migration_id: u64) {
-    let Some(found) = core.shard.get_mut(entry) else {
+    let Some(mut found) = core.shard.get_mut(entry) else {
         // The client left while the board was being asked.
         core.tell(Event::Abandon { entry, flow, migrated: Some((board, migration_id)) });
         return;
@@ -59,12 +55,17 @@ fn migrated(core: &mut Core, entry: EntryRef, flow: Flow, board: BoardId, migrat
         State::ForwardConnect => {
             found.board = board;
             found.migration_id = migration_id;
+            std::mem::drop(found);
             core.change_state(entry, State::Forward);
             core.happened(Happening::Migrated);
         }
-        State::Forward if found.migration_id == migration_id => core.happened(Happening::Repeated),
+        State::Forward if found.migration_id == migration_id => {
+            std::mem::drop(found);
+            core.happened(Happening::Repeated);
+        }
         // A verdict that the entry has moved on from: answered by a deadline in between.
         _ => {
+            std::mem::drop(found);
             core.tell(Event::Abandon { entry, flow, migrated: Some((board, migration_id)) });
             return;
         }
@@ -121,7 +122,7 @@ fn replay(core: &mut Core, entry: EntryRef, flow: &Flow, board: BoardId) {
             None => core.happened(Happening::OriginateFailed),
         }
         if last {
-            if fin && let Some(entry) = core.shard.get_mut(entry) {
+            if fin && let Some(mut entry) = core.shard.get_mut(entry) {
                 entry.client_fin = true;
             }
             return;
@@ -163,7 +164,7 @@ pub fn repeat(core: &mut Core, entry: EntryRef) -> Verdict {
 /// A board says that an endpoint is over.
 fn closed(core: &mut Core, flow: &Flow, board: BoardId, migration_id: u64) {
     let Some(entry) = core.shard.lookup(flow) else { return };
-    let Some(found) = core.shard.get_mut(entry) else { return };
+    let Some(found) = core.shard.get(entry) else { return };
     if found.state != State::Forward || found.board != board {
         return;
     }
@@ -177,7 +178,9 @@ fn closed(core: &mut Core, flow: &Flow, board: BoardId, migration_id: u64) {
         return;
     }
     if found.migration_id == migration_id && !found.closing {
-        found.closing = true;
+        if let Some(mut entry) = core.shard.get_mut(entry) {
+            entry.closing = true;
+        }
         core.happened(Happening::ClosedByBoard);
         core.schedule_in(entry, core.config.timeouts.linger_ms);
     }
@@ -191,12 +194,12 @@ fn list_flows(core: &mut Core, mut page: Box<FlowPage>) {
     let room = page.rows.capacity().min(FLOW_PAGE_ROWS) as u32;
     let FlowPage { rows, cursor, .. } = &mut *page;
     *cursor = cursor.and_then(|start| {
-        core.shard.visit_chunk(start, room, |_, flow, entry| {
+        core.shard.visit_chunk(start, room, now_ms, |_, flow, entry, idle_ms| {
             rows.push(FlowRow {
                 flow: *flow,
                 table: entry.state.table(),
                 board: (entry.state == State::Forward).then_some(entry.board),
-                idle_ms: now_ms.wrapping_sub(entry.last_seen_ms),
+                idle_ms,
             });
         })
     });

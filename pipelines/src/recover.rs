@@ -82,13 +82,12 @@ fn asked(core: &mut Core, entry: EntryRef, holder: Holder) {
         Holder::Board(board, migration_id) => {
             core.happened(Happening::HolderFound);
             let waiting = core.waiting.remove(hanging);
-            let now_ms = core.now.ms;
-            if let Some(entry) = core.shard.get_mut(entry) {
+            if let Some(mut entry) = core.shard.get_mut(entry) {
                 entry.pending = None;
                 entry.board = board;
                 entry.migration_id = migration_id;
-                entry.last_seen_ms = now_ms;
             }
+            core.shard.see(entry, core.now.ms);
             core.change_state(entry, State::Forward);
             core.schedule_in(entry, core.config.timeouts.idle_ms);
             // Counted as held when it came; that it goes on now is an originated packet.
@@ -116,9 +115,8 @@ fn asked(core: &mut Core, entry: EntryRef, holder: Holder) {
 
 /// The answer to an idle connection's question. An entry that is removed wrongly is rebuilt by its next packet.
 fn still_held(core: &mut Core, entry: EntryRef, holder: Holder) {
-    let now_ms = core.now.ms;
     let idle_ms = core.config.timeouts.idle_ms;
-    let Some(found) = core.shard.get_mut(entry) else { return };
+    let Some(mut found) = core.shard.get_mut(entry) else { return };
     if !found.asked {
         return;
     }
@@ -127,10 +125,12 @@ fn still_held(core: &mut Core, entry: EntryRef, holder: Holder) {
         Holder::Board(board, migration_id) => {
             found.board = board;
             found.migration_id = migration_id;
-            found.last_seen_ms = now_ms;
+            std::mem::drop(found);
+            core.shard.see(entry, core.now.ms);
             core.schedule_in(entry, idle_ms);
         }
         Holder::Nobody | Holder::Unknown => {
+            std::mem::drop(found);
             core.happened(Happening::ExpiredIdle);
             core.remove(entry);
         }
@@ -141,7 +141,7 @@ fn still_held(core: &mut Core, entry: EntryRef, holder: Holder) {
 pub fn ask_if_held(core: &mut Core, entry: EntryRef, board: BoardId) {
     let Some(flow) = core.shard.flow(entry) else { return };
     let told = core.tell(Event::WhoHolds { entry, flow, board: Some(board) });
-    if let Some(found) = core.shard.get_mut(entry) {
+    if let Some(mut found) = core.shard.get_mut(entry) {
         found.asked = told;
     }
     if told {
@@ -152,7 +152,7 @@ pub fn ask_if_held(core: &mut Core, entry: EntryRef, board: BoardId) {
 
 /// An entry has waited long enough: a denied packet is answered by RST, any other is forgotten.
 pub fn give_up(core: &mut Core, entry: EntryRef) {
-    let hanging = core.shard.get_mut(entry).and_then(|entry| entry.pending.take());
+    let hanging = core.shard.get_mut(entry).and_then(|mut entry| entry.pending.take());
     let waiting = hanging.and_then(|hanging| core.waiting.remove(hanging));
     core.remove(entry);
     if let Some(Waiting { packet, frame, denied: true }) = waiting {

@@ -1,7 +1,8 @@
 //! One worker: a polled lcore with its ports' queues, its shard, its timers and its counters.
 //!
 //! ```text
-//!  rx burst -> parse -> steer? -> classify -> match route { forward | handshake | request | local | recover | drop }
+//!  rx burst -> fast path: settled? -> forward
+//!          or -> parse -> steer? -> classify -> match route { forward | handshake | request | local | recover | drop }
 //!  commands of the control core -> migrate          timers -> expire          all of them -> tx burst
 //! ```
 //!
@@ -21,8 +22,9 @@ use crate::classify::{Route, classify};
 use crate::clock::Clock;
 use crate::config::{Idle, PortSettings, WorkerConfig};
 use crate::core::Core;
-use crate::counters::{Drop, WorkerCounters};
+use crate::counters::{Drop, Outcome, WorkerCounters};
 use crate::expire::expire;
+use crate::fast_path;
 use crate::forward;
 use crate::handoff::{Command, Event, PORTS_MAX, PortIndex, Receiver, Sender};
 use crate::handshake;
@@ -35,7 +37,8 @@ use crate::reply;
 use crate::request::stage as request;
 use crate::services::Services;
 use crate::steer::{Owners, Peers, Steered};
-use crate::table::memory::OutOfMemory;
+use crate::table::OutOfMemory;
+use crate::table::index::Search;
 use crate::table::slab::EntryRef;
 use crate::verdict::Verdict;
 
@@ -136,7 +139,7 @@ impl<IO: PortIo> Worker<IO> {
     }
 
     fn receive(&mut self, place: usize) -> usize {
-        let Self { io, burst, core, .. } = self;
+        let Self { io, burst, core, peers, owners, .. } = self;
         let (Some(io), Some(port)) = (io.get_mut(place), core.ports.get(place).map(|port| port.index)) else {
             return 0;
         };
@@ -148,11 +151,26 @@ impl<IO: PortIo> Worker<IO> {
         let counters = &core.counters.ports[place];
         counters.received_packets.add(count as u64);
         counters.received_octets.add(octets);
-        let mut packets: ArrayVec<Mbuf, RX_BURST> = self.burst.drain().collect();
-        for mbuf in packets.drain(..) {
-            let verdict = self.packet(port, mbuf, true);
-            self.settle(verdict);
+        // Three passes, so that the cache misses of the burst's lookups overlap. What a packet changes, the next one finds.
+        let mut searches = [Search::NONE; RX_BURST];
+        if let Some(settings) = core.ports.get(place) {
+            for (search, mbuf) in searches.iter_mut().zip(burst.iter()) {
+                *search = fast_path::begin(mbuf, settings, &core.shard);
+            }
         }
+        searches[..count].iter_mut().for_each(|search| core.shard.go_on(search));
+        let mut forwarded = 0;
+        for (mbuf, search) in burst.drain().zip(&searches) {
+            let verdict = match fast_path::board(core, search, &mbuf) {
+                Some(board) => fast_path::forward(core, board, mbuf),
+                None => packet(core, peers, owners, Arrived { port, frame: mbuf, may_steer: true }),
+            };
+            match verdict {
+                Verdict::Forwarded => forwarded += 1,
+                other => settle(core, other),
+            }
+        }
+        core.counters.outcome(Outcome::Forwarded).add(forwarded);
         count
     }
 
@@ -162,8 +180,9 @@ impl<IO: PortIo> Worker<IO> {
             for _ in 0..QUEUE_BURST {
                 let Some(Steered { port, frame }) = self.peers.from[place].receive() else { break };
                 self.core.counters.steered_in.add(1);
-                let verdict = self.packet(port, frame, false);
-                self.settle(verdict);
+                let arrived = Arrived { port, frame, may_steer: false };
+                let verdict = packet(&mut self.core, &mut self.peers, &self.owners, arrived);
+                settle(&self.core, verdict);
                 count += 1;
             }
         }
@@ -187,47 +206,55 @@ impl<IO: PortIo> Worker<IO> {
             }
         }
     }
+}
 
-    #[inline]
-    fn settle(&mut self, verdict: Verdict) {
-        self.core.counters.outcome(verdict.outcome()).add(1);
-        if let Verdict::Drop(reason) = verdict {
-            self.core.counters.dropped(reason).add(1);
-        }
+/// A packet that the fast path has left.
+struct Arrived {
+    port: PortIndex,
+    frame: Mbuf,
+    /// False for what another worker handed over.
+    may_steer: bool,
+}
+
+#[inline]
+fn settle(core: &Core, verdict: Verdict) {
+    core.counters.outcome(verdict.outcome()).add(1);
+    if let Verdict::Drop(reason) = verdict {
+        core.counters.dropped(reason).add(1);
     }
+}
 
-    /// The way of one packet. The only place where it forks; `may_steer` is false for what another worker handed over.
-    fn packet(&mut self, port: PortIndex, mut mbuf: Mbuf, may_steer: bool) -> Verdict {
-        let core = &mut self.core;
-        let Some(settings) = core.ports.get(usize::from(port.0)) else {
-            return Verdict::Drop(Drop::OtherMac);
+/// The way of one packet. The only place where it forks.
+fn packet(core: &mut Core, peers: &mut Peers, owners: &Owners, arrived: Arrived) -> Verdict {
+    let Arrived { port, frame: mut mbuf, may_steer } = arrived;
+    let Some(settings) = core.ports.get(usize::from(port.0)) else {
+        return Verdict::Drop(Drop::OtherMac);
+    };
+    let parsed = match parse(&mut mbuf, settings, core.config.ethertype, &core.services) {
+        Ok(parsed) => parsed,
+        Err(reason) => return Verdict::Drop(reason),
+    };
+    let flow = match &parsed {
+        Parsed::Tcp(packet) => Some(packet.flow),
+        Parsed::IcmpError(flow) => Some(*flow),
+        _ => None,
+    };
+    if let Some(owner) = flow.map(|flow| owners.owner(&flow))
+        && owner != core.config.id
+        && may_steer
+    {
+        return match peers.hand_over(owner, Steered { port, frame: mbuf }) {
+            Ok(()) => Verdict::Steered,
+            Err(_) => Verdict::Drop(Drop::SteerFull),
         };
-        let parsed = match parse(&mut mbuf, settings, core.config.ethertype, &core.services) {
-            Ok(parsed) => parsed,
-            Err(reason) => return Verdict::Drop(reason),
-        };
-        let flow = match &parsed {
-            Parsed::Tcp(packet) => Some(packet.flow),
-            Parsed::IcmpError(flow) => Some(*flow),
-            _ => None,
-        };
-        if let Some(owner) = flow.map(|flow| self.owners.owner(&flow))
-            && owner != core.config.id
-            && may_steer
-        {
-            return match self.peers.hand_over(owner, Steered { port, frame: mbuf }) {
-                Ok(()) => Verdict::Steered,
-                Err(_) => Verdict::Drop(Drop::SteerFull),
-            };
-        }
-        match parsed {
-            Parsed::Tcp(packet) => tcp(core, &packet, mbuf),
-            Parsed::ArpRequest(request) => reply::arp(core, port, &request, mbuf),
-            Parsed::Echo => reply::echo(core, port, mbuf),
-            Parsed::IcmpError(flow) => forward::icmp_error(core, &flow, mbuf),
-            Parsed::ArpFarm => to_control(core, port, mbuf),
-            Parsed::Ipos => farm_frame(core, port, mbuf),
-        }
+    }
+    match parsed {
+        Parsed::Tcp(packet) => tcp(core, &packet, mbuf),
+        Parsed::ArpRequest(request) => reply::arp(core, port, &request, mbuf),
+        Parsed::Echo => reply::echo(core, port, mbuf),
+        Parsed::IcmpError(flow) => forward::icmp_error(core, &flow, mbuf),
+        Parsed::ArpFarm => to_control(core, port, mbuf),
+        Parsed::Ipos => farm_frame(core, port, mbuf),
     }
 }
 

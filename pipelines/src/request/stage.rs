@@ -131,11 +131,8 @@ pub fn segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf)
 /// Takes a segment's acknowledgement, window, time stamps and octets into the entry.
 fn take(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &Mbuf) -> Result<Taken, Drop> {
     let options = packet.options(mbuf)?;
-    let now_ms = core.now.ms;
-    let hanging = core.shard.get_mut(entry).and_then(|entry| {
-        entry.last_seen_ms = now_ms;
-        entry.pending
-    });
+    core.shard.see(entry, core.now.ms);
+    let hanging = core.shard.get(entry).and_then(|entry| entry.pending);
     let Some(pending) = hanging.and_then(|hanging| core.pending.get_mut(hanging)) else {
         return Err(Drop::OldSegment);
     };

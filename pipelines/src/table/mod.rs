@@ -4,31 +4,32 @@
 //! in exactly one of the three at a time, so the entry carries its state, and a state change moves nothing.
 //!
 //! ```text
-//!  Flow --keyed hash--> Index                 Slab                            Wheel
-//!                       64-octet buckets,     64-octet slots:                 12 octets per slot:
-//!                       10 x (tag, slot) -->  generation, flow, entry  <-->   previous, next, due tick
+//!  Flow --endpoint's number--> key --keyed hash--> Index                 Slab                      Wheel
+//!                                                  64-octet buckets,     48-octet slots:           12 octets per slot:
+//!                                                  4 x (key, slot, hot)  generation, key, entry    previous, next, due
 //! ```
 //!
 //! - **Owner**: the worker that created it. Nothing in here is shared, locked, or allocated after construction.
-//! - **Cost of a lookup**: a hash and two cache lines, which a burst loads together; a miss is usually one line. In a
-//!   shard that is full, 6 % of the hits and 22 % of the misses need one line more. A burst of 32 on one core (Zen 5,
-//!   2 MiB pages, all flows hit at random): 9.4 ns per flow at 64 k flows, 26 ns at 1 M, 31 ns at 10 M; a loop
-//!   over a half-empty `hashbrown` table with the same hash: 4.8, 31 and 55 ns.
-//! - **Memory**: 64 (entry) + 12 (timer) + 8 (index, 80 % full) = 84 octets per flow in a full shard, 93.4 with nine of ten
-//!   slots in use; the target is 96 (design: targets.md, P2).
+//! - **Cost of a packet of a settled flow**: a hash and one cache line, which a burst loads together; in a shard with nine of
+//!   ten slots in use one packet in ten needs a line more. The board and the time of the last packet lie beside the key
+//!   ([`hot`]); entry and timer are not touched. Figures: `make bench BENCH_ARGS="p2 p3"`.
+//! - **Memory**: 48 (entry) + 12 (timer) + 20 (index, 80 % full) = 80 octets per flow in a full shard, 89 with nine of ten
+//!   slots in use; the target is 96 (design: targets.md, P2). On hugepages where there are enough.
 //! - **Full**: an insertion that finds no place is refused and nothing else changes. There is no growth and no eviction.
 //! - **Hostile input**: the hash is keyed, the search for room bounded, and so is the work of a timer call.
 
+pub mod endpoints;
 pub mod hash;
+pub mod hot;
 pub mod index;
-pub mod memory;
 pub mod shard;
 pub mod slab;
 pub mod wheel;
 
+pub use endpoints::ENDPOINTS_MAX;
 pub use hash::{FlowHasher, FlowKey};
-pub use index::{Full, Index};
-pub use memory::{Heap, Memory, OutOfMemory};
-pub use shard::{LOOKUP_BURST, Refused, RefusedReason, Shard};
+pub use index::{Index, Indexed, Search};
+pub use ipos_dpdk::memory::OutOfMemory;
+pub use shard::{LOOKUP_BURST, Refused, RefusedReason, Settled, Shard};
 pub use slab::{EntryRef, MAX_CAPACITY, Slab};
 pub use wheel::{Due, Wheel, Work};

@@ -1,11 +1,14 @@
-//! Entries in fixed slots, each in cache lines of its own, found by slot number and protected by a generation.
+//! Entries in fixed slots, found by slot number and protected by a generation.
 
 use std::num::NonZeroU32;
 
-use super::memory::{Heap, Memory, OutOfMemory};
+use ipos_dpdk::memory::{Array, OutOfMemory};
+use ipos_dpdk::prefetch;
 
-/// Most slots that a table has: slot numbers leave their top bit to the timing wheel.
-pub const MAX_CAPACITY: u32 = 1 << 30;
+use super::index::SLOTS_MAX;
+
+/// Most slots that a table has: as many as the index can name.
+pub const MAX_CAPACITY: u32 = SLOTS_MAX;
 
 /// Names one entry of a [`Slab`] for as long as it lives: when the entry is removed and its slot used again, the
 /// generation differs and the reference finds nothing. Safe to keep in messages to the control core and back.
@@ -32,48 +35,27 @@ impl EntryRef {
     }
 }
 
-/// One slot. Generation, key and entry share the cache line, so that a hit costs one miss here; the free list is
-/// threaded through the slots that are not in use.
+/// One slot; the free list is threaded through the slots that are not in use.
 enum Slot<T, K> {
     Free { generation: NonZeroU32, next: u32 },
     Used { generation: NonZeroU32, key: K, value: T },
 }
 
-/// A slot on lines of its own. (The alignment on the enum itself would keep it from using the niche.)
-#[repr(align(64))]
-struct Line<T, K>(Slot<T, K>);
-
 const NONE: u32 = u32::MAX;
 
-// The two cases of a slot are told apart by a value that the generation never has, not by a word of their own: 4
-// octets of generation, 12 of key and 48 of entry fill a line exactly.
-const _: () = assert!(size_of::<Line<[u32; 12], [u8; 12]>>() == 64);
-const _: () = assert!(size_of::<Line<[u64; 6], [u8; 12]>>() == 64);
-const _: () = assert!(align_of::<Line<u8, ()>>() == 64);
+// The two cases of a slot are told apart by a value that the generation never has, not by a word of their own.
+const _: () = assert!(size_of::<Slot<[u64; 4], u64>>() == 48);
 
 /// A fixed number of slots for values `T`, with a key `K` kept beside each (none by default).
 ///
 /// All memory is taken at construction. Every operation is O(1), and touches the one slot that it is about.
-pub struct Slab<T, K = (), M: Memory = Heap> {
-    slots: M::Array<Line<T, K>>,
+pub struct Slab<T, K = ()> {
+    slots: Array<Slot<T, K>>,
     first_free: u32,
     len: u32,
 }
 
 impl<T> Slab<T> {
-    /// A slab of `capacity` slots on the heap, values without keys.
-    ///
-    /// # Errors
-    /// [`OutOfMemory`].
-    ///
-    /// # Panics
-    /// When `capacity` is above [`MAX_CAPACITY`].
-    pub fn new(capacity: u32) -> Result<Self, OutOfMemory> {
-        Self::with_memory(capacity, &Heap)
-    }
-}
-
-impl<T, M: Memory> Slab<T, (), M> {
     /// Puts `value` into a free slot; gives it back when there is none.
     ///
     /// # Errors
@@ -84,22 +66,22 @@ impl<T, M: Memory> Slab<T, (), M> {
     }
 }
 
-impl<T, K, M: Memory> Slab<T, K, M> {
+impl<T, K> Slab<T, K> {
     /// Octets of one slot, generation and key included.
-    pub const SLOT_OCTETS: usize = size_of::<Line<T, K>>();
+    pub const SLOT_OCTETS: usize = size_of::<Slot<T, K>>();
 
-    /// A slab of `capacity` slots in the given memory.
+    /// A slab of `capacity` slots.
     ///
     /// # Errors
     /// [`OutOfMemory`].
     ///
     /// # Panics
     /// When `capacity` is above [`MAX_CAPACITY`].
-    pub fn with_memory(capacity: u32, memory: &M) -> Result<Self, OutOfMemory> {
+    pub fn new(capacity: u32) -> Result<Self, OutOfMemory> {
         assert!(capacity <= MAX_CAPACITY, "a slab of {capacity} slots: at most {MAX_CAPACITY}");
-        let slots = memory.array(capacity as usize, |slot| {
+        let slots = Array::new(capacity as usize, |slot| {
             let next = if slot + 1 < capacity as usize { slot as u32 + 1 } else { NONE };
-            Line(Slot::Free { generation: NonZeroU32::MIN, next })
+            Slot::Free { generation: NonZeroU32::MIN, next }
         })?;
         Ok(Self { slots, first_free: if capacity == 0 { NONE } else { 0 }, len: 0 })
     }
@@ -133,7 +115,7 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     #[inline]
     pub fn insert_keyed(&mut self, key: K, value: T) -> Result<EntryRef, T> {
         let slot = self.first_free;
-        let Some(Line(place)) = self.slots.get_mut(slot as usize) else { return Err(value) };
+        let Some(place) = self.slots.get_mut(slot as usize) else { return Err(value) };
         let Slot::Free { generation, next } = *place else {
             unreachable!("the free list names slot {slot}, which is in use");
         };
@@ -147,9 +129,7 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     #[inline]
     pub fn get(&self, entry: EntryRef) -> Option<&T> {
         match self.slots.get(entry.slot as usize) {
-            Some(Line(Slot::Used { generation, value, .. })) if *generation == entry.generation => {
-                Some(value)
-            }
+            Some(Slot::Used { generation, value, .. }) if *generation == entry.generation => Some(value),
             _ => None,
         }
     }
@@ -158,8 +138,17 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     #[inline]
     pub fn get_mut(&mut self, entry: EntryRef) -> Option<&mut T> {
         match self.slots.get_mut(entry.slot as usize) {
-            Some(Line(Slot::Used { generation, value, .. })) if *generation == entry.generation => {
-                Some(value)
+            Some(Slot::Used { generation, value, .. }) if *generation == entry.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Key and value, for changing the value, unless the reference is stale.
+    #[inline]
+    pub fn keyed_mut(&mut self, entry: EntryRef) -> Option<(&K, &mut T)> {
+        match self.slots.get_mut(entry.slot as usize) {
+            Some(Slot::Used { generation, key, value }) if *generation == entry.generation => {
+                Some((key, value))
             }
             _ => None,
         }
@@ -169,7 +158,7 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     #[inline]
     pub fn key(&self, entry: EntryRef) -> Option<&K> {
         match self.slots.get(entry.slot as usize) {
-            Some(Line(Slot::Used { generation, key, .. })) if *generation == entry.generation => Some(key),
+            Some(Slot::Used { generation, key, .. }) if *generation == entry.generation => Some(key),
             _ => None,
         }
     }
@@ -179,30 +168,18 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     #[inline]
     pub fn at(&self, slot: u32) -> Option<(EntryRef, &K, &T)> {
         match self.slots.get(slot as usize) {
-            Some(Line(Slot::Used { generation, key, value })) => {
+            Some(Slot::Used { generation, key, value }) => {
                 Some((EntryRef { slot, generation: *generation }, key, value))
             }
             _ => None,
         }
     }
 
-    /// As [`Slab::at`], for changing the value.
-    #[inline]
-    pub fn at_mut(&mut self, slot: u32) -> Option<(EntryRef, &K, &mut T)> {
-        match self.slots.get_mut(slot as usize) {
-            Some(Line(Slot::Used { generation, key, value })) => {
-                Some((EntryRef { slot, generation: *generation }, key, value))
-            }
-            _ => None,
-        }
-    }
-
-    /// Loads the slot's line and returns its generation, which a burst adds up so that the load is not left out.
+    /// Starts to load a slot's line, the first one if it has two.
     #[inline(always)]
-    pub(super) fn touch(&self, slot: u32) -> u32 {
-        match self.slots.get(slot as usize) {
-            Some(Line(Slot::Free { generation, .. } | Slot::Used { generation, .. })) => generation.get(),
-            None => 0,
+    pub fn prefetch(&self, slot: u32) {
+        if let Some(place) = self.slots.get(slot as usize) {
+            prefetch::read(place);
         }
     }
 
@@ -215,7 +192,7 @@ impl<T, K, M: Memory> Slab<T, K, M> {
     /// As [`Slab::remove`], with the key.
     #[inline]
     pub fn remove_keyed(&mut self, entry: EntryRef) -> Option<(K, T)> {
-        let Line(place) = self.slots.get_mut(entry.slot as usize)?;
+        let place = self.slots.get_mut(entry.slot as usize)?;
         if !matches!(place, Slot::Used { generation, .. } if *generation == entry.generation) {
             return None;
         }
@@ -292,7 +269,7 @@ mod tests {
     #[test]
     fn generation_goes_round_without_zero() {
         let mut slab = Slab::new(1).unwrap();
-        slab.slots[0] = Line(Slot::Free { generation: NonZeroU32::MAX, next: NONE });
+        slab.slots[0] = Slot::Free { generation: NonZeroU32::MAX, next: NONE };
         let last = slab.insert('a').unwrap();
         assert_eq!(last.generation(), u32::MAX);
         slab.remove(last).unwrap();

@@ -6,7 +6,8 @@
 //! bounded by the entries that it handles, whatever time has passed and however many entries wait.
 //! (Varghese and Lauck, "Hashed and hierarchical timing wheels", 1987, scheme 7, with the skip.)
 
-use super::memory::{Heap, Memory, OutOfMemory};
+use ipos_dpdk::memory::{Array, OutOfMemory};
+
 use super::slab::MAX_CAPACITY;
 
 const LEVELS: usize = 4;
@@ -69,8 +70,8 @@ struct Next {
 ///
 /// The tick is the caller's unit (the workers use 1 ms). Due ticks are up to 2^31 - 1 ahead (24 days of ms); `schedule`
 /// and `cancel` are O(1); one timer is handled at most four times in its life.
-pub struct Wheel<M: Memory = Heap> {
-    links: M::Array<Link>,
+pub struct Wheel {
+    links: Array<Link>,
     /// First entry of each list, by `level * LISTS + list`.
     heads: [u32; LEVELS * LISTS],
     /// Bit `list % 64` of word `list / 64`: the list is not empty.
@@ -93,7 +94,10 @@ fn is_after(a: u32, b: u32) -> bool {
 }
 
 impl Wheel {
-    /// A wheel for slots `0..capacity` that starts at tick `now`, on the heap.
+    /// Octets per slot.
+    pub const SLOT_OCTETS: usize = size_of::<Link>();
+
+    /// A wheel for slots `0..capacity` that starts at tick `now`.
     ///
     /// # Errors
     /// [`OutOfMemory`].
@@ -101,26 +105,10 @@ impl Wheel {
     /// # Panics
     /// When `capacity` is above [`MAX_CAPACITY`].
     pub fn new(capacity: u32, now: u32) -> Result<Self, OutOfMemory> {
-        Self::with_memory(capacity, now, &Heap)
-    }
-}
-
-impl<M: Memory> Wheel<M> {
-    /// Octets per slot.
-    pub const SLOT_OCTETS: usize = size_of::<Link>();
-
-    /// A wheel for slots `0..capacity` that starts at tick `now`, in the given memory.
-    ///
-    /// # Errors
-    /// [`OutOfMemory`].
-    ///
-    /// # Panics
-    /// When `capacity` is above [`MAX_CAPACITY`].
-    pub fn with_memory(capacity: u32, now: u32, memory: &M) -> Result<Self, OutOfMemory> {
         assert!(capacity <= MAX_CAPACITY, "a wheel for {capacity} slots: at most {MAX_CAPACITY}");
         let idle = Link { previous: NONE, next: NONE, due_tick: 0 };
         Ok(Self {
-            links: memory.array(capacity as usize, |_| idle)?,
+            links: Array::new(capacity as usize, |_| idle)?,
             heads: [NONE; LEVELS * LISTS],
             occupied: [[0; LISTS / 64]; LEVELS],
             tick: now,

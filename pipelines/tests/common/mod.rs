@@ -237,7 +237,7 @@ impl Node {
         let mut hanging = [0; 2];
         let mut cursor = Some(0);
         while let Some(start) = cursor {
-            cursor = core.shard.visit_chunk(start, 1024, |_, _, entry| {
+            cursor = core.shard.visit_chunk(start, 1024, core.now.ms, |_, _, entry, _| {
                 entries[entry.state.index()] += 1;
                 hanging[usize::from(entry.state == State::Asking)] += u32::from(entry.pending.is_some());
             });

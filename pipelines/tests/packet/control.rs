@@ -10,6 +10,7 @@ use ipos_pipelines::handoff::{
     Answer, Command, Event, FLOW_PAGE_ROWS, FlowPage, FlowRow, Holder, PortIndex, Table, WorkerId,
 };
 use ipos_pipelines::services::{Kind, Service, Services};
+use ipos_pipelines::table::hot::SEEN_UNIT_MS;
 use ipos_pipelines::urlmap::UrlMap;
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::flow::Flow;
@@ -247,7 +248,9 @@ fn a_listing_tells_table_board_and_idle_time() {
     ];
     assert_eq!(rows.len(), expected.len());
     for (client, table, board, idle_ms) in expected {
-        assert_eq!(rows[&client.flow], FlowRow { flow: client.flow, table, board, idle_ms });
+        let told_ms = rows[&client.flow].idle_ms;
+        assert!((idle_ms..idle_ms + SEEN_UNIT_MS).contains(&told_ms), "{told_ms}");
+        assert_eq!(rows[&client.flow], FlowRow { flow: client.flow, table, board, idle_ms: told_ms });
     }
 }
 

@@ -3,6 +3,7 @@
 use ipos_pipelines::counters::{Drop, Happening};
 use ipos_pipelines::entry::State;
 use ipos_pipelines::handoff::{BoardId, Command, Event, Holder};
+use ipos_pipelines::table::hot::SEEN_UNIT_MS;
 use ipos_pipelines::table::slab::EntryRef;
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::flow::Flow;
@@ -12,6 +13,9 @@ use crate::common::{BOARD, Client, MIGRATION, OTHER_BOARD, OTHER_BOARD_MAC, Rig,
 
 const IDLE_MS: u64 = 300_000;
 const HALF_CLOSED_MS: u64 = 60_000;
+
+/// How much earlier than it is an entry may be taken for idle.
+const SEEN_MS: u64 = SEEN_UNIT_MS as u64;
 
 /// The board of an idle connection is being asked.
 #[track_caller]
@@ -162,9 +166,9 @@ fn a_half_closed_client_that_still_acknowledges_is_not_idle() {
     rig.pass(HALF_CLOSED_MS - 1);
     assert_eq!(rig.client(&client.acks(REQUEST_LEN + 1, 5_000)), Verdict::Forwarded);
     rig.packets_out();
-    rig.pass(HALF_CLOSED_MS - 1);
+    rig.pass(HALF_CLOSED_MS - SEEN_MS);
     rig.assert_silent();
-    rig.pass(1);
+    rig.pass(SEEN_MS);
     asked(&mut rig, client.flow);
 }
 
@@ -247,7 +251,7 @@ fn traffic_puts_the_idle_time_off() {
     let mut client = Client::plain();
     rig.settle(&mut client);
     for _ in 0..5 {
-        rig.pass(IDLE_MS - 1);
+        rig.pass(IDLE_MS - SEEN_MS);
         assert_eq!(rig.client(&client.data(REQUEST_LEN, b"x")), Verdict::Forwarded);
         assert!(rig.told().is_empty());
     }
