@@ -7,7 +7,7 @@ BENCH_ARGS ?= all
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build demo test test-unit test-lab bench bench-quick lint clean-lab
+.PHONY: help setup build demo test test-unit test-lab bench bench-quick baseline lint clean-lab
 
 help: ## this list
 	@echo "ipOS: make TARGET"
@@ -34,15 +34,21 @@ test-lab: build ## the tests in the lab, with real clients and servers (TEST_ARG
 
 bench: ## measure everything against its baselines: a table, and perf/results (BENCH_ARGS="p1 p3 --runs 9"; see perf/README.md)
 	$(CARGO) build --release --locked -p ipos-perf
+	@$(MAKE) --no-print-directory baseline || echo "bench: goes on without capsule: it could not be built (see above)"
 	"$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/ipos-bench" $(BENCH_ARGS)
 
 bench-quick: ## show that every bench still runs, with tiny sizes; its figures mean nothing
 	$(CARGO) build --release --locked -p ipos-perf
 	"$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/ipos-bench" --quick
 
+baseline: ## build the bench's baseline capsule, apart from all else (see perf/capsule-baseline)
+	$(CARGO) build --release --locked --manifest-path perf/capsule-baseline/Cargo.toml \
+		--target-dir "$${CARGO_TARGET_DIR:-$(CURDIR)/target}"
+
 lint: ## formatting, clippy, rustdoc, licences, scripts; all warnings denied
 	deploy/setup lint
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --all --check --manifest-path perf/capsule-baseline/Cargo.toml
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
 	$(CARGO) deny --locked check licenses bans sources
