@@ -1,9 +1,10 @@
 //! `ipos-bench`: harnesses P1 to P6 of design: targets.md, each with its baseline in the same run.
 //!
 //! The files are the road: [`machine`] finds CPUs and memory, [`capture`] makes what is replayed, [`rates`] lets the worker
-//! ([`forward`]) and the baseline ([`testpmd`]) take turns, [`targets`] turns figures into rows, [`report`] and [`svg`]
-//! write them down. [`migrate`] is the road of P5 and P6, with [`peers`] at its ends and [`control`] beside it.
+//! ([`forward`]) and the baselines ([`testpmd`], [`capsule`]) take turns, [`targets`] turns figures into rows, [`report`] and
+//! [`svg`] write them down. [`migrate`] is the road of P5 and P6, with [`peers`] at its ends and [`control`] beside it.
 
+mod capsule;
 mod capture;
 mod child;
 mod control;

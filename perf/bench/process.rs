@@ -85,6 +85,11 @@ impl Process {
         anyhow::anyhow!("{} {what}; its last words: {}", self.name, words.join(" | "))
     }
 
+    /// What it is called here.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

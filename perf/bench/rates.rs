@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
+use crate::capsule::Capsule;
 use crate::capture::{Folder, Kind};
 use crate::forward::{Measured, Ready, Spec};
 use crate::machine::{self, Machine, Pages};
@@ -35,6 +36,8 @@ pub struct Scene {
     pub data_room_octets: u16,
     /// Modes of testpmd that are measured; the first is the baseline.
     pub modes: &'static [&'static str],
+    /// Whether capsule is measured too.
+    pub with_capsule: bool,
 }
 
 /// What came of it, run by run.
@@ -46,14 +49,23 @@ pub struct Rates {
     pub ours: Vec<f64>,
     /// Testpmd's by mode, packets per second; empty where it is not installed.
     pub testpmd: Vec<Vec<f64>>,
+    /// Capsule's, packets per second; empty where it does not run, or is not measured.
+    pub capsule: Vec<f64>,
     /// What the worker grew the process by, octets per established flow.
     pub octets_per_flow: f64,
     /// Allocations of the process in all runs.
     pub allocations: u64,
     /// Entries by which the tables grew in all runs.
     pub growth: i64,
-    /// Why there is no baseline.
-    pub no_baseline: Option<String>,
+    /// Why a baseline is missing, each in one line.
+    pub no_baselines: Vec<String>,
+}
+
+impl Rates {
+    /// What there is of a baseline; otherwise, notes why.
+    fn noted<T>(&mut self, outcome: anyhow::Result<T>) -> Option<T> {
+        outcome.map_err(|error| self.no_baselines.push(format!("{error:#}"))).ok()
+    }
 }
 
 impl Scene {
@@ -67,7 +79,7 @@ impl Scene {
         machine::pool_mb(self.mbufs().into(), self.data_room_octets.into()) + ring + EAL_MB
     }
 
-    /// Memory of both EALs, ours and the baseline's, MiB.
+    /// Memory of both EALs, ours and testpmd's, MiB; capsule takes what is left, if it is enough.
     pub fn dpdk_mb(&self) -> u64 {
         2 * self.mb()
     }
@@ -91,25 +103,35 @@ impl Scene {
             pages,
             ours: Vec::new(),
             testpmd: self.modes.iter().map(|_| Vec::new()).collect(),
+            capsule: Vec::new(),
             octets_per_flow: 0.0,
             allocations: 0,
             growth: 0,
-            no_baseline: None,
+            no_baselines: Vec::new(),
         };
-        let mut testpmd = match Testpmd::start(&options.machine, pages, pool, &capture, topology) {
-            Ok(testpmd) => Some(testpmd),
-            Err(error) => {
-                rates.no_baseline = Some(format!("{error:#}"));
-                None
-            }
-        };
+        let testpmd = Testpmd::start(&options.machine, pages, pool, &capture, topology);
+        let mut testpmd = rates.noted(testpmd);
         let mut ours = self.start(&options.machine, pages, &capture, &mut rates)?;
-        // Both have it in memory.
+        // The last to take memory: it must not leave the others without.
+        let capsule = self.with_capsule.then(|| Capsule::start(&options.machine, pages, pool, &capture));
+        let mut capsule = capsule.and_then(|capsule| rates.noted(capsule));
+        // All have it in memory.
         folder.forget(&capture);
         for _ in 0..options.runs {
             for (mode, figures) in self.modes.iter().zip(&mut rates.testpmd) {
                 if let Some(testpmd) = &mut testpmd {
                     figures.push(testpmd.rate(mode, options.window())?);
+                }
+            }
+            if let Some(running) = &mut capsule {
+                let rate = running.rate(options.window());
+                match rates.noted(rate) {
+                    Some(rate) => rates.capsule.push(rate),
+                    // Figures of some runs would be compared with those of others.
+                    None => {
+                        rates.capsule.clear();
+                        capsule = None;
+                    }
                 }
             }
             let measured = run(&mut ours, options.packets())?;

@@ -10,8 +10,9 @@ use crate::machine::{Machine, Pages};
 use crate::process::Process;
 
 /// How long it may take to start: large pools take a while.
-const START_PATIENCE: Duration = Duration::from_secs(120);
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+pub const START_PATIENCE: Duration = Duration::from_secs(120);
+/// How long an answer may take.
+pub const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Let it run so long before it counts: its caches are cold after a pause.
 const WARM_UP: Duration = Duration::from_millis(150);
@@ -82,21 +83,32 @@ impl Testpmd {
             }
             self.mode = mode.to_owned();
         }
-        std::thread::sleep(WARM_UP);
-        let (packets_before, ns_before) = self.show()?;
-        std::thread::sleep(window);
-        let (packets_after, ns_after) = self.show()?;
+        let rate = rate_over(&mut self.process, window, |process| {
+            process.say("show port stats 0")?;
+            process.hear(ANSWER_PATIENCE, rx_packets)
+        })?;
         self.process.pause()?;
-        ensure!(ns_after > ns_before && packets_after > packets_before, "testpmd does not forward");
-        Ok((packets_after - packets_before) as f64 * 1e9 / (ns_after - ns_before) as f64)
+        Ok(rate)
     }
+}
 
-    /// Packets received so far, and its CPU time then, nanoseconds.
-    fn show(&mut self) -> anyhow::Result<(u64, u64)> {
-        self.process.say("show port stats 0")?;
-        let packets = self.process.hear(ANSWER_PATIENCE, rx_packets)?;
-        Ok((packets, cputime::process_ns(self.process.pid())?))
-    }
+/// The rate of a process that runs, packets per second of its CPU time, over `window`; `packets` asks it how many there were
+/// so far.
+///
+/// # Errors
+/// When it does not answer, or there are none.
+pub fn rate_over(
+    process: &mut Process,
+    window: Duration,
+    packets: impl Fn(&mut Process) -> anyhow::Result<u64>,
+) -> anyhow::Result<f64> {
+    let look = |process: &mut Process| anyhow::Ok((packets(process)?, cputime::process_ns(process.pid())?));
+    std::thread::sleep(WARM_UP);
+    let (packets_before, ns_before) = look(process)?;
+    std::thread::sleep(window);
+    let (packets_after, ns_after) = look(process)?;
+    ensure!(ns_after > ns_before && packets_after > packets_before, "{} does not forward", process.name());
+    Ok((packets_after - packets_before) as f64 * 1e9 / (ns_after - ns_before) as f64)
 }
 
 /// Of the port, not of the forwarding engine, which speaks of `RX-dropped` there.
@@ -105,21 +117,24 @@ fn rx_packets(line: &str) -> Option<u64> {
     line.trim().strip_prefix("RX-packets:")?.split_whitespace().next()?.parse().ok()
 }
 
+/// What a baseline tells its EAL besides CPUs and devices.
+pub fn eal_options(pages: Pages, mb: u32) -> Vec<String> {
+    let pages = match pages {
+        Pages::Huge => "--in-memory",
+        Pages::Ordinary => "--no-huge --no-shconf",
+    };
+    let options = format!("--log-level=error --no-pci --no-telemetry -m{mb} {pages}");
+    options.split(' ').map(str::to_owned).collect()
+}
+
 fn arguments(machine: &Machine, pages: Pages, pool: Pool, capture: &Path, topology: Topology) -> Vec<String> {
     let Machine { main_cpu, cpu } = machine;
     let mut arguments = vec![
         format!("--lcores=0@{main_cpu},1@{cpu}"),
         "--main-lcore=0".to_owned(),
         format!("--file-prefix=ipos-bench-testpmd-{}", std::process::id()),
-        "--log-level=error".to_owned(),
-        "--no-pci".to_owned(),
-        "--no-telemetry".to_owned(),
-        format!("-m{}", pool.mb),
     ];
-    match pages {
-        Pages::Huge => arguments.push("--in-memory".to_owned()),
-        Pages::Ordinary => arguments.extend(["--no-huge".to_owned(), "--no-shconf".to_owned()]),
-    }
+    arguments.extend(eal_options(pages, pool.mb));
     arguments.extend(devices(capture).into_iter().map(|device| format!("--vdev={device}")));
     let topology = if topology == Topology::Loop { "loop" } else { "paired" };
     arguments.extend([
