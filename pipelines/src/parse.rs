@@ -93,12 +93,14 @@ impl TcpPacket {
     ///
     /// # Errors
     /// [`Drop::BadTcpOptions`].
-    #[inline]
+    #[inline(always)]
     pub fn options(&self, mbuf: &Mbuf) -> Result<tcp::Options, Drop> {
-        tcp::Segment::new_checked(self.segment(mbuf))
-            .ok()
-            .and_then(|segment| segment.options().ok())
-            .ok_or(Drop::BadTcpOptions)
+        let start = usize::from(self.tcp_offset) + tcp::HEADER_LEN;
+        let octets = mbuf.data().get(start..usize::from(self.payload_offset)).ok_or(Drop::BadTcpOptions)?;
+        match tcp::Options::parse(octets) {
+            Ok(options) => Ok(options),
+            Err(_) => Err(Drop::BadTcpOptions),
+        }
     }
 }
 

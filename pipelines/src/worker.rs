@@ -230,16 +230,18 @@ fn packet(core: &mut Core, peers: &mut Peers, owners: &Owners, arrived: Arrived)
     let Some(settings) = core.ports.get(usize::from(port.0)) else {
         return Verdict::Drop(Drop::OtherMac);
     };
-    let parsed = match parse(&mut mbuf, settings, core.config.ethertype, &core.services) {
+    // Used where it lies: to copy it would be to wait for all its parts.
+    let parsed = parse(&mut mbuf, settings, core.config.ethertype, &core.services);
+    let parsed = match &parsed {
         Ok(parsed) => parsed,
-        Err(reason) => return Verdict::Drop(reason),
+        Err(reason) => return Verdict::Drop(*reason),
     };
-    let flow = match &parsed {
-        Parsed::Tcp(packet) => Some(packet.flow),
-        Parsed::IcmpError(flow) => Some(*flow),
+    let flow = match parsed {
+        Parsed::Tcp(packet) => Some(&packet.flow),
+        Parsed::IcmpError(flow) => Some(flow),
         _ => None,
     };
-    if let Some(owner) = flow.map(|flow| owners.owner(&flow))
+    if let Some(owner) = flow.map(|flow| owners.owner(flow))
         && owner != core.config.id
         && may_steer
     {
@@ -249,10 +251,10 @@ fn packet(core: &mut Core, peers: &mut Peers, owners: &Owners, arrived: Arrived)
         };
     }
     match parsed {
-        Parsed::Tcp(packet) => tcp(core, &packet, mbuf),
-        Parsed::ArpRequest(request) => reply::arp(core, port, &request, mbuf),
+        Parsed::Tcp(packet) => tcp(core, packet, mbuf),
+        Parsed::ArpRequest(request) => reply::arp(core, port, request, mbuf),
         Parsed::Echo => reply::echo(core, port, mbuf),
-        Parsed::IcmpError(flow) => forward::icmp_error(core, &flow, mbuf),
+        Parsed::IcmpError(flow) => forward::icmp_error(core, flow, mbuf),
         Parsed::ArpFarm => to_control(core, port, mbuf),
         Parsed::Ipos => farm_frame(core, port, mbuf),
     }

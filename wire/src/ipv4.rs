@@ -16,7 +16,6 @@ pub const PROTOCOL_TCP: u8 = 6;
 pub const PROTOCOL_UDP: u8 = 17;
 
 const VERSION_IHL: usize = 0;
-const SERVICE: usize = 1;
 const TOTAL_LEN: usize = 2;
 const IDENT: usize = 4;
 const FRAGMENT: usize = 6;
@@ -264,18 +263,20 @@ impl Repr {
         let total_len = HEADER_LEN + self.payload_len;
         assert!(total_len <= usize::from(u16::MAX), "an IPv4 packet holds at most 65,515 octets of payload");
         let buf = &mut buf[..HEADER_LEN];
-        octets::put(buf, VERSION_IHL, &[0x45]);
-        octets::put(buf, SERVICE, &[0]);
-        octets::put_u16(buf, TOTAL_LEN, total_len as u16);
-        octets::put_u16(buf, IDENT, self.ident);
-        octets::put_u16(buf, FRAGMENT, if self.dont_fragment { DONT_FRAGMENT } else { 0 });
-        octets::put(buf, TTL, &[self.ttl]);
-        octets::put(buf, PROTOCOL, &[self.protocol]);
-        octets::put_u16(buf, CHECKSUM, 0);
-        octets::put(buf, SRC, &self.src.octets());
-        octets::put(buf, DST, &self.dst.octets());
-        let checksum = checksum::of(buf);
-        octets::put_u16(buf, CHECKSUM, checksum);
+        // Whole words: reading words back that were written in pieces stalls the processor.
+        let words = [
+            0x4500 << 16 | total_len as u32,
+            u32::from(self.ident) << 16 | if self.dont_fragment { u32::from(DONT_FRAGMENT) } else { 0 },
+            u32::from(self.ttl) << 24 | u32::from(self.protocol) << 16,
+            self.src.to_bits(),
+            self.dst.to_bits(),
+        ];
+        let checksum = !checksum::fold(words.iter().map(|word| u64::from(*word)).sum());
+        octets::put_u32(buf, VERSION_IHL, words[0]);
+        octets::put_u32(buf, IDENT, words[1]);
+        octets::put_u32(buf, TTL, words[2] | u32::from(checksum));
+        octets::put_u32(buf, SRC, words[3]);
+        octets::put_u32(buf, DST, words[4]);
     }
 }
 

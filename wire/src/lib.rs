@@ -47,37 +47,45 @@ pub(crate) mod octets {
     use crate::mac::Mac;
 
     /// The `N` octets from `at` on.
+    #[inline]
     pub(crate) fn array<const N: usize>(data: &[u8], at: usize) -> [u8; N] {
         let mut out = [0; N];
         out.copy_from_slice(&data[at..at + N]);
         out
     }
 
+    #[inline]
     pub(crate) fn u16(data: &[u8], at: usize) -> u16 {
         u16::from_be_bytes(array(data, at))
     }
 
+    #[inline]
     pub(crate) fn u32(data: &[u8], at: usize) -> u32 {
         u32::from_be_bytes(array(data, at))
     }
 
+    #[inline]
     pub(crate) fn ip(data: &[u8], at: usize) -> Ipv4Addr {
         Ipv4Addr::from(array::<4>(data, at))
     }
 
+    #[inline]
     pub(crate) fn mac(data: &[u8], at: usize) -> Mac {
         Mac(array(data, at))
     }
 
     /// Overwrites the octets from `at` on.
+    #[inline]
     pub(crate) fn put(data: &mut [u8], at: usize, octets: &[u8]) {
         data[at..at + octets.len()].copy_from_slice(octets);
     }
 
+    #[inline]
     pub(crate) fn put_u16(data: &mut [u8], at: usize, value: u16) {
         put(data, at, &value.to_be_bytes());
     }
 
+    #[inline]
     pub(crate) fn put_u32(data: &mut [u8], at: usize, value: u32) {
         put(data, at, &value.to_be_bytes());
     }

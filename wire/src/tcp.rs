@@ -25,7 +25,6 @@ const DATA_OFFSET: usize = 12;
 const FLAGS: usize = 13;
 const WINDOW: usize = 14;
 const CHECKSUM: usize = 16;
-const URGENT: usize = 18;
 
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
@@ -309,6 +308,15 @@ pub struct Timestamps {
     pub tsecr: u32,
 }
 
+impl Timestamps {
+    /// The value of the option, as it is on the wire.
+    #[inline]
+    fn of(octets: [u8; 8]) -> Timestamps {
+        let both = u64::from_be_bytes(octets);
+        Timestamps { tsval: (both >> 32) as u32, tsecr: both as u32 }
+    }
+}
+
 /// The options that a handshake settles, and the timestamps of every later segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Options {
@@ -330,7 +338,47 @@ impl Options {
     ///
     /// [`Error::Length`] for an option that runs past the end, [`Error::OptionLength`] for one whose length field is
     /// below two or not that of its kind.
+    #[inline(always)]
     pub fn parse(data: &[u8]) -> Result<Options, Error> {
+        // What nearly every stack sends: time stamps alone behind the handshake, and the SYN of Linux.
+        match *data {
+            [] => Ok(Options::default()),
+            [OPTION_NOP, OPTION_NOP, OPTION_TIMESTAMPS, 10, a, b, c, d, e, f, g, h] => Ok(Options {
+                timestamps: Some(Timestamps::of([a, b, c, d, e, f, g, h])),
+                ..Options::default()
+            }),
+            [
+                OPTION_MSS,
+                4,
+                mss_high,
+                mss_low,
+                OPTION_SACK_PERMITTED,
+                2,
+                OPTION_TIMESTAMPS,
+                10,
+                a,
+                b,
+                c,
+                d,
+                e,
+                f,
+                g,
+                h,
+                OPTION_NOP,
+                OPTION_WINDOW_SCALE,
+                3,
+                shift,
+            ] => Ok(Options {
+                mss: Some(u16::from_be_bytes([mss_high, mss_low])),
+                window_scale: Some(shift.min(MAX_WINDOW_SCALE)),
+                sack_permitted: true,
+                timestamps: Some(Timestamps::of([a, b, c, d, e, f, g, h])),
+            }),
+            _ => Options::parse_any(data),
+        }
+    }
+
+    fn parse_any(data: &[u8]) -> Result<Options, Error> {
         let mut options = Options::default();
         let mut rest = data;
         while let [kind, tail @ ..] = rest {
@@ -362,10 +410,7 @@ impl Options {
             [OPTION_WINDOW_SCALE, 3, shift] => self.window_scale = Some(shift.min(MAX_WINDOW_SCALE)),
             [OPTION_SACK_PERMITTED, 2] => self.sack_permitted = true,
             [OPTION_TIMESTAMPS, 10, a, b, c, d, e, f, g, h] => {
-                self.timestamps = Some(Timestamps {
-                    tsval: u32::from_be_bytes([a, b, c, d]),
-                    tsecr: u32::from_be_bytes([e, f, g, h]),
-                });
+                self.timestamps = Some(Timestamps::of([a, b, c, d, e, f, g, h]));
             }
             [
                 kind @ (OPTION_MSS | OPTION_WINDOW_SCALE | OPTION_SACK_PERMITTED | OPTION_TIMESTAMPS),
@@ -399,31 +444,39 @@ impl Options {
     /// # Panics
     ///
     /// If `buf` is shorter.
+    #[inline]
     pub fn emit(&self, buf: &mut [u8]) {
-        let mut at = 0;
-        let mut write = |octets: &[u8]| {
-            octets::put(buf, at, octets);
-            at += octets.len();
+        self.write(buf);
+    }
+
+    /// Writes the options, and returns their sum.
+    #[inline]
+    fn write(&self, buf: &mut [u8]) -> u64 {
+        let (mut at, mut sum) = (0, 0);
+        // Whole words: their sum does not have to be read back from octets.
+        let mut word = |word: u32| {
+            octets::put_u32(buf, at, word);
+            at += 4;
+            sum += u64::from(word);
         };
         if let Some(mss) = self.mss {
-            let [a, b] = mss.to_be_bytes();
-            write(&[OPTION_MSS, 4, a, b]);
+            word(u32::from_be_bytes([OPTION_MSS, 4, 0, 0]) | u32::from(mss));
         }
-        if self.sack_permitted && self.timestamps.is_some() {
-            write(&[OPTION_SACK_PERMITTED, 2]);
-        } else if self.sack_permitted {
-            write(&[OPTION_NOP, OPTION_NOP, OPTION_SACK_PERMITTED, 2]);
-        } else if self.timestamps.is_some() {
-            write(&[OPTION_NOP, OPTION_NOP]);
-        }
-        if let Some(Timestamps { tsval, tsecr }) = self.timestamps {
-            write(&[OPTION_TIMESTAMPS, 10]);
-            write(&tsval.to_be_bytes());
-            write(&tsecr.to_be_bytes());
+        match (self.timestamps, self.sack_permitted) {
+            (Some(Timestamps { tsval, tsecr }), sack_permitted) => {
+                let before =
+                    if sack_permitted { [OPTION_SACK_PERMITTED, 2] } else { [OPTION_NOP, OPTION_NOP] };
+                word(u32::from_be_bytes([before[0], before[1], OPTION_TIMESTAMPS, 10]));
+                word(tsval);
+                word(tsecr);
+            }
+            (None, true) => word(u32::from_be_bytes([OPTION_NOP, OPTION_NOP, OPTION_SACK_PERMITTED, 2])),
+            (None, false) => {}
         }
         if let Some(shift) = self.window_scale {
-            write(&[OPTION_NOP, OPTION_WINDOW_SCALE, 3, shift.min(MAX_WINDOW_SCALE)]);
+            word(u32::from_be_bytes([OPTION_NOP, OPTION_WINDOW_SCALE, 3, shift.min(MAX_WINDOW_SCALE)]));
         }
+        sum
     }
 }
 
@@ -478,17 +531,19 @@ impl Repr {
     pub fn emit(&self, buf: &mut [u8], payload: &[u8], src: Ipv4Addr, dst: Ipv4Addr) {
         let header_len = self.header_len();
         assert_eq!(buf.len(), header_len + payload.len(), "the buffer must fit the segment");
-        octets::put_u16(buf, SRC_PORT, self.src_port);
-        octets::put_u16(buf, DST_PORT, self.dst_port);
+        // Whole words, and their sum beside them: reading words back that were written in pieces stalls the processor.
+        let ports = u32::from(self.src_port) << 16 | u32::from(self.dst_port);
+        let control = (header_len as u32 / 4) << 28 | u32::from(self.flags.0) << 16 | u32::from(self.window);
+        octets::put_u32(buf, SRC_PORT, ports);
         octets::put_u32(buf, SEQ, self.seq.0);
         octets::put_u32(buf, ACK, self.ack.0);
-        octets::put(buf, DATA_OFFSET, &[((header_len / 4) as u8) << 4]);
-        octets::put(buf, FLAGS, &[self.flags.0]);
-        octets::put_u16(buf, WINDOW, self.window);
-        octets::put_u16(buf, URGENT, 0);
-        self.options.emit(&mut buf[HEADER_LEN..header_len]);
+        octets::put_u32(buf, DATA_OFFSET, control);
+        let mut sum = checksum::pseudo_header(src, dst, PROTOCOL_TCP, buf.len());
+        sum += [ports, self.seq.0, self.ack.0, control].map(u64::from).iter().sum::<u64>();
+        sum += self.options.write(&mut buf[HEADER_LEN..header_len]);
+        sum += checksum::sum(payload);
         octets::put(buf, header_len, payload);
-        fill_checksum(buf, src, dst);
+        octets::put_u32(buf, CHECKSUM, u32::from(!checksum::fold(sum)) << 16);
     }
 }
 

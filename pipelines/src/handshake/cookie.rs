@@ -141,9 +141,13 @@ fn decode(fields: u8) -> Cookie {
 
 fn mac(key: &SipHasher24, flow: &Flow, irs: Seq, slot: u32, fields: u8) -> u32 {
     // 21 octets: SipHash adds its length octet and runs three blocks; 24 octets would cost a fourth.
+    // Written in the words in which it is read.
+    let endpoint = u64::from(flow.endpoint.to_bits());
+    let head = u64::from(flow.client.to_bits()) << 32 | u64::from(flow.client_port) << 16 | endpoint >> 16;
+    let tail = endpoint << 48 | u64::from(flow.endpoint_port) << 32 | u64::from(irs.0);
     let mut message = [0; 21];
-    message[..12].copy_from_slice(&flow.to_octets());
-    message[12..16].copy_from_slice(&irs.0.to_be_bytes());
+    message[..8].copy_from_slice(&head.to_be_bytes());
+    message[8..16].copy_from_slice(&tail.to_be_bytes());
     message[16..20].copy_from_slice(&slot.to_be_bytes());
     message[20] = fields;
     let mut hasher = *key;
