@@ -45,23 +45,14 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
+    let all: &[&[Test]] =
+        &[http::CORE, http::TESTS, tcp::TESTS, admin::TESTS, frames::TESTS, failure::TESTS, restart::TESTS];
     let mut trials = Vec::new();
     for (shape, groups) in [
-        (
-            PLAIN,
-            &[
-                http::CORE,
-                http::TESTS,
-                tcp::TESTS,
-                admin::TESTS,
-                frames::TESTS,
-                failure::TESTS,
-                restart::TESTS,
-            ][..],
-        ),
+        (PLAIN, all),
         (XDP, &[http::CORE, restart::CORE, admin::CORE, frames::CORE][..]),
         (ONE_PORT, &[http::CORE, restart::CORE, frames::BOTH][..]),
-        (WORKERS, &[http::CORE, restart::CORE][..]),
+        (WORKERS, all),
     ] {
         for (name, test) in groups.iter().copied().flatten().copied() {
             trials.push(shared::trial(shape, name, test));
