@@ -257,19 +257,33 @@ fn launch(
             timeouts: config.timeouts,
         };
         let io: Vec<(PortSettings, QueuePair)> = ports.take_queues();
-        let worker = Worker::new(worker_config, io, Arc::clone(&services), Arc::clone(counters), wiring)
+        let (services, counters) = (Arc::clone(&services), Arc::clone(counters));
+        // On its own lcore, so that its tables lie on that CPU's NUMA node.
+        let made = lcore::launch(lcore_of(number), move || {
+            Worker::new(worker_config, io, services, counters, wiring)
+        });
+        let worker = made
+            .with_context(|| format!("making worker {number}"))?
+            .join()?
             .with_context(|| format!("taking memory for worker {number}: lower `entries` or `pending`"))?;
+        let shard = &worker.core().shard;
+        let (entries, mib) = (shard.capacity(), shard.octets() >> 20);
+        tracing::info!(worker = number, entries, mib, pages = ?shard.backing(), "tables ready");
         ready.push(worker);
         lanes.commands.push(commands_tx);
         lanes.events.push(events_rx);
     }
     for (number, worker) in ready.into_iter().enumerate() {
-        let lcore = LcoreId::new(number as u32 + 1);
-        let handle = lcore::launch(lcore, move || worker.run())
+        let handle = lcore::launch(lcore_of(number), move || worker.run())
             .with_context(|| format!("starting worker {number}"))?;
         lanes.handles.push(handle);
     }
     Ok(lanes)
+}
+
+/// The lcore of a worker: the main lcore, 0, is the control core's.
+fn lcore_of(worker: usize) -> LcoreId {
+    LcoreId::new(worker as u32 + 1)
 }
 
 /// The TCP options that clients are offered.

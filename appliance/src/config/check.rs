@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::net::Ipv4Addr;
 
 use ipos_pipelines::handoff::{BOARDS_MAX, PORTS_MAX};
+use ipos_pipelines::table::ENDPOINTS_MAX;
 use ipos_pipelines::urlmap::{Rule, UrlMap};
 
 use super::farm::{Farm, MapDraft, ServiceDraft};
@@ -72,6 +73,9 @@ fn counts(farm: &Farm, notes: &Notes) {
     }
     if let Some(board) = farm.boards.get(BOARDS_MAX) {
         notes.problem(board.name.offset, format!("more than {BOARDS_MAX} boards"));
+    }
+    if let Some(service) = farm.services.get(ENDPOINTS_MAX) {
+        notes.problem(service.name.offset, format!("more than {ENDPOINTS_MAX} services"));
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use ipos_pipelines::table::ENDPOINTS_MAX;
+
 use super::host::Host;
 use super::model::{Config, Memory};
 use super::parse;
@@ -241,6 +243,19 @@ fn boards_must_be_named_and_on_a_farm_ports_network() {
         "is the appliance's own address on port \"wan\"",
     );
     says(&with("198.51.100.1", "224.0.0.1"), "224", "no address that clients can connect to");
+}
+
+#[test]
+fn a_shard_tells_so_many_endpoints_apart_and_no_more() {
+    let services = |count: usize| -> String {
+        let service = |n: usize| {
+            format!("[[service]]\nname = \"s{n}\"\naddress = \"198.51.100.9\"\nport = {}\n", n + 1)
+        };
+        (0..count).map(service).collect()
+    };
+    assert_eq!(mistakes(&format!("{SHORT}{}", services(ENDPOINTS_MAX - 1))), [""; 0]);
+    let text = format!("{SHORT}{}", services(ENDPOINTS_MAX));
+    says(&text, &format!("\"s{}\"", ENDPOINTS_MAX - 1), "more than 4096 services");
 }
 
 #[test]
