@@ -145,3 +145,18 @@ fn checksum_requests_need_lengths_that_fit() {
     mbuf.clear_tx_requests();
     assert_eq!((mbuf.ip_checksum(), mbuf.len()), (Checksum::Unknown, 54));
 }
+
+#[test]
+fn mbufs_lie_side_by_side_without_hugepages() {
+    // net_af_xdp registers count x size as its memory: mbufs that were padded to pages would lie beyond it.
+    const COUNT: usize = 511;
+    let pool = testing::mempool(COUNT as u32).expect("a pool");
+    let mbufs: Vec<Mbuf> = (0..COUNT).map(|_| pool.alloc().expect("an mbuf")).collect();
+    let mut places: Vec<usize> = mbufs.iter().map(|mbuf| mbuf.data().as_ptr().addr()).collect();
+    places.sort_unstable();
+    let stride = places[1] - places[0];
+    // The buffer, the mbuf's own two cache lines, the pool's header of one, and what spreads them over memory channels.
+    let most = usize::from(DATA_ROOM_OCTETS) + 3 * 64 + 64;
+    assert!((usize::from(DATA_ROOM_OCTETS)..=most).contains(&stride), "{stride} octets apart");
+    assert_eq!(places[COUNT - 1] - places[0], (COUNT - 1) * stride);
+}
