@@ -149,7 +149,7 @@ pub struct Pending {
     pub pool: u16,
     /// When the cookie was proven, Unix microseconds.
     pub established_us: u64,
-    /// When the present state began, [`Now::ms`].
+    /// When the present state began, [`crate::clock::Now::ms`].
     pub since_ms: u32,
     /// The control core has not got the event yet: its queue was full.
     pub event_owed: bool,

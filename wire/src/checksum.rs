@@ -20,9 +20,18 @@ pub fn sum(data: &[u8]) -> u64 {
         odd = add_with_carry(odd, (block >> 64) as u64);
     }
     let mut total = add_with_carry(even, odd);
-    let (words, rest) = rest.as_chunks::<2>();
-    for word in words {
-        total = add_with_carry(total, u64::from(u16::from_ne_bytes(*word)));
+    // Each of these is there once or not at all: headers end in one or two of them.
+    let (eight, rest) = rest.as_chunks::<8>();
+    if let [eight] = eight {
+        total = add_with_carry(total, u64::from_ne_bytes(*eight));
+    }
+    let (four, rest) = rest.as_chunks::<4>();
+    if let [four] = four {
+        total = add_with_carry(total, u64::from(u32::from_ne_bytes(*four)));
+    }
+    let (two, rest) = rest.as_chunks::<2>();
+    if let [two] = two {
+        total = add_with_carry(total, u64::from(u16::from_ne_bytes(*two)));
     }
     if let [last] = rest {
         total = add_with_carry(total, u64::from(u16::from_ne_bytes([*last, 0])));

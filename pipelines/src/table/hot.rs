@@ -5,7 +5,7 @@
 
 use crate::handoff::{BOARDS_MAX, BoardId};
 
-/// Milliseconds in a unit of [`Hot::seen_ms`].
+/// Milliseconds in a unit of the time that [`Hot::see`] keeps.
 pub const SEEN_UNIT_MS: u32 = 64;
 
 /// The longest time that [`Hot::idle_ms`] can tell from a shorter one, milliseconds: 37 hours.

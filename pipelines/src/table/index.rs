@@ -110,19 +110,22 @@ pub struct Indexed {
 #[error("the table is full")]
 pub struct Full;
 
-/// A lookup under way: where it looks. Holds for any state of the index.
+/// A lookup under way: where it looks, and what it has seen.
 #[derive(Clone, Copy, Debug)]
 pub struct Search {
     key: Key,
     first: u32,
     second: u32,
-    /// The way of the first bucket where the key was last seen; it is still there if nothing has moved since.
+    /// The way of the first bucket that has the key, [`SECOND`] when that bucket has not.
     seen_way: u32,
 }
 
+/// The key can only be in the second bucket.
+const SECOND: u32 = WAYS as u32;
+
 impl Search {
     /// One that finds nothing.
-    pub const NONE: Self = Self { key: Key::NONE, first: 0, second: 0, seen_way: 0 };
+    pub const NONE: Self = Self { key: Key::NONE, first: 0, second: 0, seen_way: SECOND };
 
     /// Whether it finds nothing, whatever the index holds.
     #[inline(always)]
@@ -197,7 +200,7 @@ impl Index {
     pub fn search(&self, key: Key) -> Search {
         let hash = self.hasher.hash_key(key);
         let scaled = |half: u64| ((half * u64::from(self.count)) >> 32) as u32;
-        Search { key, first: scaled(hash >> 32), second: scaled(hash & 0xffff_ffff), seen_way: 0 }
+        Search { key, first: scaled(hash >> 32), second: scaled(hash & 0xffff_ffff), seen_way: SECOND }
     }
 
     /// The index is never empty of buckets, and searches name buckets below their count.
@@ -215,38 +218,59 @@ impl Index {
     /// Looks at the first bucket, and starts to load the line that the search needs besides, if it does. Where the bucket
     /// has the key, and says that the entry has to be looked at, that is the entry's: returns its slot.
     #[inline(always)]
-    pub fn prefetch_next(&self, search: &mut Search) -> Option<u32> {
+    pub fn look(&self, search: &mut Search) -> Option<u32> {
+        if search.is_none() {
+            return None;
+        }
         let bucket = self.bucket(search.first);
         match bucket.way_of(search.key) {
             Some(way) => {
                 search.seen_way = way as u32;
                 (bucket.hot[way].board().is_none()).then(|| bucket.slot(way))
             }
+            None if bucket.spilled() == 0 => {
+                *search = Search::NONE;
+                None
+            }
             None => {
-                if bucket.spilled() != 0 {
-                    prefetch::read(self.bucket(search.second));
-                }
+                prefetch::read(self.bucket(search.second));
                 None
             }
         }
     }
 
-    /// Bucket and way of a key.
+    /// Where a search that has looked has seen its key. What has moved since it may miss.
     #[inline(always)]
+    fn place_seen(&self, search: &Search) -> Option<(u32, usize)> {
+        if search.seen_way < SECOND {
+            let way = search.seen_way as usize % WAYS;
+            return (self.bucket(search.first).keys[way] == search.key).then_some((search.first, way));
+        }
+        if search.is_none() {
+            return None;
+        }
+        self.bucket(search.second).way_of(search.key).map(|way| (search.second, way))
+    }
+
+    /// What the index holds of the key of a search that has looked; what has moved since it may miss.
+    #[inline(always)]
+    pub fn seen(&self, search: &Search) -> Option<Indexed> {
+        self.place_seen(search).map(|(bucket, way)| self.bucket(bucket).at(way))
+    }
+
+    /// The hot word of the key of a search that has looked, to change; what has moved since it may miss.
+    #[inline(always)]
+    pub fn seen_hot_mut(&mut self, search: &Search) -> Option<&mut Hot> {
+        let (bucket, way) = self.place_seen(search)?;
+        Some(&mut self.buckets[bucket as usize].hot[way])
+    }
+
+    /// Bucket and way of a key.
+    #[inline]
     fn place_of(&self, search: &Search) -> Option<(u32, usize)> {
         if search.key == Key::NONE {
             return None;
         }
-        let bucket = self.bucket(search.first);
-        let seen_way = search.seen_way as usize % WAYS;
-        if bucket.keys[seen_way] == search.key {
-            return Some((search.first, seen_way));
-        }
-        self.place_anywhere(search)
-    }
-
-    #[inline]
-    fn place_anywhere(&self, search: &Search) -> Option<(u32, usize)> {
         let bucket = self.bucket(search.first);
         if let Some(way) = bucket.way_of(search.key) {
             return Some((search.first, way));
@@ -258,13 +282,13 @@ impl Index {
     }
 
     /// What the index holds of a key.
-    #[inline(always)]
+    #[inline]
     pub fn find(&self, search: &Search) -> Option<Indexed> {
         self.place_of(search).map(|(bucket, way)| self.bucket(bucket).at(way))
     }
 
     /// The hot word of a key, to change.
-    #[inline(always)]
+    #[inline]
     pub fn hot_mut(&mut self, search: &Search) -> Option<&mut Hot> {
         let (bucket, way) = self.place_of(search)?;
         Some(&mut self.buckets[bucket as usize].hot[way])
@@ -513,6 +537,28 @@ mod tests {
     }
 
     #[test]
+    fn a_search_that_has_looked_sees_what_is_there_and_no_other() {
+        let mut index = index(20_000);
+        (0..20_000).for_each(|number| index.put(number).unwrap());
+        let looked = |index: &Index, number: u32| {
+            let mut search = index.search(key(number));
+            index.look(&mut search);
+            search
+        };
+        assert!((0..20_000).all(|n| index.seen(&looked(&index, n)) == Some(indexed(n))));
+        assert!((20_000..60_000).all(|n| index.seen(&looked(&index, n)).is_none()));
+        // What has gone, or has come to the same place, is not taken for it.
+        let searches: Vec<_> = (0..20_000).map(|n| looked(&index, n)).collect();
+        for number in 0..10_000 {
+            assert!(index.take(number));
+            index.put(20_000 + number).unwrap();
+        }
+        assert!((0..10_000).all(|n| index.seen(&searches[n]).is_none()));
+        let seen = |n: usize| index.seen(&searches[n]).is_none_or(|found| found == indexed(n as u32));
+        assert!((10_000..20_000).all(seen));
+    }
+
+    #[test]
     fn no_key_finds_nothing() {
         let mut index = index(100);
         assert_eq!(index.find(&Search::NONE), None);
@@ -521,7 +567,8 @@ mod tests {
         assert!(index.hot_mut(&Search::NONE).is_none());
         index.prefetch_first(&Search::NONE);
         // A hint only: any line will do.
-        let _ = index.prefetch_next(&mut { Search::NONE });
+        let _ = index.look(&mut { Search::NONE });
+        assert_eq!(index.seen(&Search::NONE), None);
     }
 
     #[test]

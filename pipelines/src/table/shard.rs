@@ -155,16 +155,16 @@ impl<E: Settled> Shard<E> {
     /// Goes on with a lookup whose first line has come: if it needs another, that is on its way then.
     #[inline(always)]
     pub fn go_on(&self, search: &mut Search) {
-        if let Some(slot) = self.index.prefetch_next(search) {
+        if let Some(slot) = self.index.look(search) {
             self.entries.prefetch(slot);
         }
     }
 
-    /// The board that the flow of a lookup is settled on, and takes note that a packet of it came; `None` when the entry has
-    /// to be looked at, or there is none.
+    /// The board that the flow of a lookup that has gone on is settled on, and takes note that a packet of it came; `None`
+    /// when the entry has to be looked at, or there is none, or it has moved since.
     #[inline(always)]
     pub fn forward(&mut self, search: &Search, now_ms: u32) -> Option<BoardId> {
-        let hot = self.index.hot_mut(search)?;
+        let hot = self.index.seen_hot_mut(search)?;
         let board = hot.board()?;
         hot.see(now_ms);
         Some(board)
@@ -191,10 +191,10 @@ impl<E: Settled> Shard<E> {
                 *search = self.begin(flow);
             }
             for search in &mut searches[..flows.len()] {
-                let _ = self.index.prefetch_next(search);
+                let _ = self.index.look(search);
             }
             for (found, search) in found.iter_mut().zip(&searches[..flows.len()]) {
-                *found = self.index.find(search);
+                *found = self.index.seen(search);
             }
         }
     }
@@ -522,6 +522,8 @@ mod tests {
         assert_eq!(shard.forward(&search, 6_400), None, "gone");
         // Entered settled, as flows are that a restarted appliance learns of.
         let entry = shard.insert(&flow(7), [3, 0, 0, 0, 0, 0, 0, SETTLED], 20_000).unwrap();
+        let mut search = shard.begin(&flow(7));
+        shard.go_on(&mut search);
         assert_eq!(shard.forward(&search, 20_000), Some(BoardId(3)));
         assert_eq!(shard.idle_ms(entry, 20_000), Some(20_000 % 64));
         shard.see(entry, 64_000);
