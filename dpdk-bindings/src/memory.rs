@@ -11,7 +11,8 @@ use std::slice;
 
 use thiserror::Error;
 
-/// Octets of a hugepage: the size that x86-64 and arm64 kernels map by default.
+/// Octets of the hugepages that are asked for, whatever the kernel's default size is: a table of a few megabytes is not to
+/// take gigabytes.
 pub const HUGE_PAGE_OCTETS: usize = 2 << 20;
 
 /// The memory for an array could not be had.
@@ -113,9 +114,12 @@ impl<T> Drop for Array<T> {
 fn map(octets: usize) -> Option<(NonNull<u8>, usize, Backing)> {
     if octets >= HUGE_PAGE_OCTETS {
         let whole = octets.checked_next_multiple_of(HUGE_PAGE_OCTETS)?;
-        // The kernel sets the pages aside now, or refuses now: there is no fault later.
-        if let Some(start) = map_with(whole, libc::MAP_HUGETLB) {
-            return Some((start, whole, Backing::Huge));
+        if let Some(start) = map_with(whole, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB) {
+            if populate(start, whole) {
+                return Some((start, whole, Backing::Huge));
+            }
+            // SAFETY: the mapping that was just made, which nobody has seen yet.
+            unsafe { libc::munmap(start.as_ptr().cast(), whole) };
         }
     }
     let start = map_with(octets, 0)?;
@@ -125,6 +129,15 @@ fn map(octets: usize) -> Option<(NonNull<u8>, usize, Backing)> {
         unsafe { libc::madvise(start.as_ptr().cast(), octets, libc::MADV_HUGEPAGE) };
     }
     Some((start, octets, Backing::Ordinary))
+}
+
+/// Takes the pages now. A control group may grant a mapping of hugepages and refuse the pages, with a signal that ends
+/// the process at the first touch; this says no instead. Kernels before 5.14 do not know how, and get the benefit of the
+/// doubt.
+fn populate(start: NonNull<u8>, octets: usize) -> bool {
+    // SAFETY: the range is a mapping of the caller's, which holds nothing yet.
+    let refused = unsafe { libc::madvise(start.as_ptr().cast(), octets, libc::MADV_POPULATE_WRITE) } != 0;
+    !refused || std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL)
 }
 
 fn map_with(octets: usize, flags: i32) -> Option<NonNull<u8>> {
