@@ -72,7 +72,7 @@ fn slow(core: &mut Core, packet: &TcpPacket, entry: Option<EntryRef>) -> Route {
     };
     if packet.flags.contains(Flags::SYN) {
         if let Some(mut found) = entry.and_then(|entry| core.shard.get_mut(entry)) {
-            found.syn_irs = Some(packet.seq);
+            found.note_syn(packet.seq, core.now.cookie_slot);
         }
         return Route::Handshake;
     }

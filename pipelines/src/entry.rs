@@ -8,7 +8,7 @@ use ipos_wire::seq::Seq;
 
 use crate::config::WINDOW_SCALE;
 use crate::handoff::{Answer, BoardId, PortIndex, Table};
-use crate::handshake::cookie::Cookie;
+use crate::handshake::cookie::{COOKIE_AGE_MAX_SLOTS, Cookie};
 use crate::request::assembly::{Handle, WINDOW};
 use crate::request::head::HeadScan;
 use crate::table::shard::Settled;
@@ -77,6 +77,8 @@ pub struct Entry {
     /// The initial sequence number of the last SYN with these addresses and ports that was answered since: the packet after
     /// it may prove a new connection. No other may: a cookie has 22 bits, and a long upload as many packets.
     pub syn_irs: Option<Seq>,
+    /// The cookies' time slot of that SYN, its lower 16 bits.
+    pub syn_slot: u16,
     /// The client has sent FIN.
     pub client_fin: bool,
     /// The end was seen (RST, or the board's notice): the entry lingers.
@@ -102,6 +104,20 @@ impl Entry {
         self.syn_irs.is_some_and(|irs| irs + 1 == seq)
     }
 
+    /// Takes note of a SYN that was answered.
+    pub fn note_syn(&mut self, irs: Seq, cookie_slot: u32) {
+        self.syn_irs = Some(irs);
+        self.syn_slot = cookie_slot as u16;
+    }
+
+    /// Forgets the last SYN once no cookie that answered it can be valid any more, so that one forged SYN does not keep
+    /// the flow's packets from the fast path for life.
+    pub fn forget_old_syn(&mut self, cookie_slot: u32) {
+        if (cookie_slot as u16).wrapping_sub(self.syn_slot) > COOKIE_AGE_MAX_SLOTS {
+            self.syn_irs = None;
+        }
+    }
+
     /// A new entry.
     pub fn new(state: State, pending: Option<EntryRef>) -> Self {
         Self {
@@ -110,6 +126,7 @@ impl Entry {
             board: BoardId(0),
             state,
             syn_irs: None,
+            syn_slot: 0,
             client_fin: false,
             closing: false,
             asked: false,

@@ -248,7 +248,7 @@ mod tests {
             let flags = Flags(octets[TCP + 13]);
             let is_plain = flags.contains(Flags::ACK) && !flags.intersects(Flags::SYN | Flags::FIN | Flags::RST);
             if let Some((flow, len)) = taken(&octets, Role::Wan).filter(|_| is_plain) {
-                match parse(&mut mbuf(&octets), &port(Role::Wan), 0x88b5, &services()) {
+                match parse(&mut mbuf(&octets), &port(Role::Wan), 0x88b5, &services(), |_| false) {
                     Ok(Parsed::Tcp(packet)) => {
                         prop_assert_eq!((packet.flow, usize::from(packet.frame_len)), (flow, len));
                     }

@@ -22,9 +22,12 @@ use crate::verdict::Verdict;
 /// A packet of a migrated connection that the fast path has left: it may be the last, or the first after a SYN.
 pub fn packet(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
     core.shard.see(entry, core.now.ms);
-    let Some(board) = core.shard.get(entry).map(|found| found.board) else {
-        return Verdict::Drop(Drop::OldSegment);
-    };
+    let cookie_slot = core.now.cookie_slot;
+    let board = core.shard.get_mut(entry).map(|mut found| {
+        found.forget_old_syn(cookie_slot);
+        found.board
+    });
+    let Some(board) = board else { return Verdict::Drop(Drop::OldSegment) };
     if packet.flags.intersects(Flags::FIN | Flags::RST) {
         note_end(core, entry, packet.flags);
     }

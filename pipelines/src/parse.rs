@@ -104,7 +104,7 @@ impl TcpPacket {
     }
 }
 
-/// Parses a frame.
+/// Parses a frame. `has_entry` tells whether a flow has one: connections to an address that is no service's any more go on.
 ///
 /// # Errors
 /// The reason to drop it.
@@ -114,6 +114,7 @@ pub fn parse(
     port: &PortSettings,
     ethertype: u16,
     services: &Services,
+    has_entry: impl FnOnce(&Flow) -> bool,
 ) -> Result<Parsed, Drop> {
     if !mbuf.is_contiguous() && !mbuf.linearize() {
         return Err(Drop::Segmented);
@@ -131,7 +132,9 @@ pub fn parse(
         return Err(Drop::OtherMac);
     }
     match frame.ethertype() {
-        ethernet::ETHERTYPE_IPV4 if destination == port.mac => ipv4(data, frame.src(), port, services),
+        ethernet::ETHERTYPE_IPV4 if destination == port.mac => {
+            ipv4(data, frame.src(), port, services, has_entry)
+        }
         ethernet::ETHERTYPE_IPV4 => Err(Drop::OtherMac),
         ethernet::ETHERTYPE_ARP => arp(frame.payload(), port, services),
         found if found == ethertype && port.role.faces_farm() => Ok(Parsed::Ipos),
@@ -153,13 +156,25 @@ fn arp(payload: &[u8], port: &PortSettings, services: &Services) -> Result<Parse
 }
 
 #[inline]
-fn ipv4(data: &[u8], source_mac: Mac, port: &PortSettings, services: &Services) -> Result<Parsed, Drop> {
+fn ipv4(
+    data: &[u8],
+    source_mac: Mac,
+    port: &PortSettings,
+    services: &Services,
+    has_entry: impl FnOnce(&Flow) -> bool,
+) -> Result<Parsed, Drop> {
     let bytes = data.get(ethernet::HEADER_LEN..).ok_or(Drop::BadEthernet)?;
     let packet = ipv4::Packet::new_checked(bytes).map_err(|_| Drop::BadIpv4)?;
     let destination = packet.dst();
     let to_service = port.role.faces_clients() && services.has_address(destination);
     if !to_service && destination != port.address {
-        return Err(Drop::OtherAddress);
+        let is_plain =
+            !packet.is_fragment() && packet.header_len() == ipv4::HEADER_LEN && packet.checksum_ok();
+        let may_go_on = port.role.faces_clients() && packet.protocol() == ipv4::PROTOCOL_TCP && is_plain;
+        return match tcp(&packet, source_mac, port) {
+            Ok(Parsed::Tcp(known)) if may_go_on && has_entry(&known.flow) => Ok(Parsed::Tcp(known)),
+            _ => Err(Drop::OtherAddress),
+        };
     }
     if !packet.checksum_ok() {
         return Err(Drop::BadIpv4Checksum);

@@ -16,6 +16,7 @@ use ipos_dpdk::burst::Burst;
 use ipos_dpdk::clock::Tsc;
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_dpdk::mempool::Mempool;
+use ipos_wire::flow::Flow;
 use ipos_wire::{ethernet, ipos};
 
 use crate::classify::{Route, classify};
@@ -231,7 +232,8 @@ fn packet(core: &mut Core, peers: &mut Peers, owners: &Owners, arrived: Arrived)
         return Verdict::Drop(Drop::OtherMac);
     };
     // Used where it lies: to copy it would be to wait for all its parts.
-    let parsed = parse(&mut mbuf, settings, core.config.ethertype, &core.services);
+    let has_entry = |flow: &Flow| core.shard.lookup(flow).is_some();
+    let parsed = parse(&mut mbuf, settings, core.config.ethertype, &core.services, has_entry);
     let parsed = match &parsed {
         Ok(parsed) => parsed,
         Err(reason) => return Verdict::Drop(*reason),

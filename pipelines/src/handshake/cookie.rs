@@ -26,6 +26,9 @@ use siphasher::sip::SipHasher24;
 /// Length of a time slot, seconds. A cookie is good in its own slot and the one after: 64 to 128 s.
 pub const SLOT_S: u64 = 64;
 
+/// A cookie of an older slot than so many before the present one is void.
+pub const COOKIE_AGE_MAX_SLOTS: u16 = 1;
+
 /// What the MSS index stands for, octets; a client's MSS is rounded down to one of these.
 ///
 /// 8960: jumbo frames. 1460: Ethernet. 1440: PPPoE (1452) and hosts that count IPv6 or timestamps in. 1400, 1360,
@@ -102,7 +105,7 @@ impl CookieKeys {
     /// For the segment that follows the SYN-ACK, `irs` is SEG.SEQ-1 and `iss` is SEG.ACK-1.
     pub fn check(&self, flow: &Flow, irs: Seq, iss: Seq, now_slot: u32) -> Option<Cookie> {
         let age_slots = now_slot.wrapping_sub(iss.0 >> SLOT_SHIFT) & 3;
-        if age_slots > 1 {
+        if age_slots > u32::from(COOKIE_AGE_MAX_SLOTS) {
             return None;
         }
         let slot = now_slot.wrapping_sub(age_slots);

@@ -288,6 +288,14 @@ fn new_services_are_served_and_connections_of_removed_ones_go_on() {
     let place = rig.request(&mut new, REQUEST);
     assert_eq!((place.service, place.pool), (1, 6));
     rig.packets_out();
+    // The address goes as well: connections that are there have all of theirs forwarded, nobody else is answered.
+    let services = Services::new(vec![service(new_address, 80, 6)]).expect("one");
+    rig.command(Command::Services(Arc::new(services)));
+    assert_eq!(rig.client(&client.data(REQUEST_LEN + 1, b"x")), Verdict::Forwarded);
+    assert_eq!(rig.client(&Client::on_port(4).syn()), Verdict::Drop(Drop::OtherAddress));
+    assert_eq!(rig.client(&client.fin(REQUEST_LEN + 2)), Verdict::Forwarded);
+    assert_eq!(rig.client(&client.rst(REQUEST_LEN + 3)), Verdict::Forwarded);
+    assert_eq!(rig.packets_out().len(), 3);
 }
 
 #[test]

@@ -232,3 +232,20 @@ fn a_new_connection_that_finds_no_buffer_still_ends_the_old_one() {
     assert_eq!(rig.client(&new.data(0, REQUEST)), Verdict::Held);
     rig.placed();
 }
+
+#[test]
+fn a_forged_syn_is_forgotten_with_its_cookie() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.settle(&mut client);
+    assert_eq!(rig.client(&again(&client).syn()), Verdict::Answered);
+    rig.answer();
+    let syn = |rig: &Rig| rig.entry(&client.flow).and_then(|entry| entry.syn_irs);
+    rig.pass(60_000);
+    assert_eq!(rig.client(&client.data(REQUEST_LEN, b"x")), Verdict::Forwarded);
+    assert!(syn(&rig).is_some(), "its cookie may still be good");
+    rig.pass(130_000);
+    assert_eq!(rig.client(&client.data(REQUEST_LEN + 1, b"x")), Verdict::Forwarded);
+    assert_eq!(syn(&rig), None);
+    rig.packets_out();
+}
