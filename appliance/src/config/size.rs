@@ -35,8 +35,8 @@ const DESCRIPTOR_OCTETS: u64 = 256;
 /// What the EAL and the drivers take for themselves.
 const EAL_OCTETS: u64 = 16 << 20;
 
-/// Octets of a shard per entry, timers and index included.
-const ENTRY_OCTETS: u64 = 160;
+/// Octets of a shard per entry, timers and index included, and what its pages round up.
+const ENTRY_OCTETS: u64 = 81;
 
 /// Octets of a request buffer.
 const PENDING_OCTETS: u64 = 16 * 1024 + 512;

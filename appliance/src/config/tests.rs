@@ -296,7 +296,7 @@ fn times_sizes_and_memory_must_fit_each_other() {
     says(&section("[tcp]\nmss = 1460"), "mss", "expected at most 1444: port \"farm\" has MTU 1500");
     says(&section("[dpdk]\nmemory_mb = 64"), "memory_mb", "expected at least");
     says(&section("[dpdk]\nmemory_mb = 2048"), "memory_mb", "there are 1024 MiB of hugepages");
-    says(&section("[worker]\nentries = 33554432"), "entries", "this machine has 4096 MiB");
+    says(&section("[worker]\nentries = 67108864"), "entries", "this machine has 4096 MiB");
     assert_eq!(mistakes(&section("[dpdk]\nmemory = \"no-huge\"\nmemory_mb = 2048")), [""; 0]);
 }
 
