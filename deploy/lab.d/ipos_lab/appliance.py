@@ -29,15 +29,15 @@ state_directory = "{directory}/state"
 [dpdk]
 memory = "{memory}"
 memory_mb = {memory_mb}
-control_cpu = 0
+control_cpu = {control_cpu}
 worker_cpus = {worker_cpus}
-file_prefix = "ipos-lab"
+{control_idle}file_prefix = "ipos-lab"
 
 [worker]
 entries = 65536
 pending = 2048
 idle = "sleep"
-
+{idle}
 # Short, so that a head that never ends can be watched timing out.
 [timeouts]
 request_ms = 3000
@@ -84,8 +84,14 @@ def configuration(options):
     cpus = len(os.sched_getaffinity(0))
     # The control core takes CPU 0; workers share what is left, and on a small machine all of it.
     worker_cpus = [1 + n % (cpus - 1) if cpus > 1 else 0 for n in range(options.workers)]
+    control_cpu, *worker_cpus = options.cpus or [0, *worker_cpus]
+    control_idle, idle = "", ""
+    if options.after_polls is not None:
+        control_idle, idle = (f"{key}after_polls = {polls}\n"
+                              for key, polls in zip(("control_", ""), options.after_polls))
     text = GENERAL.format(ethertype=options.ethertype, admin_socket=plan.ADMIN_SOCKET, metrics=plan.METRICS,
-                          directory=DIRECTORY, memory=options.memory, memory_mb=MEMORY_MB, worker_cpus=worker_cpus)
+                          directory=DIRECTORY, memory=options.memory, memory_mb=MEMORY_MB, control_cpu=control_cpu,
+                          worker_cpus=worker_cpus, idle=idle, control_idle=control_idle)
     ports = [("farm", "farm", plan.FARM_APPLIANCE), ("wan", "wan", plan.WAN_APPLIANCE)]
     if options.one_port:
         ports = [("farm", "both", plan.FARM_APPLIANCE)]

@@ -24,6 +24,14 @@ frontend http
     use_backend b if {{ path_beg /b/ }}
     default_backend any
 
+# The same with connections to the boards that any client's request may use: cheaper, and not the default, since a board
+# that closes one under a request makes the request fail.
+listen reuse
+    bind {address}:{reuse_port}
+    http-reuse always
+    balance leastconn
+{all_boards}
+
 listen tcp
     mode tcp
     bind {address}:{tcp_port}
@@ -47,8 +55,9 @@ def prepare(options):
     servers = [f"    server board{n} {plan.board_address(n)}:{plan.SERVICE_PORT}" for n in options.board_numbers()]
     with open(CONFIG, "w", encoding="ascii") as file:
         file.write(TEXT.format(address=plan.HAPROXY_SERVICE, http_port=plan.SERVICE_PORT,
-                               tcp_port=plan.HAPROXY_TCP_PORT, all_boards="\n".join(servers),
-                               board_a=servers[0], board_b=servers[min(1, len(servers) - 1)]))
+                               tcp_port=plan.HAPROXY_TCP_PORT, reuse_port=plan.HAPROXY_REUSE_PORT,
+                               all_boards="\n".join(servers), board_a=servers[0],
+                               board_b=servers[min(1, len(servers) - 1)]))
 
 
 def daemon():

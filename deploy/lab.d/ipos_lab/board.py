@@ -106,7 +106,7 @@ def prepare(number, options):
         os.link(f"{plan.FILES}/{name}", f"{directory}/www/{name}")
     with open(f"{directory}/www/index.html", "w", encoding="ascii") as file:
         file.write(f"board{number}\n")
-    user = _web_user()
+    user = web_user()
     os.chown(f"{directory}/tmp", user.pw_uid, user.pw_gid)
     with open(f"{directory}/nginx.conf", "w", encoding="ascii") as file:
         file.write(NGINX.format(number=number, user=user.pw_name, directory=directory, application=APPLICATION_PORT))
@@ -116,7 +116,8 @@ def prepare(number, options):
     run("mount", "-t", "bpf", "-o", "mode=0700", f"ipos-board{number}", f"{directory}/bpf")
 
 
-def _web_user():
+def web_user():
+    """The user that nginx runs as."""
     for name in ("www-data", "nginx", "nobody"):
         try:
             return pwd.getpwnam(name)

@@ -7,10 +7,12 @@ import shutil
 import signal
 import sys
 
-from . import appliance, balancer, board, network, plan
+from . import appliance, balancer, board, network, plan, proxy
 from .system import Daemon, LabError, end_processes, lock, log_tail
 
 NEEDED = ("ip", "ethtool", "sysctl", "nginx", "ss", "mount", "umount")
+
+BALANCERS = ("haproxy", "nginx-proxy", "appliance")
 
 TRY = """\
 The lab is up: {shape}. Try
@@ -60,8 +62,12 @@ def _parser():
     up.add_argument("--port", choices=("af_packet", "af_xdp"), default="af_packet", help="DPDK driver of the ports")
     up.add_argument("--ethertype", choices=("0x88b5", "0x0007"), default="0x88b5", help="EtherType of ipOS frames")
     up.add_argument("--haproxy", action="store_true", help=f"HAProxy with the same boards on {plan.HAPROXY_SERVICE}")
+    up.add_argument("--nginx-proxy", action="store_true",
+                    help=f"nginx as a proxy with the same boards on {plan.HAPROXY_SERVICE}:{plan.NGINX_PROXY_PORT}")
     up.add_argument("--memory", choices=("hugepages", "no-huge"), default="hugepages", help="DPDK's memory")
     up.add_argument("--workers", type=int, default=1, metavar="N", help="workers of the appliance, default 1")
+    up.add_argument("--cpus", metavar="C,W..", help="CPUs of the appliance's control core and of its workers")
+    up.add_argument("--after-polls", metavar="C,W", help="empty polls before control core and workers sleep")
     up.add_argument("--one-port", action="store_true", help="one port that faces clients and farm")
     up.set_defaults(run=_up)
 
@@ -99,8 +105,9 @@ def _parser():
 
 def _up(options):
     wanted = plan.Options(boards=options.boards, port=options.port, ethertype=options.ethertype,
-                          haproxy=options.haproxy, memory=options.memory, workers=options.workers,
-                          one_port=options.one_port)
+                          haproxy=options.haproxy, nginx_proxy=options.nginx_proxy, memory=options.memory,
+                          workers=options.workers, one_port=options.one_port, cpus=_cpus(options),
+                          after_polls=_after_polls(options))
     if not 1 <= wanted.boards <= plan.BOARDS_MAX:
         raise LabError(f"--boards {wanted.boards}: 1 to {plan.BOARDS_MAX} are possible")
     if wanted.workers < 1:
@@ -124,6 +131,33 @@ def _up(options):
             raise
     print(TRY.format(shape=_shape(wanted), service=plan.SERVICE, metrics=plan.METRICS, socket=plan.ADMIN_SOCKET,
                      appliance=_shortest(plan.binary("ipos-appliance"))), end="", flush=True)
+
+
+def _numbers(text):
+    """The numbers of a list such as `1,2`; none when it is no such list."""
+    words = text.split(",")
+    return [int(word) for word in words] if all(word.isdecimal() for word in words) else []
+
+
+def _after_polls(options):
+    if options.after_polls is None:
+        return None
+    polls = _numbers(options.after_polls)
+    if len(polls) != 2:
+        raise LabError(f"--after-polls {options.after_polls}: expected two numbers, control core's and workers'")
+    return polls
+
+
+def _cpus(options):
+    """The list in `--cpus`; as many CPUs as control core and workers, all of them ours."""
+    if options.cpus is None:
+        return None
+    cpus = _numbers(options.cpus)
+    ours = os.sched_getaffinity(0)
+    if len(cpus) != options.workers + 1 or not ours.issuperset(cpus):
+        raise LabError(f"--cpus {options.cpus}: expected the control core's CPU and one for each worker, "
+                       f"{options.workers + 1} numbers out of {sorted(ours)}")
+    return cpus
 
 
 def _shortest(path):
@@ -154,11 +188,15 @@ def _build(options):
         board.prepare(number, options)
     if options.haproxy:
         balancer.prepare(options)
+    if options.nginx_proxy:
+        proxy.prepare(options)
     appliance.start()
     for number in options.board_numbers():
         board.start(number)
     if options.haproxy:
         balancer.start()
+    if options.nginx_proxy:
+        proxy.start()
     for number in options.board_numbers():
         board.wait_serving(number)
     appliance.wait_ready(options.boards)
@@ -168,7 +206,7 @@ def _build(options):
 
 def _shape(options):
     text = f"{options.boards} boards, {options.port}, EtherType {options.ethertype}, {options.memory}"
-    return text + (", one port" if options.one_port else "") + (", HAProxy" if options.haproxy else "")
+    return text + (", one port" if options.one_port else "") + "".join(", " + name for name in options.balancers())
 
 
 def _down(_options):
@@ -202,7 +240,7 @@ def _daemons():
         names = [entry.removesuffix(".pid") for entry in os.listdir(plan.PIDS) if entry.endswith(".pid")]
     except FileNotFoundError:
         return []
-    return [Daemon(name) for name in sorted(names, key=lambda name: (name not in ("haproxy", "appliance"), name))]
+    return [Daemon(name) for name in sorted(names, key=lambda name: (name not in BALANCERS, name))]
 
 
 def _current():

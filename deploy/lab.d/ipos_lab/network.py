@@ -48,7 +48,7 @@ def build(options):
     _appliance(options)
     for number in options.board_numbers():
         _board(number)
-    if options.haproxy:
+    if options.balancers():
         _haproxy()
 
 

@@ -25,6 +25,8 @@ SERVICE = "198.51.100.1"
 HAPROXY_SERVICE = "198.51.100.2"
 SERVICE_PORT = 80
 HAPROXY_TCP_PORT = 81
+NGINX_PROXY_PORT = 82
+HAPROXY_REUSE_PORT = 83
 
 CLIENT = "203.0.113.10"
 CLIENT_ROUTER = "203.0.113.1"
@@ -55,8 +57,13 @@ class Options:
     port: str = "af_packet"
     ethertype: str = "0x88b5"
     haproxy: bool = False
+    nginx_proxy: bool = False
     memory: str = "hugepages"
     workers: int = 1
+    cpus: list[int] | None = None
+    """The CPUs of control core and workers; None chooses."""
+    after_polls: list[int] | None = None
+    """Empty polls before control core and workers sleep; None leaves it to the appliance."""
     one_port: bool = False
     ready: bool = False
     """Whether `up` came to its end."""
@@ -85,10 +92,14 @@ class Options:
         """1 to the number of boards."""
         return range(1, self.boards + 1)
 
+    def balancers(self):
+        """The balancers in the namespace `haproxy`, in words."""
+        return (["HAProxy"] if self.haproxy else []) + (["nginx as proxy"] if self.nginx_proxy else [])
+
     def namespaces(self):
         """Every namespace of this lab."""
         names = ["ipos-client", "ipos-router", "ipos-switch", "ipos-appliance"]
-        if self.haproxy:
+        if self.balancers():
             names.append("ipos-haproxy")
         return names + [board_namespace(n) for n in self.board_numbers()]
 
