@@ -32,12 +32,12 @@ test-lab: build ## the tests in the lab, with real clients and servers (TEST_ARG
 	@trap 'deploy/lab down >/dev/null' EXIT; trap 'exit 130' INT TERM; \
 	set -x; $(CARGO) test --locked -p ipos-tests -- --test-threads=1 $(TEST_ARGS)
 
-bench: ## measure everything against its baselines: a table, and perf/results (BENCH_ARGS="p1 p3 --runs 9"; see perf/README.md)
+bench: build ## measure everything against its baselines: a table, and perf/results (BENCH_ARGS="p1 p3 --runs 9"; see perf/README.md)
 	$(CARGO) build --release --locked -p ipos-perf
 	@$(MAKE) --no-print-directory baseline || echo "bench: goes on without capsule: it could not be built (see above)"
 	"$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/ipos-bench" $(BENCH_ARGS)
 
-bench-quick: ## show that every bench still runs, with tiny sizes; its figures mean nothing
+bench-quick: build ## show that every bench still runs, with tiny sizes; its figures mean nothing
 	$(CARGO) build --release --locked -p ipos-perf
 	"$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/ipos-bench" --quick
 

@@ -1,5 +1,6 @@
 //! Processes of our own: DPDK starts once in each, so that every measurement has its own.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -7,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::process::Process;
-use crate::{forward, lookup, migrate};
+use crate::{forward, load, lookup, migrate};
 
 /// What a child does.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,6 +19,10 @@ pub enum Spec {
     Lookup(lookup::Spec),
     /// P5, P6.
     Migrate(migrate::Spec),
+    /// P7: beside the appliance.
+    Meter(SocketAddr),
+    /// P8.
+    Visit(load::VisitSpec),
 }
 
 /// The child's side.
@@ -29,6 +34,8 @@ pub fn main(spec: &str) -> anyhow::Result<()> {
         Spec::Forward(spec) => forward::child(&spec),
         Spec::Lookup(spec) => lookup::child(&spec),
         Spec::Migrate(spec) => migrate::child(&spec),
+        Spec::Meter(metrics) => load::meter(metrics),
+        Spec::Visit(spec) => load::visitor(&spec),
     }
 }
 
@@ -38,8 +45,15 @@ pub fn main(spec: &str) -> anyhow::Result<()> {
 /// When it does not start.
 pub fn spawn(spec: &Spec) -> anyhow::Result<Process> {
     let program = std::env::current_exe().context("finding this program")?;
-    let arguments = ["--child".to_owned(), serde_json::to_string(spec)?];
-    Process::spawn("the measuring process", &program.to_string_lossy(), &arguments)
+    Process::spawn("the measuring process", &program.to_string_lossy(), &arguments(spec)?)
+}
+
+/// What makes this program a child.
+///
+/// # Errors
+/// Never, for what a specification can hold.
+pub fn arguments(spec: &Spec) -> anyhow::Result<[String; 2]> {
+    Ok(["--child".to_owned(), serde_json::to_string(spec)?])
 }
 
 /// Its next message: the next line that is one.

@@ -1,20 +1,28 @@
-//! `ipos-bench`: harnesses P1 to P6 of design: targets.md, each with its baseline in the same run.
+//! `ipos-bench`: harnesses P1 to P8 of design: targets.md, each with its baseline in the same run.
 //!
 //! The files are the road: [`machine`] finds CPUs and memory, [`capture`] makes what is replayed, [`rates`] lets the worker
 //! ([`forward`]) and the baselines ([`testpmd`], [`capsule`]) take turns, [`targets`] turns figures into rows, [`report`] and
-//! [`svg`] write them down. [`migrate`] is the road of P5 and P6, with [`peers`] at its ends and [`control`] beside it.
+//! [`svg`] write them down. [`migrate`] is the road of P5 and P6, with [`peers`] at its ends and [`control`] beside it. P7 and
+//! P8 are in [`compare`]: [`lab`] takes the lab up, [`balancers`] lets the contenders take turns, [`load`] is the clients,
+//! [`billing`] says what they cost, [`quiet`] whether the machine was left alone.
 
+mod balancers;
+mod billing;
 mod capsule;
 mod capture;
 mod child;
+mod compare;
 mod control;
 mod cputime;
 mod forward;
+mod lab;
+mod load;
 mod lookup;
 mod machine;
 mod migrate;
 mod peers;
 mod process;
+mod quiet;
 mod rates;
 mod report;
 mod setup;
@@ -42,7 +50,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 #[derive(Parser)]
 #[command(name = "ipos-bench", version)]
 struct Cli {
-    /// What to measure: p1 to p6, or all.
+    /// What to measure: p1 to p8, or all.
     #[arg(default_value = "all")]
     targets: Vec<String>,
     /// Tiny sizes: shows that every harness runs, and nothing else. Writes to target/bench-quick.

@@ -12,7 +12,7 @@ use crate::rates::{Rates, Scene};
 use crate::report::{self, Row, Target};
 use crate::stats::{Runs, paired};
 use crate::svg::{Plot, Series};
-use crate::{Options, child};
+use crate::{Options, child, compare};
 
 /// Packet buffers as the appliance has them.
 const DATA_ROOM_OCTETS: u16 = 2176;
@@ -24,18 +24,28 @@ const SMALL_DATA_ROOM_OCTETS: u16 = 384;
 const CAPTURED: [u32; 4] = [1 << 20, 1 << 19, 1 << 18, 1 << 17];
 
 /// What harnesses hand in.
-struct Desk<'a> {
-    options: &'a Options,
+pub struct Desk<'a> {
+    /// How to measure.
+    pub options: &'a Options,
     folder: Folder,
-    rows: Vec<Row>,
+    /// The figures so far.
+    pub rows: Vec<Row>,
     /// What could not be measured.
     failures: Vec<String>,
 }
 
 type Harness = fn(&mut Desk<'_>) -> anyhow::Result<()>;
 
-const HARNESSES: [(&str, Harness); 6] =
-    [("p1", p1), ("p2", p2), ("p3", p3), ("p4", p4), ("p5", p5), ("p6", p6)];
+const HARNESSES: [(&str, Harness); 8] = [
+    ("p1", p1),
+    ("p2", p2),
+    ("p3", p3),
+    ("p4", p4),
+    ("p5", p5),
+    ("p6", p6),
+    ("p7", compare::p7),
+    ("p8", compare::p8),
+];
 
 /// Runs the harnesses of these names, prints the table and writes the files. False when something could not be measured;
 /// a target that is missed is a result like any other.
@@ -78,7 +88,8 @@ pub fn run(names: &[String], options: &Options) -> bool {
 }
 
 impl Desk<'_> {
-    fn fail(&mut self, what: String) {
+    /// Notes what could not be measured.
+    pub fn fail(&mut self, what: String) {
         eprintln!("ipos-bench: {what}");
         self.failures.push(what);
     }

@@ -89,6 +89,9 @@ def configuration(options):
     if options.after_polls is not None:
         control_idle, idle = (f"{key}after_polls = {polls}\n"
                               for key, polls in zip(("control_", ""), options.after_polls))
+    if options.sleep_us is not None:
+        control_idle, idle = (f"{text}{key}sleep_us = {options.sleep_us}\n"
+                              for key, text in zip(("control_", ""), (control_idle, idle)))
     text = GENERAL.format(ethertype=options.ethertype, admin_socket=plan.ADMIN_SOCKET, metrics=plan.METRICS,
                           directory=DIRECTORY, memory=options.memory, memory_mb=MEMORY_MB, control_cpu=control_cpu,
                           worker_cpus=worker_cpus, idle=idle, control_idle=control_idle)

@@ -68,6 +68,7 @@ def _parser():
     up.add_argument("--workers", type=int, default=1, metavar="N", help="workers of the appliance, default 1")
     up.add_argument("--cpus", metavar="C,W..", help="CPUs of the appliance's control core and of its workers")
     up.add_argument("--after-polls", metavar="C,W", help="empty polls before control core and workers sleep")
+    up.add_argument("--sleep-us", type=int, metavar="N", help="how long control core and workers sleep")
     up.add_argument("--one-port", action="store_true", help="one port that faces clients and farm")
     up.set_defaults(run=_up)
 
@@ -107,7 +108,7 @@ def _up(options):
     wanted = plan.Options(boards=options.boards, port=options.port, ethertype=options.ethertype,
                           haproxy=options.haproxy, nginx_proxy=options.nginx_proxy, memory=options.memory,
                           workers=options.workers, one_port=options.one_port, cpus=_cpus(options),
-                          after_polls=_after_polls(options))
+                          after_polls=_after_polls(options), sleep_us=options.sleep_us)
     if not 1 <= wanted.boards <= plan.BOARDS_MAX:
         raise LabError(f"--boards {wanted.boards}: 1 to {plan.BOARDS_MAX} are possible")
     if wanted.workers < 1:

@@ -64,6 +64,8 @@ class Options:
     """The CPUs of control core and workers; None chooses."""
     after_polls: list[int] | None = None
     """Empty polls before control core and workers sleep; None leaves it to the appliance."""
+    sleep_us: int | None = None
+    """How long they sleep; None leaves it to the appliance."""
     one_port: bool = False
     ready: bool = False
     """Whether `up` came to its end."""
