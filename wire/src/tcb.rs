@@ -2,8 +2,9 @@
 
 use core::ops::BitOr;
 
+use crate::checksum;
 use crate::error::{Layer, LengthError};
-use crate::ipos::octets::{first, first_mut, put, take, u8_at, u16_at, u32_at, u64_at};
+use crate::ipos::octets::{first, first_mut, take, u8_at, u16_at, u32_at, u64_at};
 use crate::seq::Seq;
 
 /// Size of a control block, octets (Fig. 11D: 146 less server IP and port).
@@ -170,38 +171,47 @@ impl Tcb {
     /// # Panics
     /// When the buffer is shorter than [`LEN`].
     pub fn emit(&self, buffer: &mut [u8]) {
+        self.write(buffer);
+    }
+
+    /// Writes the block, and returns its sum. In whole words, so that neither the sum nor a copy has to wait for octets that
+    /// were stored one by one.
+    #[inline]
+    pub(crate) fn write(&self, buffer: &mut [u8]) -> u64 {
         let block = first_mut::<LEN>(buffer);
-        put::<0, 1, _>(block, [VERSION]);
-        put::<1, 1, _>(block, [self.state]);
-        put::<2, 2, _>(block, self.options.0.to_be_bytes());
-        put::<4, 2, _>(block, self.client_mss.to_be_bytes());
-        put::<6, 2, _>(block, self.our_mss.to_be_bytes());
-        put::<8, 1, _>(block, [self.client_window_scale]);
-        put::<9, 1, _>(block, [self.our_window_scale]);
-        put::<10, 2, _>(block, [0; 2]);
-        put::<12, 4, _>(block, self.iss.0.to_be_bytes());
-        put::<16, 4, _>(block, self.irs.0.to_be_bytes());
-        put::<20, 4, _>(block, self.snd_una.0.to_be_bytes());
-        put::<24, 4, _>(block, self.snd_nxt.0.to_be_bytes());
-        put::<28, 4, _>(block, self.snd_wnd.to_be_bytes());
-        put::<32, 4, _>(block, self.snd_wl1.0.to_be_bytes());
-        put::<36, 4, _>(block, self.snd_wl2.0.to_be_bytes());
-        put::<40, 4, _>(block, self.rcv_nxt.0.to_be_bytes());
-        put::<44, 4, _>(block, self.rcv_wnd.to_be_bytes());
-        put::<48, 4, _>(block, self.ts_recent.to_be_bytes());
-        put::<52, 4, _>(block, self.last_tsval.to_be_bytes());
-        put::<56, 4, _>(block, self.srtt_us.to_be_bytes());
-        put::<60, 4, _>(block, self.rttvar_us.to_be_bytes());
-        put::<64, 4, _>(block, self.cwnd.to_be_bytes());
-        put::<68, 4, _>(block, self.ssthresh.to_be_bytes());
-        put::<72, 8, _>(block, self.migration_id.to_be_bytes());
-        put::<80, 8, _>(block, self.established_at_us.to_be_bytes());
-        put::<88, 4, _>(block, self.service_id.to_be_bytes());
-        put::<92, 4, _>(block, self.octets_following.to_be_bytes());
-        put::<96, 2, _>(block, self.appliance_id.to_be_bytes());
-        put::<98, 2, _>(block, self.epoch.to_be_bytes());
-        put::<100, 24, _>(block, [0; 24]);
-        put::<124, 16, _>(block, self.tag);
+        let pair = |first: u32, second: u32| u64::from(first) << 32 | u64::from(second);
+        let halves = |first: u16, second: u16| u32::from(first) << 16 | u32::from(second);
+        let octets = |first: u8, second: u8| u16::from_be_bytes([first, second]);
+        let of_tag = |place: usize| u32::from_be_bytes(self.tag.as_chunks().0[place]);
+        let state = halves(octets(VERSION, self.state), self.options.0);
+        let scales = halves(octets(self.client_window_scale, self.our_window_scale), 0);
+        let words = [
+            pair(state, halves(self.client_mss, self.our_mss)),
+            pair(scales, self.iss.0),
+            pair(self.irs.0, self.snd_una.0),
+            pair(self.snd_nxt.0, self.snd_wnd),
+            pair(self.snd_wl1.0, self.snd_wl2.0),
+            pair(self.rcv_nxt.0, self.rcv_wnd),
+            pair(self.ts_recent, self.last_tsval),
+            pair(self.srtt_us, self.rttvar_us),
+            pair(self.cwnd, self.ssthresh),
+            self.migration_id,
+            self.established_at_us,
+            pair(self.service_id, self.octets_following),
+            pair(halves(self.appliance_id, self.epoch), 0),
+            0,
+            0,
+            pair(0, of_tag(0)),
+            pair(of_tag(1), of_tag(2)),
+        ];
+        let (places, last) = block.as_chunks_mut::<8>();
+        let mut sum = u64::from(of_tag(3));
+        for (place, word) in places.iter_mut().zip(words) {
+            *place = word.to_be_bytes();
+            sum = checksum::add_with_carry(sum, word);
+        }
+        last.copy_from_slice(&of_tag(3).to_be_bytes());
+        sum
     }
 }
 

@@ -1,4 +1,4 @@
-//! Messages to frames: Ethernet header and ipOS message, or ARP, into a buffer on the stack.
+//! Messages to frames: Ethernet header and ipOS message, or ARP, where the frame shall lie.
 
 use std::net::Ipv4Addr;
 
@@ -28,17 +28,31 @@ pub struct Sender {
     pub ethertype: u16,
 }
 
-/// Writes the frame that carries a message, and returns its length. The buffer is zero.
-pub fn emit(from: Sender, to: Mac, message: &Message, frame: &mut [u8; FRAME_MAX]) -> usize {
+/// Octets of the frame that carries a message.
+pub fn frame_len(message: &Message) -> usize {
+    let len = match message {
+        Message::Connection { .. } => TcpConnection::LEN,
+        Message::Detach { .. } => Detach::LEN,
+        Message::Question { .. } => WhoHolds::LEN,
+        Message::WhoHas(_) => arp::LEN,
+    };
+    (ethernet::HEADER_LEN + len).max(FRAME_MIN)
+}
+
+/// Writes the frame that carries a message.
+///
+/// # Panics
+/// When the buffer is shorter than [`frame_len`].
+pub fn emit(from: Sender, to: Mac, message: &Message, frame: &mut [u8]) {
     let ethertype = match message {
         Message::WhoHas(_) => ethernet::ETHERTYPE_ARP,
         _ => from.ethertype,
     };
     ethernet::Repr { dst: to, src: from.mac, ethertype }.emit(frame);
     let (_, body) = frame.split_at_mut(ethernet::HEADER_LEN);
-    let len = match message {
+    let written = match message {
         Message::Connection { flow, server: (server, server_port), tcb } => {
-            TcpConnection { flow: *flow, server: *server, server_port: *server_port, tcb: *tcb }.emit(body);
+            TcpConnection::emit_parts(*flow, *server, *server_port, tcb, body);
             TcpConnection::LEN
         }
         Message::Detach { flow, id } => {
@@ -62,7 +76,9 @@ pub fn emit(from: Sender, to: Mac, message: &Message, frame: &mut [u8; FRAME_MAX
             arp::LEN
         }
     };
-    (ethernet::HEADER_LEN + len).max(FRAME_MIN)
+    if let Some(padding) = body.get_mut(written..) {
+        padding.fill(0);
+    }
 }
 
 #[cfg(test)]
@@ -83,9 +99,9 @@ mod tests {
     };
 
     fn frame(message: &Message) -> (Vec<u8>, u16) {
-        let mut buffer = [0; FRAME_MAX];
-        let len = emit(FROM, TO, message, &mut buffer);
-        let frame = ethernet::Frame::new_checked(&buffer[..len]).expect("a frame");
+        let mut buffer = vec![0xa5; frame_len(message)];
+        emit(FROM, TO, message, &mut buffer);
+        let frame = ethernet::Frame::new_checked(&buffer[..]).expect("a frame");
         assert_eq!((frame.dst(), frame.src()), (TO, FROM.mac));
         (frame.payload().to_vec(), frame.ethertype())
     }
@@ -108,6 +124,7 @@ mod tests {
         let (payload, _) = frame(&Message::Detach { flow: FLOW, id: 5 });
         let detach = ipos::Detach::parse(&payload).expect("a detach");
         assert_eq!((detach.flow, detach.force, detach.trailer.id, payload.len()), (FLOW, true, 5, 46));
+        assert_eq!(payload[ipos::Detach::LEN..], [0; 46 - ipos::Detach::LEN], "padding");
         let (payload, _) = frame(&Message::Question { flow: FLOW, id: 6 });
         let question = ipos::WhoHolds::parse(&payload).expect("a question");
         assert_eq!((question.flow, question.trailer.id, payload.len()), (FLOW, 6, 46));

@@ -2,7 +2,9 @@
 
 use ipos_pipelines::handoff::{BoardId, Command, PortIndex};
 use ipos_wire::flow::Flow;
-use ipos_wire::ipos::{self, Closed, ClosedReason, HeldState, Listening, ListeningRow, Message, ServerState};
+use ipos_wire::ipos::{
+    self, Ack, Closed, ClosedReason, HeldState, Listening, ListeningRow, Message, ServerState,
+};
 use ipos_wire::{arp, ethernet};
 
 use super::context::Context;
@@ -37,6 +39,11 @@ pub(super) fn frame(
         return Err(Ignored::UnknownType);
     }
     let board = core.boards.identify(frame.src(), port)?;
+    // What comes with every connection does not go through a value that has room for all messages.
+    if frame.payload().get(ipos::TYPE_AT) == Some(&ipos::TYPE_ACK) {
+        acknowledged(core, now_ns, board, &Ack::parse(frame.payload()).map_err(reason)?, sink);
+        return Ok(());
+    }
     let message = Message::parse(frame.payload()).map_err(reason)?.ok_or(Ignored::UnknownType)?;
     take(core, now_ns, port, board, message, sink)
 }
@@ -63,10 +70,7 @@ fn take(
     let Core { boards, counters, ids, attempts, holders, .. } = core;
     let ctx = &mut Context { now_ns, boards, counters, ids, sink };
     match message {
-        Message::Ack(ack) => {
-            let id = ack.trailer.map_or(0, |trailer| trailer.id);
-            attempts.acknowledged(ctx, board, ack.flow, id);
-        }
+        Message::Ack(ack) => acknowledged(core, now_ns, board, &ack, sink),
         Message::Refused(refused) => {
             attempts.refused(ctx, board, refused.flow, refused.trailer.id, refused.reason.code());
         }
@@ -102,6 +106,14 @@ fn take(
         | Message::WhoHolds(_) => return Err(Ignored::UnknownType),
     }
     Ok(())
+}
+
+/// 0x03: the board has taken an endpoint over.
+fn acknowledged(core: &mut Core, now_ns: u64, board: BoardId, ack: &Ack, sink: &mut dyn Sink) {
+    let Core { boards, counters, ids, attempts, .. } = core;
+    let ctx = &mut Context { now_ns, boards, counters, ids, sink };
+    let id = ack.trailer.map_or(0, |trailer| trailer.id);
+    attempts.acknowledged(ctx, board, ack.flow, id);
 }
 
 /// 0x07: the endpoint closed, is not held, or was a stray packet's.

@@ -11,7 +11,7 @@ use ipos_pipelines::config::PortSettings;
 use ipos_pipelines::handoff::{Command, Sender as QueueSender, WorkerId};
 use ipos_pipelines::steer::Owners;
 
-use super::emit::{self, FRAME_MAX};
+use super::emit;
 use super::sink::{Message, Sink, Way};
 
 /// Commands in a backlog from which on no further events are taken of that worker.
@@ -93,17 +93,17 @@ impl Outlet {
         })
     }
 
-    fn transmit(&mut self, worker: WorkerId, way: Way, frame: &[u8]) {
+    fn transmit(&mut self, worker: WorkerId, way: Way, from: emit::Sender, message: &Message) {
         let Some(lane) = self.lanes.get_mut(usize::from(worker.0)) else { return };
         let Some(mut mbuf) = self.mempool.alloc() else {
             self.no_mbuf += 1;
             return;
         };
-        let Some(room) = mbuf.append(frame.len()) else {
+        let Some(room) = mbuf.append(emit::frame_len(message)) else {
             self.no_mbuf += 1;
             return;
         };
-        room.copy_from_slice(frame);
+        emit::emit(from, way.to, message, room);
         // Behind a backlog a frame would be late, and its sender repeats it anyway.
         if !lane.backlog.is_empty()
             || lane.queue.send(Command::Transmit { port: way.port, frame: mbuf }).is_err()
@@ -138,17 +138,13 @@ impl Sink for Outlet {
     fn send(&mut self, way: Way, message: &Message) {
         let Some(port) = self.ports.get(usize::from(way.port.0)) else { return };
         let from = emit::Sender { mac: port.mac, address: port.address, ethertype: self.ethertype };
-        let mut frame = [0; FRAME_MAX];
-        let len = emit::emit(from, way.to, message, &mut frame);
         let worker = match message {
             Message::Connection { flow, .. }
             | Message::Detach { flow, .. }
             | Message::Question { flow, .. } => self.owners.owner(flow),
             Message::WhoHas(_) => WorkerId(0),
         };
-        if let Some(frame) = frame.get(..len) {
-            self.transmit(worker, way, frame);
-        }
+        self.transmit(worker, way, from, message);
     }
 }
 

@@ -153,12 +153,12 @@ impl Turn {
             self.core.stalled(since_ns);
         }
         self.outlet.flush();
+        // The turn has one time: to read the clock for every event would cost as much as many an event.
         let mut work = 0;
         for place in 0..self.events.len() {
-            work += self.take_events(place);
+            work += self.take_events(place, begun_ns);
         }
-        let now_ns = self.now_ns();
-        self.core.tick(now_ns, &mut self.outlet);
+        self.core.tick(begun_ns, &mut self.outlet);
         match self.requests.try_recv() {
             Ok(request) => {
                 self.answer(request);
@@ -169,14 +169,13 @@ impl Turn {
         }
     }
 
-    fn take_events(&mut self, place: usize) -> usize {
+    fn take_events(&mut self, place: usize, now_ns: u64) -> usize {
         let worker = WorkerId(place as u8);
         for count in 0..EVENT_BURST {
             if !self.outlet.is_open(worker) {
                 return count;
             }
             let Some(event) = self.events.get_mut(place).and_then(Receiver::receive) else { return count };
-            let now_ns = self.now_ns();
             if let Some(page) = self.core.event(now_ns, worker, event, &mut self.outlet)
                 && let Some(reply) = self.pages.waiting.remove(&page.request)
             {

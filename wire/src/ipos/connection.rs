@@ -5,6 +5,7 @@ use core::net::Ipv4Addr;
 use super::Error;
 use super::header::{HEADER_LEN, Header, Protocol, TYPE_CONNECTION, seal, verify};
 use super::octets::{first, first_mut, ipv4_at, put, take, u16_at};
+use crate::checksum;
 use crate::error::Layer;
 use crate::flow::Flow;
 use crate::tcb::{self, Tcb};
@@ -47,14 +48,21 @@ impl TcpConnection {
     /// # Panics
     /// When the buffer is shorter than [`Self::LEN`].
     pub fn emit(&self, buffer: &mut [u8]) {
+        Self::emit_parts(self.flow, self.server, self.server_port, &self.tcb, buffer);
+    }
+
+    /// As [`Self::emit`], for who has the parts and need not put them together.
+    ///
+    /// # Panics
+    /// When the buffer is shorter than [`Self::LEN`].
+    pub fn emit_parts(flow: Flow, server: Ipv4Addr, server_port: u16, tcb: &Tcb, buffer: &mut [u8]) {
         let message = first_mut::<{ Self::LEN }>(buffer);
-        Header { flow: self.flow, kind: TYPE_CONNECTION, protocol: Protocol::Tcp }.emit(message);
-        put::<16, 4, _>(message, self.server.octets());
-        put::<20, 2, _>(message, self.server_port.to_be_bytes());
-        let mut block = [0; tcb::LEN];
-        self.tcb.emit(&mut block);
-        put::<22, { tcb::LEN }, _>(message, block);
-        seal(message);
+        put::<16, 4, _>(message, server.octets());
+        put::<20, 2, _>(message, server_port.to_be_bytes());
+        let (_, block) = message.split_at_mut(22);
+        let body = u64::from(server.to_bits()) + u64::from(server_port);
+        let sum = checksum::add_with_carry(tcb.write(block), body);
+        Header { flow, kind: TYPE_CONNECTION, protocol: Protocol::Tcp }.emit_sealed(sum, message);
     }
 }
 

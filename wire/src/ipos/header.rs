@@ -32,6 +32,8 @@ pub const TYPE_SERVER_STATE: u8 = 0x10;
 /// Listening sockets, board to appliance.
 pub const TYPE_LISTENING: u8 = 0x11;
 
+/// Where the type lies in the header.
+pub const TYPE_AT: usize = 12;
 /// Where the checksum lies in the header.
 const CHECKSUM_AT: usize = 14;
 
@@ -112,6 +114,20 @@ impl Header {
     fn of_kind(kind: u8, buffer: &[u8]) -> Result<Header, Error> {
         let header = Header::parse(buffer)?;
         if header.kind == kind { Ok(header) } else { Err(Error::Type { expected: kind, found: header.kind }) }
+    }
+
+    /// Writes the header with the checksum over it and a body of this sum. In two words: their sum need not wait for octets
+    /// that were stored one by one.
+    #[inline(always)]
+    pub(super) fn emit_sealed<const N: usize>(&self, body: u64, message: &mut [u8; N]) {
+        let Flow { client, client_port, endpoint, endpoint_port } = self.flow;
+        let endpoint = u64::from(endpoint.to_bits());
+        let head = u64::from(client.to_bits()) << 32 | u64::from(client_port) << 16 | endpoint >> 16;
+        let kind = u64::from(self.kind) << 24 | u64::from(self.protocol.code()) << 16;
+        let tail = endpoint << 48 | u64::from(endpoint_port) << 32 | kind;
+        let sum = checksum::add_with_carry(checksum::add_with_carry(head, tail), body);
+        put::<0, 8, _>(message, head.to_be_bytes());
+        put::<8, 8, _>(message, (tail | u64::from(!checksum::fold(sum))).to_be_bytes());
     }
 
     /// Writes the header with a checksum of zero; [`seal`] sets it once the covered octets are written.

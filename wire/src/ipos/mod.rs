@@ -19,7 +19,7 @@ use crate::{ipv4, tcb};
 
 pub use connection::{TcpConnection, UdpConnection};
 pub use header::{
-    HEADER_LEN, Header, Protocol, TRAILER_LEN, TYPE_ACK, TYPE_CLOSED, TYPE_CONNECTION, TYPE_DETACH,
+    HEADER_LEN, Header, Protocol, TRAILER_LEN, TYPE_ACK, TYPE_AT, TYPE_CLOSED, TYPE_CONNECTION, TYPE_DETACH,
     TYPE_HOLDS, TYPE_LISTENING, TYPE_PACKET, TYPE_REFUSED, TYPE_SERVER_STATE, TYPE_WHO_HOLDS, Trailer,
 };
 pub use message::Message;

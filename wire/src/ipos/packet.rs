@@ -2,8 +2,7 @@
 
 use super::Error;
 use super::header::{HEADER_LEN, Header, Protocol, TYPE_PACKET, verify};
-use super::octets::{first, first_mut, put};
-use crate::checksum;
+use super::octets::{first, first_mut};
 use crate::error::Layer;
 use crate::flow::Flow;
 use crate::ipv4;
@@ -15,15 +14,8 @@ use crate::ipv4;
 /// When `header` is shorter than [`HEADER_LEN`].
 #[inline]
 pub fn encapsulate(flow: Flow, protocol: Protocol, header: &mut [u8]) {
-    // In two words, because the sum over them would wait for octets that were written one by one.
-    let endpoint = u64::from(flow.endpoint.to_bits());
-    let head = u64::from(flow.client.to_bits()) << 32 | u64::from(flow.client_port) << 16 | endpoint >> 16;
-    let kind = u64::from(TYPE_PACKET) << 24 | u64::from(protocol.code()) << 16;
-    let tail = endpoint << 48 | u64::from(flow.endpoint_port) << 32 | kind;
-    let sum = checksum::fold(checksum::add_with_carry(head, tail));
     let octets = first_mut::<HEADER_LEN>(header);
-    put::<0, 8, HEADER_LEN>(octets, head.to_be_bytes());
-    put::<8, 8, HEADER_LEN>(octets, (tail | u64::from(!sum)).to_be_bytes());
+    Header { flow, kind: TYPE_PACKET, protocol }.emit_sealed(0, octets);
 }
 
 /// The header, and the IPv4 packet that follows it, without Ethernet padding. The packet's checksums are not verified:
