@@ -12,19 +12,18 @@
 //! The client has not seen an octet and no 0x02 has been sent before `Migrated`, so another board may be asked; after it
 //! never (design: system.md, steps 5-7 and 9).
 
-use std::collections::HashMap;
-
 use hdrhistogram::Histogram;
 use ipos_pipelines::handoff::{Answer, BoardId, Command, Place, WorkerId};
 use ipos_pipelines::table::slab::EntryRef;
 use ipos_wire::flow::Flow;
 
+use super::board_set::BoardSet;
 use super::context::Context;
 use super::counters::{Did, Ended, Ignored};
-use super::delays::Delays;
 use super::detaches::Detaches;
 use super::selection::Pools;
 use super::sink::Message;
+use super::under_way::{At, UnderWay};
 
 /// The times of `[migration]`, and what every control block is stamped with.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +49,7 @@ pub struct Attempts {
     settings: AttemptSettings,
     /// Who may serve what.
     pub pools: Pools,
-    by_flow: HashMap<Flow, Request>,
-    timers: Delays<Timer>,
+    requests: UnderWay<Request>,
     /// Endpoints that are taken back.
     pub detaches: Detaches,
     /// From a request's first Connection Packet to the acknowledgement, nanoseconds, since [`Self::take_latency`].
@@ -67,14 +65,41 @@ struct Request {
     /// Attempts made, this one included.
     made: u32,
     /// Boards that refused or were silent.
-    tried: Vec<BoardId>,
+    tried: BoardSet,
     /// Those of them that were silent: busy, perhaps, and worth asking again when all the others have been asked.
-    silent: Vec<BoardId>,
+    silent: BoardSet,
     first_sent_ns: Option<u64>,
     deadline_ns: u64,
     repeat: bool,
-    /// Tells this wait for an answer from earlier ones.
-    turn: u32,
+}
+
+impl Request {
+    fn new(worker: WorkerId, place: Place) -> Self {
+        Self {
+            worker,
+            place,
+            asked: None,
+            made: 0,
+            tried: BoardSet::default(),
+            silent: BoardSet::default(),
+            first_sent_ns: None,
+            deadline_ns: 0,
+            repeat: false,
+        }
+    }
+
+    /// Writes this over an earlier request.
+    fn begin(&mut self, worker: WorkerId, place: &Place, deadline_ns: u64, repeat: bool) {
+        self.worker = worker;
+        self.place = *place;
+        self.asked = None;
+        self.made = 0;
+        self.tried.clear();
+        self.silent.clear();
+        self.first_sent_ns = None;
+        self.deadline_ns = deadline_ns;
+        self.repeat = repeat;
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,13 +114,6 @@ struct Asked {
 /// The longest wait for an answer, in waits of `retry_ns`.
 const WAITS_MAX: u32 = 64;
 
-#[derive(Debug)]
-struct Timer {
-    flow: Flow,
-    entry: EntryRef,
-    turn: u32,
-}
-
 /// Latencies to 60 s, at two digits.
 fn latency_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 2)
@@ -108,8 +126,8 @@ impl Attempts {
         Self {
             settings,
             pools,
-            by_flow: HashMap::new(),
-            timers: Delays::new(settings.retry_ns),
+            // Repetitions have the second half: no crowd of new requests keeps those out that a board may have already.
+            requests: UnderWay::new(settings.capacity.saturating_mul(2), settings.retry_ns),
             detaches: Detaches::new(settings.retry_ns, settings.tries),
             latency: latency_histogram(),
         }
@@ -117,7 +135,7 @@ impl Attempts {
 
     /// Requests under way.
     pub fn count(&self) -> usize {
-        self.by_flow.len()
+        self.requests.count()
     }
 
     /// The latencies since the last call.
@@ -127,59 +145,60 @@ impl Attempts {
     }
 
     /// A worker wants a board for a request.
-    pub fn place(&mut self, ctx: &mut Context<'_>, worker: WorkerId, place: Place) {
+    pub fn place(&mut self, ctx: &mut Context<'_>, worker: WorkerId, place: &Place) {
         ctx.counters.count(Did::Placed);
-        self.supersede(ctx, &place);
-        if self.by_flow.len() >= self.settings.capacity {
-            ctx.counters.count(Did::AttemptsFull);
-            answer(ctx, worker, place.entry, Answer::Unavailable);
-            return;
+        self.supersede(ctx, &place.flow);
+        let has_room = self.requests.count() < self.settings.capacity;
+        match has_room.then(|| self.enter(ctx, worker, place, false)).flatten() {
+            Some(at) => self.ask_next(ctx, at),
+            None => {
+                ctx.counters.count(Did::AttemptsFull);
+                answer(ctx, worker, place.entry, Answer::Unavailable);
+            }
         }
-        let flow = place.flow;
-        let request = self.request(ctx, worker, place, false);
-        self.by_flow.insert(flow, request);
-        self.ask_next(ctx, flow);
     }
 
     /// A worker wants an attempt repeated: the client shows that the board may not have its request.
-    pub fn repeat(&mut self, ctx: &mut Context<'_>, worker: WorkerId, place: Place, board: BoardId, id: u64) {
+    pub fn repeat(
+        &mut self,
+        ctx: &mut Context<'_>,
+        worker: WorkerId,
+        place: &Place,
+        board: BoardId,
+        id: u64,
+    ) {
         ctx.counters.count(Did::RepeatAsked);
-        let under_way = self.by_flow.get_mut(&place.flow);
+        let under_way = self.requests.find(&place.flow).and_then(|at| self.requests.get_mut(at));
         if let Some(request) = under_way.filter(|request| request.asked.is_some_and(|asked| asked.id == id)) {
             request.place.entry = place.entry;
             return;
         }
-        self.supersede(ctx, &place);
-        let flow = place.flow;
-        let mut request = self.request(ctx, worker, place, true);
-        request.asked = Some(Asked { board, id, sent: 0, waits: 0 });
-        request.made = 1;
+        self.supersede(ctx, &place.flow);
+        let Some(at) = self.enter(ctx, worker, place, true) else {
+            ctx.counters.count(Did::RepeatFailed);
+            return answer(ctx, worker, place.entry, Answer::Reset);
+        };
+        if let Some(request) = self.requests.get_mut(at) {
+            request.asked = Some(Asked { board, id, sent: 0, waits: 0 });
+            request.made = 1;
+        }
         if let Some(board) = ctx.boards.board_mut(board) {
             board.in_flight += 1;
         }
-        self.by_flow.insert(flow, request);
-        self.send(ctx, flow);
+        self.send(ctx, at);
     }
 
-    fn request(&self, ctx: &Context<'_>, worker: WorkerId, place: Place, repeat: bool) -> Request {
-        Request {
-            worker,
-            place,
-            asked: None,
-            made: 0,
-            tried: Vec::new(),
-            silent: Vec::new(),
-            first_sent_ns: None,
-            deadline_ns: ctx.now_ns.saturating_add(self.settings.deadline_ns),
-            repeat,
-            turn: 0,
-        }
+    fn enter(&mut self, ctx: &Context<'_>, worker: WorkerId, place: &Place, repeat: bool) -> Option<At> {
+        let deadline_ns = ctx.now_ns.saturating_add(self.settings.deadline_ns);
+        let (at, request) = self.requests.enter(&place.flow, || Request::new(worker, *place))?;
+        request.begin(worker, place, deadline_ns, repeat);
+        Some(at)
     }
 
     /// A request for a connection that one is under way for: the earlier entry is gone, and its attempt with it.
-    fn supersede(&mut self, ctx: &mut Context<'_>, place: &Place) {
-        if let Some(old) = self.by_flow.remove(&place.flow) {
-            self.give_up(ctx, &old, Ended::Abandoned);
+    fn supersede(&mut self, ctx: &mut Context<'_>, flow: &Flow) {
+        if let Some(old) = self.requests.find(flow) {
+            self.give_up(ctx, old, Ended::Abandoned);
         }
     }
 
@@ -192,30 +211,33 @@ impl Attempts {
         flow: Flow,
         migrated: Option<(BoardId, u64)>,
     ) {
-        if self.by_flow.get(&flow).is_some_and(|request| request.place.entry == entry)
-            && let Some(request) = self.by_flow.remove(&flow)
+        if let Some(at) = self.requests.find(&flow)
+            && self.requests.get(at).is_some_and(|request| request.place.entry == entry)
         {
-            self.give_up(ctx, &request, Ended::Abandoned);
+            self.give_up(ctx, at, Ended::Abandoned);
         }
         if let Some((board, id)) = migrated {
             self.detaches.begin(ctx, board, flow, id);
         }
     }
 
-    /// Ends an attempt that nobody waits for any more, and takes the endpoint back.
-    fn give_up(&mut self, ctx: &mut Context<'_>, request: &Request, how: Ended) {
-        let Some(asked) = request.asked else { return };
+    /// Ends a request that nobody waits for any more, and takes the endpoint back.
+    fn give_up(&mut self, ctx: &mut Context<'_>, at: At, how: Ended) {
+        let gone = self.requests.get(at).and_then(|request| Some((request.asked?, request.place.flow)));
+        self.requests.remove(at);
+        let Some((asked, flow)) = gone else { return };
         ended(ctx, asked.board, how);
         // A board that was never sent anything has nothing to give back.
         if asked.sent > 0 {
-            self.detaches.begin(ctx, asked.board, request.place.flow, asked.id);
+            self.detaches.begin(ctx, asked.board, flow, asked.id);
         }
     }
 
     /// A board acknowledged (0x03). Id 0 is an acknowledgement without trailer.
     pub fn acknowledged(&mut self, ctx: &mut Context<'_>, board: BoardId, flow: Flow, id: u64) {
-        let Some((request, asked)) =
-            self.by_flow.get(&flow).and_then(|request| Some((request, request.asked?)))
+        let under_way = self.requests.find(&flow).and_then(|at| Some((at, self.requests.get(at)?)));
+        let Some((at, request, asked)) =
+            under_way.and_then(|(at, request)| Some((at, request, request.asked?)))
         else {
             return self.late_ack(ctx, board, id);
         };
@@ -232,7 +254,7 @@ impl Attempts {
         if let Some(sent_ns) = request.first_sent_ns.filter(|_| !request.repeat) {
             self.latency.saturating_record(ctx.now_ns.saturating_sub(sent_ns).max(1));
         }
-        self.by_flow.remove(&flow);
+        self.requests.remove(at);
         ended(ctx, board, Ended::Acknowledged);
         ctx.sink.tell(worker, Command::Migrated { entry, flow, board, migration_id: asked.id });
     }
@@ -247,32 +269,41 @@ impl Attempts {
 
     /// A board refused (0x04).
     pub fn refused(&mut self, ctx: &mut Context<'_>, board: BoardId, flow: Flow, id: u64, reason: u8) {
-        let Some(request) = self.asked_of(ctx, board, flow, id) else { return };
+        let Some((at, request)) = self.asked_of(ctx, board, &flow, id) else { return };
         let full_again = request.repeat && reason == ACCEPT_QUEUE_FULL;
         if let Some(board) = ctx.boards.board_mut(board) {
             board.refused(reason);
         }
         // The board holds the endpoint already and only its application is slow: that passes.
         if !full_again {
-            self.failed(ctx, flow, Ended::Refused);
+            self.failed(ctx, at, Ended::Refused);
         }
     }
 
     /// A board says that the endpoint of an attempt is gone (0x07). Whether one was under way, or being taken back.
     pub fn closed(&mut self, ctx: &mut Context<'_>, board: BoardId, flow: Flow, id: u64) -> bool {
-        let asked = self.by_flow.get(&flow).and_then(|request| request.asked);
-        if asked.is_some_and(|asked| asked.id == id && asked.board == board) {
-            self.failed(ctx, flow, Ended::Refused);
+        if let Some(at) = self.requests.find(&flow)
+            && let Some(asked) = self.requests.get(at).and_then(|request| request.asked)
+            && asked.id == id
+            && asked.board == board
+        {
+            self.failed(ctx, at, Ended::Refused);
             return true;
         }
         self.detaches.confirmed(board, id)
     }
 
     /// The request that this board was asked for under this id.
-    fn asked_of(&self, ctx: &mut Context<'_>, board: BoardId, flow: Flow, id: u64) -> Option<&Request> {
-        let request = self.by_flow.get(&flow);
-        match request.and_then(|request| request.asked) {
-            Some(asked) if asked.id == id && asked.board == board => request,
+    fn asked_of(
+        &self,
+        ctx: &mut Context<'_>,
+        board: BoardId,
+        flow: &Flow,
+        id: u64,
+    ) -> Option<(At, &Request)> {
+        let under_way = self.requests.find(flow).and_then(|at| Some((at, self.requests.get(at)?)));
+        match under_way.and_then(|(_, request)| request.asked) {
+            Some(asked) if asked.id == id && asked.board == board => under_way,
             Some(asked) if asked.id == id => {
                 ctx.counters.ignore(Ignored::WrongBoard);
                 None
@@ -285,38 +316,39 @@ impl Attempts {
     }
 
     /// The board that was asked does not take the endpoint: asks the next one, or ends a repetition.
-    fn failed(&mut self, ctx: &mut Context<'_>, flow: Flow, how: Ended) {
-        let Some(request) = self.by_flow.get_mut(&flow) else { return };
+    fn failed(&mut self, ctx: &mut Context<'_>, at: At, how: Ended) {
+        let Some(request) = self.requests.get_mut(at) else { return };
         let Some(asked) = request.asked.take() else { return };
         ended(ctx, asked.board, how);
-        request.tried.push(asked.board);
+        request.tried.insert(asked.board);
         if how == Ended::Silent {
-            request.silent.push(asked.board);
+            request.silent.insert(asked.board);
         }
         if request.repeat {
             ctx.counters.count(Did::RepeatFailed);
-            self.end(ctx, flow, Answer::Reset);
+            self.end(ctx, at, Answer::Reset);
         } else {
-            self.ask_next(ctx, flow);
+            self.ask_next(ctx, at);
         }
     }
 
-    fn end(&mut self, ctx: &mut Context<'_>, flow: Flow, say: Answer) {
-        if let Some(request) = self.by_flow.remove(&flow) {
+    fn end(&mut self, ctx: &mut Context<'_>, at: At, say: Answer) {
+        if let Some(request) = self.requests.get(at) {
             answer(ctx, request.worker, request.place.entry, say);
         }
+        self.requests.remove(at);
     }
 
     /// Asks the best board that has not been asked yet, or only been silent. With none, waits while one may still turn out
     /// alive.
-    fn ask_next(&mut self, ctx: &mut Context<'_>, flow: Flow) {
-        let Some(request) = self.by_flow.get_mut(&flow) else { return };
-        let endpoint = (flow.endpoint, flow.endpoint_port);
+    fn ask_next(&mut self, ctx: &mut Context<'_>, at: At) {
+        let Some(request) = self.requests.get_mut(at) else { return };
+        let endpoint = (request.place.flow.endpoint, request.place.flow.endpoint_port);
         let pool = request.place.pool;
         let mut next = self.pools.choose(pool, ctx.boards, ctx.now_ns, endpoint, &request.tried);
         if next.is_none() && !request.silent.is_empty() {
-            let silent = std::mem::take(&mut request.silent);
-            request.tried.retain(|board| !silent.contains(board));
+            request.silent.iter().for_each(|board| request.tried.remove(board));
+            request.silent.clear();
             next = self.pools.choose(pool, ctx.boards, ctx.now_ns, endpoint, &request.tried);
         }
         match next {
@@ -326,43 +358,37 @@ impl Attempts {
                 if let Some(board) = ctx.boards.board_mut(board) {
                     board.in_flight += 1;
                 }
-                self.send(ctx, flow);
+                self.send(ctx, at);
             }
-            None if self.may_turn_up(ctx, flow) => self.wait(ctx, flow),
+            None if self.may_turn_up(ctx, at) => self.requests.start_timer(at, ctx.now_ns),
             None => {
                 ctx.counters.count(Did::Unavailable);
-                self.end(ctx, flow, Answer::Unavailable);
+                self.end(ctx, at, Answer::Unavailable);
             }
         }
     }
 
     /// Whether a board of the request's pool has yet to show whether it lives.
-    fn may_turn_up(&self, ctx: &Context<'_>, flow: Flow) -> bool {
-        self.by_flow.get(&flow).is_some_and(|request| {
+    fn may_turn_up(&self, ctx: &Context<'_>, at: At) -> bool {
+        self.requests.get(at).is_some_and(|request| {
             let boards = self.pools.boards(request.place.pool);
-            let mut untried = boards.iter().filter(|board| !request.tried.contains(board));
+            let mut untried = boards.iter().filter(|board| !request.tried.contains(**board));
             ctx.now_ns < request.deadline_ns
                 && untried.any(|board| ctx.boards.is_undecided(*board, ctx.now_ns))
         })
     }
 
-    fn wait(&mut self, ctx: &mut Context<'_>, flow: Flow) {
-        let Some(request) = self.by_flow.get_mut(&flow) else { return };
-        request.turn = request.turn.wrapping_add(1);
-        self.timers.add(ctx.now_ns, Timer { flow, entry: request.place.entry, turn: request.turn });
-    }
-
     /// Goes on waiting for the board that was asked.
-    fn wait_on(&mut self, ctx: &mut Context<'_>, flow: Flow) {
-        if let Some(asked) = self.by_flow.get_mut(&flow).and_then(|request| request.asked.as_mut()) {
+    fn wait_on(&mut self, ctx: &mut Context<'_>, at: At) {
+        if let Some(asked) = self.requests.get_mut(at).and_then(|request| request.asked.as_mut()) {
             asked.waits -= 1;
         }
-        self.wait(ctx, flow);
+        self.requests.start_timer(at, ctx.now_ns);
     }
 
     /// Sends the Connection Packet, once more or for the first time.
-    fn send(&mut self, ctx: &mut Context<'_>, flow: Flow) {
-        let Some(request) = self.by_flow.get_mut(&flow) else { return };
+    fn send(&mut self, ctx: &mut Context<'_>, at: At) {
+        let Some(request) = self.requests.get_mut(at) else { return };
         let Some(asked) = &mut request.asked else { return };
         asked.sent = asked.sent.saturating_add(1);
         // A board that is slow is not made faster by more packets. A repetition is urgent: its client already waits.
@@ -374,6 +400,7 @@ impl Attempts {
         let way = ctx.way(asked.board);
         let server = ctx.boards.board(asked.board).map(|board| board.settings.address);
         if let (Some(way), Some(server)) = (way, server) {
+            let flow = request.place.flow;
             let mut tcb = request.place.tcb;
             tcb.migration_id = asked.id;
             tcb.appliance_id = self.settings.appliance_id;
@@ -382,45 +409,35 @@ impl Attempts {
             ctx.counters.count(Did::ConnectionSent);
             request.first_sent_ns.get_or_insert(ctx.now_ns);
         }
-        self.wait(ctx, flow);
+        self.requests.start_timer(at, ctx.now_ns);
     }
 
     /// Repeats what is due, and gives up what has been silent for too long.
     pub fn tick(&mut self, ctx: &mut Context<'_>) {
-        while let Some(timer) = self.timers.due(ctx.now_ns) {
-            let request = self.by_flow.get(&timer.flow);
-            let current = request.filter(|r| r.turn == timer.turn && r.place.entry == timer.entry);
-            if let Some((asked, repeat, deadline_ns)) = current.map(|r| (r.asked, r.repeat, r.deadline_ns)) {
-                self.overdue(ctx, timer.flow, asked, repeat, deadline_ns);
-            }
+        while let Some(at) = self.requests.due(ctx.now_ns) {
+            self.overdue(ctx, at);
         }
         self.detaches.tick(ctx);
     }
 
-    fn overdue(
-        &mut self,
-        ctx: &mut Context<'_>,
-        flow: Flow,
-        asked: Option<Asked>,
-        repeat: bool,
-        deadline_ns: u64,
-    ) {
-        let late = ctx.now_ns >= deadline_ns;
-        match asked {
-            None => self.ask_next(ctx, flow),
-            Some(_) if late && repeat => self.failed(ctx, flow, Ended::Deadline),
+    fn overdue(&mut self, ctx: &mut Context<'_>, at: At) {
+        let Some(request) = self.requests.get(at) else { return };
+        let (late, repeat) = (ctx.now_ns >= request.deadline_ns, request.repeat);
+        let (worker, flow, entry) = (request.worker, request.place.flow, request.place.entry);
+        match request.asked {
+            None => self.ask_next(ctx, at),
+            Some(_) if late && repeat => self.failed(ctx, at, Ended::Deadline),
             Some(_) if late => {
                 ctx.counters.count(Did::Unavailable);
-                let Some(request) = self.by_flow.remove(&flow) else { return };
-                self.give_up(ctx, &request, Ended::Deadline);
-                answer(ctx, request.worker, request.place.entry, Answer::Unavailable);
+                self.give_up(ctx, at, Ended::Deadline);
+                answer(ctx, worker, entry, Answer::Unavailable);
             }
-            Some(asked) if asked.waits > 1 => self.wait_on(ctx, flow),
+            Some(asked) if asked.waits > 1 => self.wait_on(ctx, at),
             // After the first 0x02 the board is final: it is asked until the deadline.
-            Some(asked) if repeat || asked.sent < self.settings.tries => self.send(ctx, flow),
+            Some(asked) if repeat || asked.sent < self.settings.tries => self.send(ctx, at),
             Some(asked) => {
                 self.detaches.begin(ctx, asked.board, flow, asked.id);
-                self.failed(ctx, flow, Ended::Silent);
+                self.failed(ctx, at, Ended::Silent);
             }
         }
     }

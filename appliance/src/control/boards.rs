@@ -260,7 +260,8 @@ pub struct Transition {
 #[derive(Debug)]
 pub struct Boards {
     boards: Vec<Board>,
-    by_mac: HashMap<Mac, BoardId>,
+    /// By address, in order. There is room for all, and as many at most: each has one.
+    by_mac: Vec<(Mac, BoardId)>,
     by_address: HashMap<Ipv4Addr, BoardId>,
     times: LivenessSettings,
     started_at_ns: u64,
@@ -271,8 +272,11 @@ impl Boards {
     pub fn new(settings: Vec<BoardSettings>, times: LivenessSettings, now_ns: u64) -> Self {
         let number = |place: usize| BoardId(place as u16);
         let numbered = || settings.iter().enumerate();
+        let mut by_mac = Vec::with_capacity(settings.len());
+        by_mac.extend(numbered().filter_map(|(place, board)| Some((board.mac?, number(place)))));
+        by_mac.sort_unstable();
         Self {
-            by_mac: numbered().filter_map(|(place, board)| Some((board.mac?, number(place)))).collect(),
+            by_mac,
             by_address: numbered().map(|(place, board)| (board.address, number(place))).collect(),
             boards: settings.iter().cloned().map(Board::new).collect(),
             times,
@@ -300,12 +304,18 @@ impl Boards {
         &self.times
     }
 
+    /// Every frame of a board's asks: among a few, or a thousand, a search by halves is quicker than any hash.
+    fn of_mac(&self, mac: Mac) -> Option<BoardId> {
+        let at = self.by_mac.binary_search_by_key(&word(mac), |row| word(row.0)).ok()?;
+        self.by_mac.get(at).map(|row| row.1)
+    }
+
     /// The board whose frame this is.
     ///
     /// # Errors
     /// Why it is nobody's.
     pub fn identify(&self, source: Mac, port: PortIndex) -> Result<BoardId, Ignored> {
-        let id = *self.by_mac.get(&source).ok_or(Ignored::UnknownMac)?;
+        let id = self.of_mac(source).ok_or(Ignored::UnknownMac)?;
         match self.board(id) {
             Some(board) if board.settings.port == port => Ok(id),
             _ => Err(Ignored::WrongPort),
@@ -324,7 +334,7 @@ impl Boards {
         mac: Mac,
     ) -> Result<Learned, Ignored> {
         let id = *self.by_address.get(&address).ok_or(Ignored::OtherArp)?;
-        let owner = self.by_mac.get(&mac).copied().filter(|owner| *owner != id);
+        let owner = self.of_mac(mac).filter(|owner| *owner != id);
         let inherited = owner.is_some_and(|owner| self.has_lost_its_mac(owner, now_ns));
         let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::OtherArp)?;
         if board.settings.port != port {
@@ -343,13 +353,16 @@ impl Boards {
             return Ok(Learned::Known);
         }
         if let Some(old) = board.mac.replace(mac) {
-            self.by_mac.remove(&old);
+            self.by_mac.retain(|row| row.0 != old);
             board.moved_at_ns = Some(now_ns);
         }
         if let Some(owner) = owner.and_then(|owner| self.board_mut(owner)) {
             owner.mac = None;
         }
-        self.by_mac.insert(mac, id);
+        // Inherited, or nobody's: then it is not in the list.
+        self.by_mac.retain(|row| row.0 != mac);
+        let at = self.by_mac.partition_point(|row| word(row.0) < word(mac));
+        self.by_mac.insert(at, (mac, id));
         Ok(Learned::Moved(id, mac))
     }
 
@@ -466,6 +479,11 @@ impl Boards {
             Liveness::Unheard | Liveness::Dead => self.may_hold(id, now_ns),
         })
     }
+}
+
+/// A MAC address as one number, in the same order.
+fn word(Mac([a, b, c, d, e, f]): Mac) -> u64 {
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
 }
 
 #[cfg(test)]

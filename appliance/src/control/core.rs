@@ -124,9 +124,9 @@ impl Core {
         let Self { boards, counters, ids, attempts, holders, .. } = self;
         let ctx = &mut Context { now_ns, boards, counters, ids, sink };
         match event {
-            Event::Place(place) => attempts.place(ctx, worker, place),
+            Event::Place(place) => attempts.place(ctx, worker, &place),
             Event::Repeat { place, board, migration_id } => {
-                attempts.repeat(ctx, worker, place, board, migration_id);
+                attempts.repeat(ctx, worker, &place, board, migration_id);
             }
             Event::Abandon { entry, flow, migrated } => attempts.abandon(ctx, entry, flow, migrated),
             Event::WhoHolds { entry, flow, board } => holders.ask(ctx, worker, entry, flow, board),

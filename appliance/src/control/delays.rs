@@ -6,18 +6,23 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub struct Delays<T> {
     delay_ns: u64,
+    capacity: usize,
     queue: VecDeque<(u64, T)>,
 }
 
 impl<T> Delays<T> {
-    /// Timers that run for `delay_ns`.
-    pub fn new(delay_ns: u64) -> Self {
-        Self { delay_ns, queue: VecDeque::new() }
+    /// Timers that run for `delay_ns`, at most `capacity`, whose memory is reserved.
+    pub fn new(delay_ns: u64, capacity: usize) -> Self {
+        Self { delay_ns, capacity, queue: VecDeque::with_capacity(capacity) }
     }
 
-    /// Starts one.
-    pub fn add(&mut self, now_ns: u64, what: T) {
-        self.queue.push_back((now_ns.saturating_add(self.delay_ns), what));
+    /// Starts one; false when there are too many.
+    pub fn add(&mut self, now_ns: u64, what: T) -> bool {
+        let has_room = self.queue.len() < self.capacity;
+        if has_room {
+            self.queue.push_back((now_ns.saturating_add(self.delay_ns), what));
+        }
+        has_room
     }
 
     /// The next that is due.
@@ -45,9 +50,8 @@ mod tests {
 
     #[test]
     fn what_was_added_first_is_due_first_and_not_before_its_time() {
-        let mut delays = Delays::new(10);
-        delays.add(0, 'a');
-        delays.add(5, 'b');
+        let mut delays = Delays::new(10, 2);
+        assert!(delays.add(0, 'a') && delays.add(5, 'b') && !delays.add(6, 'c'));
         assert_eq!(delays.due(9), None);
         assert_eq!(delays.due(10), Some('a'));
         assert_eq!(delays.due(14), None);

@@ -36,7 +36,13 @@ struct Detach {
 impl Detaches {
     /// None; each is sent up to `tries` times, `retry_ns` apart.
     pub fn new(retry_ns: u64, tries: u8) -> Self {
-        Self { by_id: HashMap::new(), repeats: Delays::new(retry_ns), kept: Delays::new(KEEP_NS), tries }
+        Self {
+            // Twice the room: a map that is at most half full cleans up in place, and never grows.
+            by_id: HashMap::with_capacity(2 * KEEP_MAX),
+            repeats: Delays::new(retry_ns, KEEP_MAX),
+            kept: Delays::new(KEEP_NS, KEEP_MAX),
+            tries,
+        }
     }
 
     /// Takes the endpoint back from the board.
@@ -48,6 +54,7 @@ impl Detaches {
         }
         self.by_id.insert(id, Detach { flow, board, tries_left: self.tries.saturating_sub(1) });
         self.kept.add(ctx.now_ns, id);
+        // So many at once that this one is not repeated: a late acknowledgement still is answered by another one.
         self.repeats.add(ctx.now_ns, id);
         send(ctx, board, flow, id);
     }

@@ -4,16 +4,15 @@
 //! that says "I do" (0x09) is believed, live endpoints before pending ones. *Nobody* holds it only when every live board
 //! denied (and the others have had their time); anything less is *unknown*, and nobody resets on that.
 
-use std::collections::HashMap;
-
 use ipos_pipelines::handoff::{BoardId, Command, Holder, WorkerId};
 use ipos_pipelines::table::slab::EntryRef;
 use ipos_wire::flow::Flow;
 
+use super::board_set::BoardSet;
 use super::context::Context;
 use super::counters::{Did, Ignored};
-use super::delays::Delays;
 use super::sink::Message;
+use super::under_way::{At, UnderWay};
 
 /// `[ask]` of the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +29,7 @@ pub struct AskSettings {
 #[derive(Debug)]
 pub struct Holders {
     settings: AskSettings,
-    by_flow: HashMap<Flow, Question>,
-    timers: Delays<(Flow, u64)>,
+    questions: UnderWay<Question>,
 }
 
 #[derive(Debug)]
@@ -41,37 +39,58 @@ struct Question {
     id: u64,
     only: Option<BoardId>,
     asked: u8,
-    boards: Vec<Witness>,
+    /// The boards that are asked, and have not denied.
+    open: BoardSet,
+    /// Those without whose denial nobody can be said to hold the endpoint.
+    needed: BoardSet,
+    /// All that are, or were, asked.
+    witnesses: BoardSet,
+    /// Whether a board that is needed has denied.
+    denied: bool,
     /// A board that has the endpoint's record, but no socket yet.
     pending: Option<(BoardId, u64)>,
 }
 
-/// A board that is asked.
-#[derive(Debug)]
-struct Witness {
-    board: BoardId,
-    denied: bool,
-    /// Whether nobody can be said to hold the endpoint without its denial.
-    needed: bool,
-}
-
 impl Question {
-    /// Whether every board has denied, or with `patience` over, every one that is needed.
-    fn all_denied(&self, patience_over: bool) -> bool {
-        let denied = |witness: &Witness| witness.denied || (patience_over && !witness.needed);
-        self.boards.iter().any(|witness| witness.needed && witness.denied) && self.boards.iter().all(denied)
+    fn new(worker: WorkerId, entry: EntryRef) -> Self {
+        Self {
+            worker,
+            entry,
+            id: 0,
+            only: None,
+            asked: 0,
+            open: BoardSet::default(),
+            needed: BoardSet::default(),
+            witnesses: BoardSet::default(),
+            denied: false,
+            pending: None,
+        }
+    }
+
+    /// Writes this over an earlier question; no board is asked yet.
+    fn begin(&mut self, worker: WorkerId, entry: EntryRef, id: u64, only: Option<BoardId>) {
+        (self.worker, self.entry, self.id, self.only) = (worker, entry, id, only);
+        (self.asked, self.denied, self.pending) = (0, false, None);
+        self.open.clear();
+        self.needed.clear();
+        self.witnesses.clear();
+    }
+
+    /// Whether every board has been heard, or with `patience` over, every one that is needed.
+    fn all_heard(&self, patience_over: bool) -> bool {
+        self.open.is_empty() || (patience_over && !self.open.iter().any(|board| self.needed.contains(board)))
     }
 }
 
 impl Holders {
     /// No question yet.
     pub fn new(settings: AskSettings) -> Self {
-        Self { settings, by_flow: HashMap::new(), timers: Delays::new(settings.retry_ns) }
+        Self { settings, questions: UnderWay::new(settings.outstanding, settings.retry_ns) }
     }
 
     /// Questions under way.
     pub fn count(&self) -> usize {
-        self.by_flow.len()
+        self.questions.count()
     }
 
     /// A worker asks who holds an endpoint: `only` this board, or any.
@@ -83,125 +102,125 @@ impl Holders {
         flow: Flow,
         only: Option<BoardId>,
     ) {
-        if let Some(question) = self.by_flow.get(&flow) {
-            if question.entry == entry && question.only == only {
+        if let Some(at) = self.questions.find(&flow) {
+            let known = self.questions.get(at);
+            if known.is_some_and(|question| question.entry == entry && question.only == only) {
                 return;
             }
             // The flow has another entry now; the earlier one is answered, as every question is.
-            self.end(ctx, flow, Holder::Unknown);
+            self.end(ctx, at, Holder::Unknown);
         }
-        if self.by_flow.len() >= self.settings.outstanding {
+        let Some((at, question)) = self.questions.enter(&flow, || Question::new(worker, entry)) else {
             ctx.counters.count(Did::QuestionsFull);
             return tell(ctx, worker, entry, Holder::Unknown);
+        };
+        question.begin(worker, entry, ctx.ids.next(worker), only);
+        for (id, board) in ctx.boards.iter().filter(|(id, _)| only.is_none_or(|only| only == *id)) {
+            let needed = ctx.boards.may_hold(id, ctx.now_ns);
+            if needed {
+                question.needed.insert(id);
+            }
+            if needed || board.mac.is_some() {
+                question.open.insert(id);
+                question.witnesses.insert(id);
+            }
         }
-        let boards = ctx.boards.iter().filter(|(id, _)| only.is_none_or(|only| only == *id)).filter_map(
-            |(id, board)| {
-                let needed = ctx.boards.may_hold(id, ctx.now_ns);
-                (needed || board.mac.is_some()).then_some(Witness { board: id, denied: false, needed })
-            },
-        );
-        let boards: Vec<Witness> = boards.collect();
-        let id = ctx.ids.next(worker);
-        let hopeless = boards.is_empty();
-        self.by_flow.insert(flow, Question { worker, entry, id, only, asked: 0, boards, pending: None });
-        if hopeless {
-            return self.end(ctx, flow, Holder::Unknown);
+        if question.open.is_empty() {
+            return self.end(ctx, at, Holder::Unknown);
         }
-        self.send(ctx, flow);
+        self.send(ctx, at);
     }
 
-    fn send(&mut self, ctx: &mut Context<'_>, flow: Flow) {
-        let Some(question) = self.by_flow.get_mut(&flow) else { return };
+    fn send(&mut self, ctx: &mut Context<'_>, at: At) {
+        let Some(flow) = self.questions.flow(at) else { return };
+        let Some(question) = self.questions.get_mut(at) else { return };
         question.asked += 1;
         let message = Message::Question { flow, id: question.id };
-        for witness in question.boards.iter().filter(|witness| !witness.denied) {
-            if let Some(way) = ctx.way(witness.board) {
+        for board in question.open.iter() {
+            if let Some(way) = ctx.way(board) {
                 ctx.sink.send(way, &message);
                 ctx.counters.count(Did::QuestionSent);
             }
         }
-        self.timers.add(ctx.now_ns, (flow, question.id));
+        self.questions.start_timer(at, ctx.now_ns);
     }
 
     /// A board says that it holds the endpoint (0x09); `live` when its socket exists.
     pub fn holds(&mut self, ctx: &mut Context<'_>, board: BoardId, flow: Flow, id: u64, live: bool) {
-        let question = self.by_flow.get_mut(&flow);
-        let Some(question) = question.filter(|q| q.boards.iter().any(|witness| witness.board == board))
-        else {
+        let at = self.questions.find(&flow);
+        let Some((at, question)) = at.and_then(|at| Some((at, self.questions.get_mut(at)?))) else {
             return ctx.counters.ignore(Ignored::LateAnswer);
         };
+        if !question.witnesses.contains(board) {
+            return ctx.counters.ignore(Ignored::LateAnswer);
+        }
         if live {
-            return self.end(ctx, flow, Holder::Board(board, id));
+            return self.end(ctx, at, Holder::Board(board, id));
         }
         // A record says more than a TIME-WAIT, which has no id.
         if question.pending.is_none() || id != 0 {
             question.pending = Some((board, id));
         }
-        self.denied(ctx, board, flow);
+        self.denied(ctx, board, at);
     }
 
     /// A board says that it does not (0x07, reason 1). False when no such question is under way.
     pub fn not_held(&mut self, ctx: &mut Context<'_>, board: BoardId, flow: Flow, id: u64) -> bool {
-        let open = self.by_flow.get(&flow).is_some_and(|question| question.id == id);
-        if open {
-            self.denied(ctx, board, flow);
+        let at = self.questions.find(&flow);
+        let open = at.filter(|at| self.questions.get(*at).is_some_and(|question| question.id == id));
+        if let Some(at) = open {
+            self.denied(ctx, board, at);
         }
-        open
+        open.is_some()
     }
 
     /// This board has nothing (more) to say.
-    fn denied(&mut self, ctx: &mut Context<'_>, board: BoardId, flow: Flow) {
-        let Some(question) = self.by_flow.get_mut(&flow) else { return };
-        if let Some(witness) = question.boards.iter_mut().find(|witness| witness.board == board) {
-            witness.denied = true;
-        }
+    fn denied(&mut self, ctx: &mut Context<'_>, board: BoardId, at: At) {
+        let Some(question) = self.questions.get_mut(at) else { return };
+        question.denied |= question.needed.contains(board);
+        question.open.remove(board);
         // One try is the time that boards have whose denial is not needed.
-        self.conclude(ctx, flow, false);
+        self.conclude(ctx, at, false);
     }
 
     /// Ends the question if it can be answered.
-    fn conclude(&mut self, ctx: &mut Context<'_>, flow: Flow, patience_over: bool) {
-        let Some(question) = self.by_flow.get(&flow) else { return };
-        let heard = |witness: &Witness| witness.denied || (patience_over && !witness.needed);
-        let answered = question.boards.iter().all(heard);
+    fn conclude(&mut self, ctx: &mut Context<'_>, at: At, patience_over: bool) {
+        let Some(question) = self.questions.get(at) else { return };
+        let answered = question.all_heard(patience_over);
         match question.pending {
             // A live endpoint of a slow board would be lost to a TIME-WAIT of a quick one: everybody is waited for.
-            Some((board, id)) if answered => self.end(ctx, flow, Holder::Board(board, id)),
-            None if question.all_denied(patience_over) => self.end(ctx, flow, Holder::Nobody),
+            Some((board, id)) if answered => self.end(ctx, at, Holder::Board(board, id)),
+            None if answered && question.denied => self.end(ctx, at, Holder::Nobody),
             _ => {}
         }
     }
 
     /// Repeats questions that are due, and ends those that were asked often enough.
     pub fn tick(&mut self, ctx: &mut Context<'_>) {
-        while let Some((flow, id)) = self.timers.due(ctx.now_ns) {
-            if self.by_flow.get(&flow).is_none_or(|question| question.id != id) {
-                continue;
-            }
-            self.conclude(ctx, flow, true);
-            match self.by_flow.get(&flow) {
-                Some(question) if question.asked < self.settings.tries => self.send(ctx, flow),
+        while let Some(at) = self.questions.due(ctx.now_ns) {
+            self.conclude(ctx, at, true);
+            match self.questions.get(at) {
+                Some(question) if question.asked < self.settings.tries => self.send(ctx, at),
                 Some(question) => {
                     let record = question.pending.filter(|(_, id)| *id != 0);
-                    self.end(
-                        ctx,
-                        flow,
-                        record.map_or(Holder::Unknown, |(board, id)| Holder::Board(board, id)),
-                    );
+                    let holder = record.map_or(Holder::Unknown, |(board, id)| Holder::Board(board, id));
+                    self.end(ctx, at, holder);
                 }
                 None => {}
             }
         }
     }
 
-    fn end(&mut self, ctx: &mut Context<'_>, flow: Flow, holder: Holder) {
-        let Some(question) = self.by_flow.remove(&flow) else { return };
+    fn end(&mut self, ctx: &mut Context<'_>, at: At, holder: Holder) {
+        let Some(question) = self.questions.get(at) else { return };
+        let (worker, entry) = (question.worker, question.entry);
+        self.questions.remove(at);
         ctx.counters.count(match holder {
             Holder::Board(..) => Did::HolderFound,
             Holder::Nobody => Did::HolderNobody,
             Holder::Unknown => Did::HolderUnknown,
         });
-        tell(ctx, question.worker, question.entry, holder);
+        tell(ctx, worker, entry, holder);
     }
 }
 

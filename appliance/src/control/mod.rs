@@ -5,6 +5,7 @@
 //! one; [`outlet`] with [`emit`] carries it all away. All but `turn` and `outlet` are pure state machines.
 
 pub mod attempts;
+pub mod board_set;
 pub mod boards;
 pub mod context;
 pub mod cookies;
@@ -25,3 +26,4 @@ pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod turn;
+pub mod under_way;

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipos_pipelines::handoff::BoardId;
 
+use super::board_set::BoardSet;
 use super::boards::Boards;
 
 /// The pools, each with the place from which the next choice starts: boards of equal load take turns.
@@ -36,7 +37,7 @@ impl Pools {
         boards: &Boards,
         now_ns: u64,
         endpoint: (Ipv4Addr, u16),
-        tried: &[BoardId],
+        tried: &BoardSet,
     ) -> Option<BoardId> {
         let pool = self.pools.get_mut(usize::from(pool))?;
         let count = pool.boards.len();
@@ -44,7 +45,7 @@ impl Pools {
         let (before, after) = pool.boards.split_at(start);
         let mut best: Option<(u64, usize)> = None;
         for (place, id) in after.iter().chain(before).enumerate() {
-            if tried.contains(id) {
+            if tried.contains(*id) {
                 continue;
             }
             let load = boards.board(*id).and_then(|board| board.fit(now_ns, boards.times(), endpoint).ok());
@@ -65,6 +66,14 @@ mod tests {
     use super::super::boards::tests::{MS, alive, farm};
     use super::*;
 
+    fn none() -> BoardSet {
+        BoardSet::default()
+    }
+
+    fn set<const COUNT: usize>(boards: [u16; COUNT]) -> BoardSet {
+        boards.map(BoardId).into_iter().collect()
+    }
+
     const ENDPOINT: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 1), 80);
 
     fn all(count: u16) -> Pools {
@@ -78,9 +87,9 @@ mod tests {
             alive(&mut boards, id, 0, connections);
         }
         let mut pools = all(3);
-        assert_eq!(pools.choose(0, &boards, MS, ENDPOINT, &[]), Some(BoardId(1)));
-        assert_eq!(pools.choose(0, &boards, MS, ENDPOINT, &[BoardId(1)]), Some(BoardId(2)));
-        assert_eq!(pools.choose(0, &boards, MS, ENDPOINT, &[BoardId(0), BoardId(1), BoardId(2)]), None);
+        assert_eq!(pools.choose(0, &boards, MS, ENDPOINT, &none()), Some(BoardId(1)));
+        assert_eq!(pools.choose(0, &boards, MS, ENDPOINT, &set([1])), Some(BoardId(2)));
+        assert_eq!(pools.choose(0, &boards, MS, ENDPOINT, &set([0, 1, 2])), None);
     }
 
     #[test]
@@ -92,7 +101,7 @@ mod tests {
             board.in_flight = 1;
             board.placed = 1;
         }
-        assert_eq!(all(2).choose(0, &boards, MS, ENDPOINT, &[]), Some(BoardId(1)));
+        assert_eq!(all(2).choose(0, &boards, MS, ENDPOINT, &none()), Some(BoardId(1)));
     }
 
     #[test]
@@ -100,8 +109,9 @@ mod tests {
         let mut boards = farm(3);
         (0..3).for_each(|id| alive(&mut boards, id, 0, 5));
         let mut pools = all(3);
-        let turns: Vec<u16> =
-            (0..6).filter_map(|_| pools.choose(0, &boards, MS, ENDPOINT, &[]).map(|board| board.0)).collect();
+        let turns: Vec<u16> = (0..6)
+            .filter_map(|_| pools.choose(0, &boards, MS, ENDPOINT, &none()).map(|board| board.0))
+            .collect();
         assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
     }
 
@@ -111,9 +121,9 @@ mod tests {
         alive(&mut boards, 0, 0, 0);
         alive(&mut boards, 1, 0, 99);
         let mut pools = Pools::new(vec![vec![BoardId(1)], vec![]]);
-        assert_eq!(pools.choose(0, &boards, MS, ENDPOINT, &[]), Some(BoardId(1)));
-        assert_eq!(pools.choose(1, &boards, MS, ENDPOINT, &[]), None);
-        assert_eq!(pools.choose(7, &boards, MS, ENDPOINT, &[]), None);
+        assert_eq!(pools.choose(0, &boards, MS, ENDPOINT, &none()), Some(BoardId(1)));
+        assert_eq!(pools.choose(1, &boards, MS, ENDPOINT, &none()), None);
+        assert_eq!(pools.choose(7, &boards, MS, ENDPOINT, &none()), None);
     }
 
     #[test]
@@ -121,8 +131,8 @@ mod tests {
         let mut boards = farm(2);
         alive(&mut boards, 0, 0, 0);
         alive(&mut boards, 1, 200, 99);
-        assert_eq!(all(2).choose(0, &boards, 299 * MS, ENDPOINT, &[]), Some(BoardId(0)));
-        assert_eq!(all(2).choose(0, &boards, 300 * MS, ENDPOINT, &[]), Some(BoardId(1)));
-        assert_eq!(all(2).choose(0, &boards, 500 * MS, ENDPOINT, &[]), None);
+        assert_eq!(all(2).choose(0, &boards, 299 * MS, ENDPOINT, &none()), Some(BoardId(0)));
+        assert_eq!(all(2).choose(0, &boards, 300 * MS, ENDPOINT, &none()), Some(BoardId(1)));
+        assert_eq!(all(2).choose(0, &boards, 500 * MS, ENDPOINT, &none()), None);
     }
 }
