@@ -130,9 +130,6 @@ fn start(
     requests: crossbeam_channel::Receiver<Request>,
     stop: Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
-    // The kernel adds 50 us to every sleep unless it is told not to, and a migration waits for the control core twice. The
-    // control core is this thread; the workers, which the EAL starts, inherit it.
-    nix::sys::prctl::set_timerslack(1).context("asking for exact sleeps")?;
     let eal = Eal::init(&eal_config(config)).context("starting DPDK")?;
     let sizes = size::of(config);
     let mempool = Mempool::new("ipos", sizes.mbufs, MEMPOOL_CACHE, sizes.data_room_octets, None)
