@@ -1,8 +1,8 @@
 //! The request head: found as octets arrive, parsed once when it is whole.
 //!
 //! Input: the contiguous stream from IRS+1 ([`super::assembly`]). Output: [`Head`]. Owner: the worker. Cost: each
-//! octet is scanned once for its line's end however the client cuts its segments; `httparse` runs once, over the
-//! whole head. Ad hoc, release, one AMD EPYC vCPU: 86 octets of curl 105 ns, 524 octets of Firefox 275 ns, a head
+//! octet is scanned once for its line's end however the client cuts its segments, and not at all when the head comes whole;
+//! `httparse` runs once, over the whole head. Ad hoc, release, one AMD EPYC vCPU: 86 octets of curl 105 ns, 524 octets of Firefox 275 ns, a head
 //! that comes one octet at a time 9 ns per octet.
 //!
 //! The board's server parses the same octets again, and what it sees decides. So whatever servers disagree about is
@@ -178,6 +178,9 @@ impl HeadScan {
     /// repeated by every later call.
     pub fn advance<'a>(&mut self, contiguous: &'a [u8]) -> Head<'a> {
         let window = contiguous.get(..MAX_HEAD_OCTETS).unwrap_or(contiguous);
+        if let Some(request) = self.at_once(window) {
+            return Head::Complete(request);
+        }
         loop {
             let before = self.phase;
             self.phase = match before {
@@ -197,6 +200,21 @@ impl HeadScan {
                 self.phase = Phase::TooLong;
             }
         }
+    }
+
+    /// What nearly every client sends: a good head, all of it, and nothing behind it. `httparse` has a line end in no token,
+    /// so it cannot end such a head elsewhere than the scan would, and the scan is spared. All else is left to the scan.
+    fn at_once<'a>(&mut self, window: &'a [u8]) -> Option<Request<'a>> {
+        let begins_here = window.first().is_some_and(|octet| is_token(*octet));
+        if *self != Self::new() || !begins_here || !window.ends_with(b"\n\r\n") {
+            return None;
+        }
+        let request =
+            parse_request(window).ok().filter(|request| request.method.len() <= MAX_METHOD_OCTETS)?;
+        self.phase = Phase::Whole;
+        self.scanned = window.len() as u16;
+        self.line_start = self.scanned;
+        Some(request)
     }
 
     /// Skips empty lines.

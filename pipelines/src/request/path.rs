@@ -24,7 +24,7 @@ pub const PATH_OCTETS: usize = WINDOW;
 ///
 /// The result is never longer than `path`, and normalising it again changes nothing.
 pub fn normalise<'a>(path: &'a [u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
-    if !path.starts_with(b"/") {
+    if !path.starts_with(b"/") || (path.len() <= buffer.len() && is_normal(path)) {
         return Some(path);
     }
     let mut out = Out { buffer, len: 0 };
@@ -55,6 +55,17 @@ pub fn normalise<'a>(path: &'a [u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     out.end_segment(segment_start, false)?;
     let Out { buffer, len } = out;
     buffer.get(..len)
+}
+
+/// Whether a path that starts with a slash is surely in normal form: nothing is encoded, and no slash is followed by another
+/// one or a dot.
+fn is_normal(path: &[u8]) -> bool {
+    let mut before = b' ';
+    path.iter().all(|octet| {
+        let is_plain = *octet != b'%' && !(before == b'/' && matches!(octet, b'/' | b'.'));
+        before = *octet;
+        is_plain
+    })
 }
 
 /// The caller's buffer and how much of it is written.
