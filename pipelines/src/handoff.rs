@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::flow::Flow;
 use ipos_wire::mac::Mac;
-use ipos_wire::tcb::Tcb;
+use ipos_wire::seq::Seq;
+use ipos_wire::tcb::{OptionBits, STATE_ESTABLISHED, Tcb};
 
 use crate::handshake::cookie::CookieKeys;
+use crate::request::assembly::WINDOW;
 use crate::services::Services;
 use crate::table::slab::EntryRef;
 
@@ -58,7 +60,7 @@ pub enum Event {
     /// The client retransmits what the board should have: send the Connection Packet of the same attempt again, to the
     /// same board and to no other (system.md, step 9). Answered like [`Event::Place`]; failure means [`Answer::Reset`].
     Repeat {
-        /// The entry, its flow and control block, as in [`Place`].
+        /// The entry, its flow and endpoint, as in [`Place`].
         place: Place,
         /// The board that acknowledged the attempt.
         board: BoardId,
@@ -108,8 +110,72 @@ pub struct Place {
     pub service: u16,
     /// The pool of boards that the URL map names for this request.
     pub pool: u16,
-    /// The endpoint. The control core fills in migration id, appliance id and epoch.
-    pub tcb: Tcb,
+    /// The endpoint.
+    pub endpoint: Endpoint,
+}
+
+/// What a TCP control block says of one endpoint and not of every one: a third of its octets. All messages are copied into
+/// their queue and out of it whole, and queues are longer than the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// When the handshake was completed, Unix microseconds.
+    pub established_at_us: u64,
+    /// Our initial send sequence number.
+    pub iss: Seq,
+    /// The client's.
+    pub irs: Seq,
+    /// SND.WND, octets (already scaled).
+    pub snd_wnd: u32,
+    /// TSval of the first packet that will follow.
+    pub ts_recent: u32,
+    /// The last TSval sent to the client, or a later one.
+    pub last_tsval: u32,
+    /// Octets of client data in the packets that follow.
+    pub octets_following: u32,
+    /// Options in force.
+    pub options: OptionBits,
+    /// The MSS that the client announced, octets.
+    pub client_mss: u16,
+    /// The MSS that the appliance announced, octets.
+    pub our_mss: u16,
+    /// Shift of the windows that the client announces.
+    pub client_window_scale: u8,
+    /// Shift of the windows that the appliance announced.
+    pub our_window_scale: u8,
+}
+
+const _: () = assert!(size_of::<Event>() <= 80 && size_of::<Command>() <= 40, "messages are copied often");
+
+impl Place {
+    /// The TCP control block of docs/wire.md, but for migration id, appliance id and epoch. What is replayed starts at IRS+1,
+    /// so that is RCV.NXT; of ours, nothing but the SYN has been sent.
+    #[inline]
+    pub fn tcb(&self) -> Tcb {
+        let Endpoint { iss, irs, .. } = self.endpoint;
+        Tcb {
+            state: STATE_ESTABLISHED,
+            options: self.endpoint.options,
+            client_mss: self.endpoint.client_mss,
+            our_mss: self.endpoint.our_mss,
+            client_window_scale: self.endpoint.client_window_scale,
+            our_window_scale: self.endpoint.our_window_scale,
+            iss,
+            irs,
+            snd_una: iss + 1,
+            snd_nxt: iss + 1,
+            snd_wnd: self.endpoint.snd_wnd,
+            snd_wl1: irs + 1,
+            snd_wl2: iss + 1,
+            rcv_nxt: irs + 1,
+            rcv_wnd: WINDOW as u32,
+            ts_recent: self.endpoint.ts_recent,
+            last_tsval: self.endpoint.last_tsval,
+            established_at_us: self.endpoint.established_at_us,
+            service_id: u32::from(self.service),
+            octets_following: self.endpoint.octets_following,
+            ..Tcb::default()
+        }
+    }
 }
 
 /// What the control core tells a worker.

@@ -401,7 +401,7 @@ impl Attempts {
         let server = ctx.boards.board(asked.board).map(|board| board.settings.address);
         if let (Some(way), Some(server)) = (way, server) {
             let flow = request.place.flow;
-            let mut tcb = request.place.tcb;
+            let mut tcb = request.place.tcb();
             tcb.migration_id = asked.id;
             tcb.appliance_id = self.settings.appliance_id;
             tcb.epoch = ctx.ids.epoch();

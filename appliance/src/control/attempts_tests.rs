@@ -57,7 +57,7 @@ fn the_connection_packet_carries_the_endpoint_to_the_best_board_and_its_ack_ends
     let (mut world, mut attempts) = world(2);
     let request = world.request(1);
     attempts.place(&mut world.at(1), WORKER, &request);
-    let tcb = Tcb { migration_id: id(1), appliance_id: 9, epoch: 5, ..request.tcb };
+    let tcb = Tcb { migration_id: id(1), appliance_id: 9, epoch: 5, ..request.tcb() };
     let message = Message::Connection { flow: flow(1), server: (address(0), 80), tcb };
     assert_eq!(world.out.messages(), [(ipos_pipelines::handoff::PortIndex(1), mac(0).0, message)]);
     assert_eq!(load(&world, 0), (1, 0));

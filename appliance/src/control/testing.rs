@@ -2,10 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use ipos_pipelines::handoff::{BoardId, Command, Place, PortIndex, WorkerId};
+use ipos_pipelines::handoff::{BoardId, Command, Endpoint, Place, PortIndex, WorkerId};
 use ipos_pipelines::table::slab::{EntryRef, Slab};
 use ipos_wire::flow::Flow;
-use ipos_wire::tcb::Tcb;
+use ipos_wire::seq::Seq;
+use ipos_wire::tcb::OptionBits;
 
 use super::boards::Boards;
 use super::boards::tests::MS;
@@ -88,7 +89,21 @@ impl World {
     /// A request of a new entry, for boards of pool 0.
     pub fn request(&mut self, client_port: u16) -> Place {
         let entry = self.entry();
-        Place { entry, flow: flow(client_port), service: 0, pool: 0, tcb: Tcb { state: 4, ..Tcb::default() } }
+        let endpoint = Endpoint {
+            established_at_us: 1,
+            iss: Seq(2),
+            irs: Seq(3),
+            snd_wnd: 4,
+            ts_recent: 5,
+            last_tsval: 6,
+            octets_following: 7,
+            options: OptionBits(8),
+            client_mss: 9,
+            our_mss: 10,
+            client_window_scale: 11,
+            our_window_scale: 12,
+        };
+        Place { entry, flow: flow(client_port), service: 0, pool: 0, endpoint }
     }
 }
 

@@ -71,22 +71,33 @@ pub struct Cookie {
 }
 
 /// The two live secrets. Cookies are made with the current one and accepted under both.
+///
+/// The bare keys: a hasher is made of one in four instructions, and is twice as long to copy, also in a command.
 #[derive(Clone)]
 pub struct CookieKeys {
-    current: SipHasher24,
-    previous: SipHasher24,
+    current: Key,
+    previous: Key,
+}
+
+type Key = [u64; 2];
+
+const _: () = assert!(size_of::<CookieKeys>() == 32);
+
+fn key_of(octets: &[u8; 16]) -> Key {
+    let (words, _) = octets.as_chunks();
+    [u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])]
 }
 
 impl CookieKeys {
     /// Keys from 128 random bits each.
     pub fn new(current: &[u8; 16], previous: &[u8; 16]) -> Self {
-        Self { current: SipHasher24::new_with_key(current), previous: SipHasher24::new_with_key(previous) }
+        Self { current: key_of(current), previous: key_of(previous) }
     }
 
     /// Makes `next` the current secret and the current one the previous. Two rotations are to be at least 128 s
     /// apart, or cookies die before their slots do.
     pub fn rotate(&mut self, next: &[u8; 16]) {
-        self.previous = core::mem::replace(&mut self.current, SipHasher24::new_with_key(next));
+        self.previous = core::mem::replace(&mut self.current, key_of(next));
     }
 
     /// The ISS to answer a SYN with. About 25 ns (release, one AMD EPYC vCPU, measured ad hoc).
@@ -142,7 +153,7 @@ fn decode(fields: u8) -> Cookie {
     }
 }
 
-fn mac(key: &SipHasher24, flow: &Flow, irs: Seq, slot: u32, fields: u8) -> u32 {
+fn mac(key: &Key, flow: &Flow, irs: Seq, slot: u32, fields: u8) -> u32 {
     // 21 octets: SipHash adds its length octet and runs three blocks; 24 octets would cost a fourth.
     // Written in the words in which it is read.
     let endpoint = u64::from(flow.endpoint.to_bits());
@@ -153,7 +164,7 @@ fn mac(key: &SipHasher24, flow: &Flow, irs: Seq, slot: u32, fields: u8) -> u32 {
     message[8..16].copy_from_slice(&tail.to_be_bytes());
     message[16..20].copy_from_slice(&slot.to_be_bytes());
     message[20] = fields;
-    let mut hasher = *key;
+    let mut hasher = SipHasher24::new_with_keys(key[0], key[1]);
     hasher.write(&message);
     hasher.finish() as u32 & MAC_MASK
 }

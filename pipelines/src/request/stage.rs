@@ -6,7 +6,7 @@
 
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::seq::Seq;
-use ipos_wire::tcb::{OptionBits, STATE_ESTABLISHED, Tcb};
+use ipos_wire::tcb::OptionBits;
 use ipos_wire::tcp::Flags;
 
 use super::assembly::{AssemblyError, Inserted, WINDOW};
@@ -16,7 +16,7 @@ use crate::config::WINDOW_SCALE;
 use crate::core::Core;
 use crate::counters::{Drop, Happening};
 use crate::entry::{Pending, State, Timestamps};
-use crate::handoff::{Answer, Event, Place};
+use crate::handoff::{Answer, Endpoint, Event, Place};
 use crate::handshake::cookie::{Cookie, ecn_from_tsecr};
 use crate::handshake::echo;
 use crate::local;
@@ -34,7 +34,7 @@ pub fn first(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf, cookie: Cookie, se
         Ok(entry) => {
             core.happened(Happening::HandshakeProven);
             core.schedule_in(entry, core.config.timeouts.request_ms);
-            segment(core, entry, packet, mbuf)
+            checked_segment(core, entry, packet, mbuf)
         }
         Err(reason) => Verdict::Drop(reason),
     }
@@ -108,6 +108,11 @@ pub fn segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf)
     if !packet.checksum_ok(&mbuf) {
         return Verdict::Drop(Drop::BadTcpChecksum);
     }
+    checked_segment(core, entry, packet, mbuf)
+}
+
+/// As [`segment`], with a checksum that holds.
+fn checked_segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
     if packet.flags.contains(Flags::RST) {
         return reset(core, entry, packet);
     }
@@ -303,12 +308,11 @@ pub fn place(core: &mut Core, entry: EntryRef) -> Option<Place> {
         flow,
         service: pending.service,
         pool: pending.pool,
-        tcb: control_block(pending, now.timestamp, our_mss, octets),
+        endpoint: endpoint(pending, now.timestamp, our_mss, octets),
     })
 }
 
-/// The TCP control block of docs/wire.md. What is replayed starts at IRS+1, so that is RCV.NXT.
-fn control_block(pending: &Pending, timestamp: u32, our_mss: u16, octets_following: u32) -> Tcb {
+fn endpoint(pending: &Pending, timestamp: u32, our_mss: u16, octets_following: u32) -> Endpoint {
     let mut options = OptionBits(0);
     if pending.timestamps.is_some() {
         options = options | OptionBits::TIMESTAMPS;
@@ -323,30 +327,21 @@ fn control_block(pending: &Pending, timestamp: u32, our_mss: u16, octets_followi
         options = options | OptionBits::ECN;
     }
     let their_scale = pending.cookie.window_scale.unwrap_or(0);
-    Tcb {
-        state: STATE_ESTABLISHED,
+    Endpoint {
+        established_at_us: pending.established_us,
+        iss: pending.iss,
+        irs: pending.irs,
+        snd_wnd: u32::from(pending.window) << their_scale.min(14),
+        ts_recent: pending.timestamps.map_or(0, |stamps| stamps.first),
+        // Our clock now is at or past every TSval that we have sent: the board goes on from there, so that the client
+        // never sees time go backwards (takeover.md: PAWS).
+        last_tsval: pending.timestamps.map_or(0, |_| timestamp),
+        octets_following,
         options,
         client_mss: pending.cookie.mss,
         our_mss,
         client_window_scale: their_scale,
         our_window_scale: if pending.cookie.window_scale.is_some() { WINDOW_SCALE } else { 0 },
-        iss: pending.iss,
-        irs: pending.irs,
-        snd_una: pending.iss + 1,
-        snd_nxt: pending.iss + 1,
-        snd_wnd: u32::from(pending.window) << their_scale.min(14),
-        snd_wl1: pending.irs + 1,
-        snd_wl2: pending.iss + 1,
-        rcv_nxt: pending.irs + 1,
-        rcv_wnd: WINDOW as u32,
-        ts_recent: pending.timestamps.map_or(0, |stamps| stamps.first),
-        // Our clock now is at or past every TSval that we have sent: the board goes on from there, so that the client
-        // never sees time go backwards (takeover.md: PAWS).
-        last_tsval: pending.timestamps.map_or(0, |_| timestamp),
-        established_at_us: pending.established_us,
-        service_id: u32::from(pending.service),
-        octets_following,
-        ..Tcb::default()
     }
 }
 

@@ -45,7 +45,7 @@ fn a_place_event_that_finds_the_queue_full_is_owed() {
     rig.pass(19);
     assert!(rig.told().is_empty());
     rig.pass(1);
-    assert_eq!(rig.placed().tcb.octets_following, REQUEST_LEN);
+    assert_eq!(rig.placed().tcb().octets_following, REQUEST_LEN);
     rig.pass(1_000);
     assert!(rig.told().is_empty(), "told once");
 }

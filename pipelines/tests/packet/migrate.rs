@@ -105,7 +105,7 @@ fn a_replay_carries_the_first_time_stamp_and_the_last_echo() {
     client.tsecr += 40;
     assert_eq!(rig.client(&client.data(9, &REQUEST[9..])), Verdict::Held);
     let place = rig.placed();
-    assert_eq!(place.tcb.ts_recent, 7_000, "of the first packet that follows");
+    assert_eq!(place.tcb().ts_recent, 7_000, "of the first packet that follows");
     rig.migrated(&place);
     let stamps = Timestamps { tsval: 7_000, tsecr: client.tsecr };
     assert_eq!(rig.forwarded().segment().options.timestamps, Some(stamps));
@@ -127,7 +127,7 @@ fn pipelined_requests_are_held_and_replayed() {
     let mut client = Client::new();
     let two = [REQUEST, REQUEST].concat();
     let (place, packets) = rig.migrate(&mut client, &two);
-    assert_eq!(place.tcb.octets_following, 2 * REQUEST_LEN);
+    assert_eq!(place.tcb().octets_following, 2 * REQUEST_LEN);
     assert_carry(&packets, &client, &two);
 }
 
@@ -166,10 +166,10 @@ fn a_retransmission_of_what_the_board_should_have_repeats_the_attempt_once() {
         Event::Repeat { place: again, board, migration_id } => {
             assert_eq!((board, migration_id), (BOARD, MIGRATION));
             assert_eq!((again.entry, again.flow, again.pool), (place.entry, place.flow, place.pool));
-            let mut tcb = again.tcb;
-            assert_eq!(tcb.last_tsval, place.tcb.last_tsval + 200, "our clock has gone on");
-            tcb.last_tsval = place.tcb.last_tsval;
-            assert_eq!(tcb, place.tcb, "the same endpoint");
+            let mut tcb = again.tcb();
+            assert_eq!(tcb.last_tsval, place.tcb().last_tsval + 200, "our clock has gone on");
+            tcb.last_tsval = place.tcb().last_tsval;
+            assert_eq!(tcb, place.tcb(), "the same endpoint");
         }
         other => panic!("a repeated attempt, not {other:?}"),
     }

@@ -143,7 +143,7 @@ fn a_first_segment_within_the_grace_saves_the_overtaken_request() {
     rig.command(Command::Holder { entry, holder: Holder::Nobody });
     rig.pass(900);
     assert_eq!(rig.client(&client.data(0, &REQUEST[..9])), Verdict::Held);
-    assert_eq!(rig.placed().tcb.octets_following, REQUEST_LEN);
+    assert_eq!(rig.placed().tcb().octets_following, REQUEST_LEN);
     rig.pass(200);
     assert_eq!(rig.happened(Happening::ResetSent), 0);
     assert_eq!(rig.state(&client.flow), Some(State::ForwardConnect));

@@ -54,7 +54,7 @@ fn a_head_in_one_segment_is_placed_and_not_acknowledged() {
         // The rest is the control core's to fill in, or unknown.
         ..Tcb::default()
     };
-    assert_eq!(place.tcb, expected);
+    assert_eq!(place.tcb(), expected);
     assert_eq!(rig.state(&client.flow), Some(State::ForwardConnect));
     assert_eq!((rig.happened(Happening::HandshakeProven), rig.happened(Happening::HeadComplete)), (1, 1));
     rig.assert_silent();
@@ -79,7 +79,7 @@ fn the_control_block_holds_what_was_agreed_and_nothing_else() {
     for (offers, agreed, scales) in cases {
         let mut rig = Rig::new();
         let mut client = Client { offers, ..Client::new() };
-        let tcb = rig.request(&mut client, REQUEST).tcb;
+        let tcb = rig.request(&mut client, REQUEST).tcb();
         assert_eq!(tcb.options, agreed, "{offers:?}");
         assert_eq!((tcb.client_mss, tcb.client_window_scale, tcb.our_window_scale), scales, "{offers:?}");
         assert_eq!(tcb.snd_wnd, 502 << scales.1, "{offers:?}");
@@ -94,7 +94,7 @@ fn each_service_has_its_number_and_its_map() {
     let mut client = Client::plain();
     client.flow.endpoint = SECOND_SERVICE;
     let place = rig.request(&mut client, REQUEST);
-    assert_eq!((place.service, place.pool, place.tcb.service_id), (1, 10, 1));
+    assert_eq!((place.service, place.pool, place.tcb().service_id), (1, 10, 1));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn ecn_comes_back_through_the_time_stamp() {
     let answer = rig.answer();
     client.hears(&answer);
     assert_eq!(rig.client(&client.data(0, REQUEST)), Verdict::Held);
-    assert!(rig.placed().tcb.options.contains(OptionBits::ECN));
+    assert!(rig.placed().tcb().options.contains(OptionBits::ECN));
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn each_segment_but_the_completing_one_is_acknowledged_up_to_a_fixed_right_edge(
             rig.assert_silent();
         }
         assert_eq!(rig.client(&client.data(offset, chunks[chunks.len() - 1])), Verdict::Held);
-        assert_eq!(rig.placed().tcb.octets_following, 9_000);
+        assert_eq!(rig.placed().tcb().octets_following, 9_000);
         rig.assert_silent();
     }
 }
@@ -181,7 +181,7 @@ fn segments_out_of_order_are_put_in_order() {
         assert_eq!(rig.answer().ack, client.irs + 9, "a duplicate ACK for the gap");
     }
     assert_eq!(rig.client(&client.data(8, pieces[1].1)), Verdict::Held);
-    assert_eq!(rig.placed().tcb.octets_following, REQUEST_LEN);
+    assert_eq!(rig.placed().tcb().octets_following, REQUEST_LEN);
     rig.assert_silent();
 }
 
@@ -197,7 +197,7 @@ fn what_is_held_already_is_acknowledged_again_and_what_overlaps_is_joined() {
     assert_eq!(rig.client(&client.data(10, &REQUEST[10..30])), Verdict::Held, "an overlap");
     assert_eq!(rig.answer().ack, client.irs + 31);
     assert_eq!(rig.client(&client.data(0, REQUEST)), Verdict::Held, "all of it");
-    assert_eq!(rig.placed().tcb.octets_following, REQUEST_LEN);
+    assert_eq!(rig.placed().tcb().octets_following, REQUEST_LEN);
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn body_octets_after_the_head_are_held_without_an_ack() {
     let head = b"POST /a/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 40000\r\n\r\n";
     let head_len = head.len() as u32;
     let place = rig.request(&mut client, head);
-    assert_eq!(place.tcb.octets_following, head_len);
+    assert_eq!(place.tcb().octets_following, head_len);
     let body = vec![b'b'; 1_000];
     assert_eq!(rig.client(&client.data(head_len, &body)), Verdict::Held);
     assert_eq!(rig.client(&client.data(head_len + 2_000, &body)), Verdict::Held, "also past a gap");
@@ -245,7 +245,7 @@ fn the_first_segment_may_bring_head_and_body() {
     let mut rig = Rig::new();
     let mut client = Client::plain();
     let octets = b"POST /a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
-    assert_eq!(rig.request(&mut client, octets).tcb.octets_following, octets.len() as u32);
+    assert_eq!(rig.request(&mut client, octets).tcb().octets_following, octets.len() as u32);
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn a_probe_that_brings_new_octets_brings_them_to_their_place() {
     let probe = client.data(u32::MAX, &[b"\0", REQUEST].concat());
     assert_eq!(rig.client(&probe), Verdict::Held);
     let place = rig.placed();
-    assert_eq!((place.pool, place.tcb.octets_following), (1, REQUEST_LEN));
+    assert_eq!((place.pool, place.tcb().octets_following), (1, REQUEST_LEN));
     rig.migrated(&place);
     assert_eq!(rig.forwarded().segment().payload, REQUEST);
 }
@@ -351,7 +351,7 @@ fn answers_echo_the_newest_time_stamp_in_order_and_the_board_gets_the_first() {
     assert_eq!(send(7_200, 4, &REQUEST[4..8]), Some(7_200));
     assert_eq!(send(7_150, 12, &REQUEST[12..16]), Some(7_200), "never backwards");
     assert_eq!(send(7_400, 16, &REQUEST[16..]), None);
-    assert_eq!(rig.placed().tcb.ts_recent, 7_100);
+    assert_eq!(rig.placed().tcb().ts_recent, 7_100);
 }
 
 #[test]
@@ -393,7 +393,7 @@ fn a_second_segment_that_overtakes_the_first_waits_for_it() {
     let question = only(rig.told());
     assert!(matches!(question, Event::WhoHolds { board: None, .. }), "{question:?}");
     assert_eq!(rig.client(&client.data(0, &REQUEST[..20])), Verdict::Held);
-    assert_eq!(rig.placed().tcb.octets_following, REQUEST_LEN);
+    assert_eq!(rig.placed().tcb().octets_following, REQUEST_LEN);
     // Whether the first of the two halves is acknowledged on the way does not matter; the whole head is not.
     assert!(rig.segments_out().iter().all(|answer| answer.ack == client.irs + 21));
     assert_eq!(rig.state(&client.flow), Some(State::ForwardConnect));

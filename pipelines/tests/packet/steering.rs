@@ -146,7 +146,7 @@ fn bursts_cross_in_order() {
         pair.nodes[0].poll();
     }
     pair.nodes[1].poll();
-    assert_eq!(pair.nodes[1].placed().tcb.octets_following, REQUEST_LEN);
+    assert_eq!(pair.nodes[1].placed().tcb().octets_following, REQUEST_LEN);
     let acks: Vec<_> = pair.nodes[1].segments_out().iter().map(|answer| answer.ack).collect();
     let expected: Vec<_> = (1..REQUEST_LEN).map(|octets| client.irs + 1 + octets).collect();
     assert_eq!(acks, expected);
