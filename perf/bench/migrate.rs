@@ -28,6 +28,7 @@ use ipos_pipelines::steer;
 use ipos_pipelines::worker::{Wiring, Worker};
 use serde::{Deserialize, Serialize};
 
+use crate::ALLOCATOR;
 use crate::control;
 use crate::cputime::thread_ns;
 use crate::machine::{Machine, Pages};
@@ -59,6 +60,8 @@ pub struct Migrated {
     pub worker_us: Vec<f64>,
     /// CPU time of the control core per migration, microseconds, run by run; nothing when it has a thread of its own.
     pub control_us: Vec<f64>,
+    /// Allocations and frees of worker and control core, per migration of a run that is not timed.
+    pub allocations: f64,
     /// Request's last segment in to Connection Packet out.
     pub request: Latency,
     /// Acknowledgement in to first held packet out.
@@ -163,6 +166,8 @@ struct Rig {
     peers: Peers,
     next: u32,
     spent: Spent,
+    /// Allocations and frees in a poll or a turn, while they are counted: that takes time.
+    allocations: Option<usize>,
 }
 
 impl Rig {
@@ -178,12 +183,12 @@ impl Rig {
             clock: Clock::new(Tsc::now(), Tsc::new()?.hz(), unix_us as u64),
         };
         // Nothing is removed: each run finds the table fuller.
-        let entries = spec.migrations * (spec.runs + 2);
+        let entries = spec.migrations * (spec.runs + 3);
         let mut config = setup::config(entries, 1024);
         config.cookie_keys = keys;
         let worker = Worker::new(config, ports, setup::services()?, Arc::default(), wiring)?;
         let peers = Peers::new(pool.clone());
-        Ok(Self { worker, wan, farm, peers, next: 0, spent: Spent::default() })
+        Ok(Self { worker, wan, farm, peers, next: 0, spent: Spent::default(), allocations: None })
     }
 
     fn run(mut self, spec: &Spec, mut control: Option<Turn>) -> anyhow::Result<Migrated> {
@@ -212,8 +217,13 @@ impl Rig {
                 steps.iter_mut().try_for_each(Step::end_run)?;
             }
         }
+        self.allocations = Some(0);
+        for _ in (0..spec.migrations).step_by(spec.at_once as usize) {
+            self.migrate(spec.at_once, control.as_mut())?;
+        }
+        let allocations = self.allocations.unwrap_or(0) as f64 / f64::from(spec.migrations);
         let [request, ack] = steps.map(Step::latency);
-        Ok(Migrated { request, ack, ..migrated })
+        Ok(Migrated { request, ack, allocations, ..migrated })
     }
 
     /// The boards report; the worker learns where they are.
@@ -239,6 +249,15 @@ impl Rig {
 
     /// One poll, and one turn where the control core is on this thread.
     fn round(&mut self, control: &mut Option<&mut Turn>) -> anyhow::Result<()> {
+        let Some(count) = self.allocations else { return self.timed_round(control) };
+        let before = ALLOCATOR.stats();
+        self.timed_round(control)?;
+        let change = ALLOCATOR.stats() - before;
+        self.allocations = Some(count + change.allocations + change.deallocations + change.reallocations);
+        Ok(())
+    }
+
+    fn timed_round(&mut self, control: &mut Option<&mut Turn>) -> anyhow::Result<()> {
         let begun = Tsc::now();
         self.worker.poll(begun).context("the worker stopped")?;
         let polled = Tsc::now();

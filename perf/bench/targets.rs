@@ -372,6 +372,9 @@ fn p5(desk: &mut Desk<'_>) -> anyhow::Result<()> {
         let runs = Runs::new(us).context("no run")?;
         desk.rows.push(Row::new("P5", format!("the {what}'s share of it"), "us", &runs));
     }
+    let what = "allocations per migration, worker and control core";
+    let allocations = Runs::new(vec![migrated.allocations]).context("no run")?;
+    desk.rows.push(Row::new("P5", what, "", &allocations).held_to(Target::ValueAtMost(0.0)));
     Ok(())
 }
 

@@ -1,8 +1,6 @@
 //! The worker allocates nothing and frees nothing after its start, whatever comes (design: system.md, roles; style.md, rule
 //! 5): an allocator counts what happens inside `Worker::poll`.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
 
 use ipos_pipelines::handoff::{Answer, Command, Event, FlowPage, Holder, WorkerId};
@@ -13,59 +11,12 @@ use ipos_wire::seq::Seq;
 
 mod common;
 
+use common::counting::{Counting, counted};
 use common::scripts::{REQUEST, REQUEST_LEN};
 use common::{BOARD, Client, IN_POLL, MIGRATION, Pair, Rig, Seg, Setup, only};
 
-thread_local! {
-    /// Allocations, reallocations and frees of this thread inside a poll.
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-/// Neither cell has a destructor, so this neither allocates nor fails while a thread ends.
-fn count() {
-    if IN_POLL.get() {
-        COUNT.set(COUNT.get() + 1);
-    }
-}
-
-// SAFETY: every call is the system allocator's, with the caller's own arguments; counting touches two plain cells.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps `GlobalAlloc::alloc`'s contract, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: as in `alloc`.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        count();
-        // SAFETY: the block came from `System` by one of these methods, with this layout.
-        unsafe { System.dealloc(block, layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_len: usize) -> *mut u8 {
-        count();
-        // SAFETY: as in `dealloc`.
-        unsafe { System.realloc(block, layout, new_len) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// Runs a script, and what it made the worker allocate or free.
-fn counted(script: impl FnOnce()) -> u64 {
-    COUNT.set(0);
-    script();
-    COUNT.get()
-}
 
 #[test]
 fn the_counter_counts() {

@@ -54,7 +54,7 @@ impl Outlet {
         let lane = |queue: QueueSender<Command>| Lane {
             capacity: queue.room(),
             queue,
-            backlog: VecDeque::new(),
+            backlog: VecDeque::with_capacity(BACKLOG_MAX + 2 * BACKLOG_HIGH),
             overflows: 0,
         };
         Self {

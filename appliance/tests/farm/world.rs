@@ -19,7 +19,9 @@ use ipos_wire::{ethernet, ipos};
 use std::net::Ipv4Addr;
 
 use crate::common::setup::{FARM_PORT, HASH_KEY};
-use crate::common::{Client, Encapsulated, FARM_ADDRESS, FARM_MAC, Rig, Setup, WAN_ADDRESS, WAN_MAC};
+use crate::common::{
+    Client, Encapsulated, FARM_ADDRESS, FARM_MAC, IN_POLL, Rig, Setup, WAN_ADDRESS, WAN_MAC,
+};
 
 const ETHERTYPE: u16 = 0x88b5;
 const REPORT_MS: u64 = 100;
@@ -67,6 +69,8 @@ pub struct World {
     sequence: u32,
     /// Boards whose agents report.
     reporting: Vec<Board>,
+    /// A report is being read: tables of listening sockets are made anew, ten times a second, and may allocate.
+    is_reporting: bool,
 }
 
 impl World {
@@ -115,7 +119,7 @@ impl World {
             ask: AskSettings { retry_ns: 50 * MS_NS, tries: 2, outstanding: 100 },
         };
         let core = Core::new(settings, Box::new(|| [0x5a; 16]), 0);
-        let mut world = Self { rig, core, outlet, sequence: 0, reporting: Vec::new() };
+        let mut world = Self { rig, core, outlet, sequence: 0, reporting: Vec::new(), is_reporting: false };
         world.core.start(&mut world.outlet);
         world.turn();
         world
@@ -126,11 +130,13 @@ impl World {
         for _ in 0..3 {
             self.rig.poll();
             let now_ns = self.rig.now_us * 1000;
+            IN_POLL.set(!self.is_reporting);
             while let Some(event) = self.rig.events.receive() {
                 self.core.event(now_ns, WorkerId(0), event, &mut self.outlet);
             }
             self.core.tick(now_ns, &mut self.outlet);
             self.outlet.flush();
+            IN_POLL.set(false);
         }
         self.rig.poll();
     }
@@ -153,6 +159,7 @@ impl World {
 
     fn report(&mut self) {
         self.sequence += 1;
+        self.is_reporting = true;
         for board in self.reporting.clone() {
             let state = ipos::ServerState {
                 board: board.address(),
@@ -199,6 +206,7 @@ impl World {
             );
             self.receives_from(board, &message[..len]);
         }
+        self.is_reporting = false;
     }
 
     /// A board's frame arrives, padded as Ethernet pads it.

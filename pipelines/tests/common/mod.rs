@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of the rig")]
 
 pub mod client;
+pub mod counting;
 pub mod scripts;
 pub mod seen;
 pub mod setup;
@@ -53,7 +54,7 @@ pub const MIGRATION: u64 = 0x1122_3344_5566_7788;
 pub const START_UNIX_US: u64 = 1_700_000_000_000_000;
 
 thread_local! {
-    /// Set while this thread is inside the worker, for whoever counts what it does there.
+    /// Set while this thread is inside the worker or the control core, for whoever counts what it does there.
     pub static IN_POLL: Cell<bool> = const { Cell::new(false) };
 }
 
