@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipos_tests::lab::{ROOT, deploy_lab, repository, said};
 use ipos_tests::{Lab, Script, wait_until};
@@ -81,6 +81,17 @@ fn traces() -> BTreeSet<String> {
     found
 }
 
+/// Waits until nothing is there that was not there before. What was there may go: the kernel frees the programs and namespaces
+/// of the lab before this one a moment after its end.
+fn wait_until_nothing_is_left_since(before: &BTreeSet<String>) {
+    let left = || -> Vec<String> { traces().difference(before).cloned().collect() };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !left().is_empty() {
+        assert!(Instant::now() < deadline, "left behind: {:#?}", left());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn down_leaves_nothing_behind() {
     let before = traces();
     let lab = Lab::up(PLAIN);
@@ -89,11 +100,7 @@ fn down_leaves_nothing_behind() {
     let mut left = lab.command("client", &["sleep", "1000"]).spawn().expect("sleep can be run");
     lab.down();
     assert!(left.wait().expect("it ended").code().is_none(), "it was not ended by a signal");
-    // The kernel frees programs and namespaces a moment later.
-    wait_until("nothing is left of the lab", Duration::from_secs(5), || {
-        let left: Vec<String> = traces().difference(&before).cloned().collect();
-        left.is_empty().then_some(())
-    });
+    wait_until_nothing_is_left_since(&before);
 }
 
 fn a_failed_up_leaves_nothing_and_says_why() {
@@ -108,7 +115,7 @@ fn a_failed_up_leaves_nothing_and_says_why() {
     let output = output.expect("deploy/lab can be run");
     assert!(!output.status.success());
     assert!(said(&output).contains("appliance ended"), "{}", said(&output));
-    assert_eq!(traces(), before);
+    wait_until_nothing_is_left_since(&before);
 }
 
 fn a_second_up_is_refused() {
@@ -133,5 +140,5 @@ fn the_demo_ends_well() {
     let text = said(&output);
     assert!(output.status.success(), "{text}");
     assert_eq!(String::from_utf8_lossy(&output.stdout).lines().last(), Some("demo: ok"), "{text}");
-    wait_until("nothing is left of the demo", Duration::from_secs(5), || (traces() == before).then_some(()));
+    wait_until_nothing_is_left_since(&before);
 }
