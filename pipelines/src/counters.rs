@@ -167,6 +167,30 @@ pub struct PortCounters {
     pub send_failed: Counter,
 }
 
+/// Bounds of [`Latencies`], microseconds: 1, 2 and 5 of each decade up to a second.
+pub const LATENCY_BOUNDS_US: [u32; 19] = [
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000,
+    500_000, 1_000_000,
+];
+
+/// Latencies by size: how many were at most as long as each bound and longer than the one before; the last place has those
+/// that were longer than all.
+#[derive(Debug, Default)]
+pub struct Latencies([Counter; LATENCY_BOUNDS_US.len() + 1]);
+
+impl Latencies {
+    /// Counts one; only the owning worker may call this.
+    pub fn record(&self, us: u64) {
+        let place = LATENCY_BOUNDS_US.iter().position(|bound| us <= u64::from(*bound));
+        self.0[place.unwrap_or(LATENCY_BOUNDS_US.len())].add(1);
+    }
+
+    /// How many there were, by bound.
+    pub fn read(&self) -> [u64; LATENCY_BOUNDS_US.len() + 1] {
+        self.0.each_ref().map(Counter::read)
+    }
+}
+
 /// All that one worker counts. Shared as an `Arc`; only the worker writes.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -194,6 +218,8 @@ pub struct WorkerCounters {
     pub pending: Counter,
     /// How many of those there are.
     pub pending_capacity: Counter,
+    /// From the segment that completed a request's head to the request on its way to its board.
+    pub placements: Latencies,
 }
 
 impl WorkerCounters {
@@ -213,6 +239,7 @@ impl WorkerCounters {
             entries_capacity: Counter::default(),
             pending: Counter::default(),
             pending_capacity: Counter::default(),
+            placements: Latencies::default(),
         }
     }
 
@@ -269,6 +296,19 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn a_latency_counts_at_the_first_bound_that_it_does_not_exceed() {
+        let latencies = Latencies::default();
+        for us in [0, 1, 2, 3, 5, 6, 1_000_000, 1_000_001, u64::MAX] {
+            latencies.record(us);
+        }
+        let mut expected = [0; LATENCY_BOUNDS_US.len() + 1];
+        for (place, count) in [(0, 2), (1, 1), (2, 2), (3, 1), (18, 1), (19, 2)] {
+            expected[place] = count;
+        }
+        assert_eq!(latencies.read(), expected);
     }
 
     #[test]

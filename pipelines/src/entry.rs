@@ -168,6 +168,8 @@ pub struct Pending {
     pub established_us: u64,
     /// When the present state began, [`crate::clock::Now::ms`].
     pub since_ms: u32,
+    /// When the request's head was complete, Unix microseconds.
+    pub complete_us: u64,
     /// The control core has not got the event yet: its queue was full.
     pub event_owed: bool,
     /// The control core repeats the attempt.

@@ -58,6 +58,9 @@ fn migrated(core: &mut Core, entry: EntryRef, flow: Flow, board: BoardId, migrat
             std::mem::drop(found);
             core.change_state(entry, State::Forward);
             core.happened(Happening::Migrated);
+            if let Some(complete_us) = core.pending_of(entry).map(|pending| pending.complete_us) {
+                core.counters.placements.record(core.now.unix_us.saturating_sub(complete_us));
+            }
         }
         State::Forward if found.migration_id == migration_id => {
             std::mem::drop(found);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use ipos_pipelines::counters::WorkerCounters;
+use ipos_pipelines::counters::{LATENCY_BOUNDS_US, WorkerCounters};
 use ipos_pipelines::handoff::{FlowPage, WorkerId};
 use tokio::sync::oneshot;
 
@@ -47,6 +47,8 @@ pub struct Collector {
     requests: crossbeam_channel::Sender<Request>,
     exporter: Exporter,
     latency: Histogram<u64>,
+    /// Placements by bucket that the metrics have, of all workers.
+    placed: [u64; LATENCY_BOUNDS_US.len() + 1],
     cycles: Vec<(u64, u64)>,
     busy: Vec<f64>,
 }
@@ -61,6 +63,7 @@ impl Collector {
         Self {
             exporter: Exporter::new(),
             latency: Histogram::new(2).expect("two digits are within the histogram's own rules"),
+            placed: [0; LATENCY_BOUNDS_US.len() + 1],
             cycles: vec![(0, 0); workers.len()],
             busy: vec![0.0; workers.len()],
             about,
@@ -79,9 +82,21 @@ impl Collector {
         let (snapshot, latency) =
             tokio::time::timeout(PATIENCE, answer).await.map_err(|_| NoAnswer)?.map_err(|_| NoAnswer)?;
         self.exporter.latencies(&latency);
+        self.take_placements();
         // It grows to what it is given, so nothing can be out of range.
         let _ = self.latency.add(&latency);
         Ok(snapshot)
+    }
+
+    fn take_placements(&mut self) {
+        let mut now = [0u64; LATENCY_BOUNDS_US.len() + 1];
+        for counters in &self.workers {
+            now.iter_mut().zip(counters.placements.read()).for_each(|(sum, count)| *sum += count);
+        }
+        let mut fresh = now;
+        fresh.iter_mut().zip(self.placed).for_each(|(count, before)| *count -= before);
+        self.exporter.placements(&fresh);
+        self.placed = now;
     }
 
     /// A page of a worker's flows.

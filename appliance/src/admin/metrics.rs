@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
-use ipos_pipelines::counters::{Drop, Happening, Outcome, WorkerCounters};
+use ipos_pipelines::counters::{Drop, Happening, LATENCY_BOUNDS_US, Outcome, WorkerCounters};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
@@ -91,6 +91,11 @@ pub const METRICS: &[(&str, Type, &str)] = &[
         Type::Histogram,
         "From a request's first Connection Packet to the accepted acknowledgement.",
     ),
+    (
+        "ipos_placement_seconds",
+        Type::Histogram,
+        "From the segment that completed a request's head to the request on its way to its board.",
+    ),
     ("ipos_migrations_under_way", Type::Gauge, "Requests that wait for a board."),
     ("ipos_questions_under_way", Type::Gauge, "Questions who holds an endpoint that wait for the farm."),
     ("ipos_boards_alive", Type::Gauge, "Boards whose reports come."),
@@ -121,11 +126,10 @@ pub const METRICS: &[(&str, Type, &str)] = &[
     ("ipos_mbufs_used", Type::Gauge, "Packet buffers in use, those in the ports' receive queues included."),
 ];
 
-/// Bounds of the latency histogram, seconds: 1 us to 1 s.
-const LATENCY_BOUNDS: [f64; 19] = [
-    0.000_001, 0.000_002, 0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002,
-    0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
-];
+/// Bounds of the latency histograms, seconds: 1 us to 1 s.
+fn latency_bounds() -> [f64; LATENCY_BOUNDS_US.len()] {
+    LATENCY_BOUNDS_US.map(|us| f64::from(us) / 1e6)
+}
 
 /// Renders the metrics.
 pub struct Exporter {
@@ -136,7 +140,7 @@ impl Exporter {
     /// All metrics described, none with a value.
     pub fn new() -> Self {
         let builder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Full("ipos_migration_seconds".to_owned()), &LATENCY_BOUNDS)
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &latency_bounds())
             .expect("constant bounds that are not empty");
         let recorder = builder.build_recorder();
         metrics::with_local_recorder(&recorder, || {
@@ -162,6 +166,21 @@ impl Exporter {
             for value in latencies.iter_recorded() {
                 let count = usize::try_from(value.count_at_value()).unwrap_or(usize::MAX);
                 seconds.record_many(value.value_iterated_to() as f64 / 1e9, count);
+            }
+        });
+    }
+
+    /// Takes placements by bucket, as many as were counted since the last call. Each counts as long as its bucket's bound, and
+    /// those beyond all bounds as twice the last.
+    pub fn placements(&self, counts: &[u64]) {
+        metrics::with_local_recorder(&self.recorder, || {
+            let seconds = histogram!("ipos_placement_seconds");
+            let bounds = latency_bounds();
+            let beyond = bounds.last().map(|last| last * 2.0);
+            for (bound, count) in
+                bounds.into_iter().chain(beyond).zip(counts).filter(|(_, count)| **count > 0)
+            {
+                seconds.record_many(bound, usize::try_from(*count).unwrap_or(usize::MAX));
             }
         });
     }

@@ -91,6 +91,9 @@ fn text() -> String {
         latencies.record(ns).expect("it grows");
     }
     exporter.latencies(&latencies);
+    let mut placements = [0; LATENCY_BOUNDS_US.len() + 1];
+    (placements[2], placements[19]) = (3, 1);
+    exporter.placements(&placements);
     exporter.render(&about(), &[counters], &[0.5], &snapshot())
 }
 
@@ -134,6 +137,13 @@ fn latencies_fall_into_buckets_from_a_microsecond_to_a_second() {
 }
 
 #[test]
+fn placements_keep_their_buckets() {
+    let text = text();
+    let bucket = |le: &str| value(&text, &format!("ipos_placement_seconds_bucket{{le=\"{le}\"}}"));
+    assert_eq!([bucket("0.000002"), bucket("0.000005"), bucket("1"), bucket("+Inf")], [0.0, 3.0, 3.0, 4.0]);
+}
+
+#[test]
 fn every_metric_has_its_type_and_its_help() {
     let text = text();
     let series: BTreeSet<&str> = text
@@ -143,7 +153,7 @@ fn every_metric_has_its_type_and_its_help() {
         .map(|name| {
             let base =
                 name.strip_suffix("_bucket").or(name.strip_suffix("_sum")).or(name.strip_suffix("_count"));
-            base.filter(|base| *base == "ipos_migration_seconds").unwrap_or(name)
+            base.filter(|base| base.ends_with("_seconds")).unwrap_or(name)
         })
         .collect();
     let listed: BTreeSet<&str> = METRICS.iter().map(|(name, _, _)| *name).collect();

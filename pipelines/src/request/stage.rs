@@ -74,6 +74,7 @@ fn admit(
         pool: 0,
         established_us: core.now.unix_us,
         since_ms: core.now.ms,
+        complete_us: 0,
         event_owed: false,
         repeating: false,
         local: None,
@@ -216,9 +217,10 @@ fn progress(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf, ta
                 pending.event_owed = true;
             }
             core.change_state(entry, State::ForwardConnect);
-            let since_ms = core.now.ms;
+            let (since_ms, complete_us) = (core.now.ms, core.now.unix_us);
             if let Some(pending) = core.pending_of(entry) {
                 pending.since_ms = since_ms;
+                pending.complete_us = complete_us;
             }
             core.schedule_in(entry, core.config.timeouts.place_ms);
             place_if_owed(core, entry);

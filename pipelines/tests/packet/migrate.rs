@@ -1,6 +1,7 @@
 //! Steps 7 to 9 of a connection's life: the replay to the board, its repetition, and the proof that ends it.
 
 use ipos_pipelines::counters::Happening;
+use ipos_pipelines::counters::LATENCY_BOUNDS_US;
 use ipos_pipelines::entry::State;
 use ipos_pipelines::handoff::{Answer, Command, Event, Place};
 use ipos_pipelines::verdict::Verdict;
@@ -348,4 +349,20 @@ fn a_keep_alive_probe_before_the_proof_repeats_the_attempt() {
     assert!(matches!(only(rig.told()), Event::Repeat { .. }));
     let bare = Seg { seq: client.irs + REQUEST_LEN, ..client.ack(0) };
     assert_eq!(rig.client(&bare), Verdict::Forwarded);
+}
+
+#[test]
+fn the_time_from_the_heads_end_to_the_replay_is_counted_once() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    let place = rig.request(&mut client, REQUEST);
+    rig.pass(3);
+    let migrated =
+        || Command::Migrated { entry: place.entry, flow: client.flow, board: BOARD, migration_id: MIGRATION };
+    rig.command(migrated());
+    rig.command(migrated());
+    let placements = rig.counters.placements.read();
+    let bound = LATENCY_BOUNDS_US.iter().position(|us| *us == 5_000).expect("a bound of 5 ms");
+    assert_eq!((placements[bound], placements.iter().sum::<u64>()), (1, 1));
+    rig.packets_out();
 }
