@@ -1,4 +1,4 @@
-//! How much memory a configuration takes: packet buffers from DPDK, tables from the heap.
+//! How much memory a configuration takes: packet buffers from DPDK, tables on pages of their own (`ipos_dpdk::memory`).
 
 use super::model::Config;
 

@@ -1,7 +1,7 @@
 //! Handshake: a SYN is answered in place, without state, by a SYN cookie (design: system.md, step 1).
 //!
 //! Input: SYNs to a service; and what comes before a first octet of data: the handshake's pure ACK, a FIN. Output: a
-//! SYN-ACK, or a FIN-ACK for who closes without a request (TCP health checks). Owner: the worker. Cost: two SipHashes, one
+//! SYN-ACK, or a FIN-ACK for who closes without a request (TCP health checks). Owner: the worker. Cost: one SipHash, one
 //! TCP checksum over the answer; no entry, no allocation.
 
 pub mod cookie;
