@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::control::boards::REFUSALS;
+use crate::control::board::REFUSALS;
 use crate::control::counters::{Did, Ended, Ignored};
 use crate::control::snapshot::{Mbufs, MigrationRow, Migrations};
 

@@ -1,5 +1,6 @@
 //! Tests of [`super`], and farms for those of its neighbours.
 
+use super::super::board::Unfit;
 use super::super::listening::tests::socket;
 use super::super::state::tests::QUIET;
 use super::*;

@@ -10,7 +10,8 @@ use ipos_pipelines::steer::Owners;
 use ipos_wire::mac::Mac;
 
 use super::attempts::{AttemptSettings, Attempts};
-use super::boards::{BoardSettings, Boards, Learned, LivenessSettings, MS_NS};
+use super::board::{BoardSettings, LivenessSettings};
+use super::boards::{Boards, Learned, MS_NS};
 use super::context::Context;
 use super::cookies::{Cookies, Random};
 use super::counters::{ControlCounters, Did, Ignored};

@@ -1,10 +1,11 @@
 //! The control core: one lcore that talks to the boards, owns the farm's state tables and decides.
 //!
-//! The road: [`turn`] takes events and time to [`core`]; [`input`] reads the boards' frames; [`boards`], [`state`] and
+//! The road: [`turn`] takes events and time to [`core`]; [`input`] reads the boards' frames; [`boards`], [`board`], [`state`] and
 //! [`listening`] are the tables; [`attempts`] with [`selection`] and [`detaches`] moves endpoints; [`holders`] asks who has
 //! one; [`outlet`] with [`emit`] carries it all away. All but `turn` and `outlet` are pure state machines.
 
 pub mod attempts;
+pub mod board;
 pub mod board_set;
 pub mod boards;
 pub mod context;

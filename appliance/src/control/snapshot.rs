@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use ipos_pipelines::handoff::BoardId;
 use serde::{Deserialize, Serialize};
 
-use super::boards::{Board, Liveness, REFUSALS};
+use super::board::{Board, Liveness, REFUSALS};
 use super::core::Core;
 use super::counters::{Did, Ended, Ignored};
 
@@ -272,7 +272,7 @@ fn service(core: &Core, now_ns: u64, service: &ServiceName) -> ServiceRow {
         Some(CandidateRow {
             board: board.settings.name.clone(),
             load: fit.ok(),
-            unfit: fit.err().map(super::boards::Unfit::reason),
+            unfit: fit.err().map(super::board::Unfit::reason),
         })
     };
     ServiceRow {

@@ -3,7 +3,8 @@
 use std::mem;
 
 use ipos_appliance::control::attempts::AttemptSettings;
-use ipos_appliance::control::boards::{BoardSettings, LivenessSettings, MS_NS};
+use ipos_appliance::control::board::{BoardSettings, LivenessSettings};
+use ipos_appliance::control::boards::MS_NS;
 use ipos_appliance::control::core::{Core, CoreSettings};
 use ipos_appliance::control::holders::AskSettings;
 use ipos_appliance::control::outlet::Outlet;

@@ -1,0 +1,207 @@
+//! One board: what the configuration says of it, whether it lives, what it reported, and whether it can take a connection.
+
+use std::net::Ipv4Addr;
+
+use ipos_pipelines::handoff::PortIndex;
+use ipos_wire::mac::Mac;
+
+use super::counters::Ended;
+use super::listening::Listening;
+use super::state::State;
+
+/// Reasons of a refusal, by code of 0x04 (docs/wire.md); 0 stands for codes that are unknown.
+pub const REFUSALS: [&str; 10] = [
+    "other",
+    "no_listener",
+    "not_covered",
+    "accept_queue_full",
+    "endpoint_table_full",
+    "control_block",
+    "mss_too_small",
+    "mptcp",
+    "held_by_another",
+    "protocol",
+];
+
+/// A board as the configuration has it.
+#[derive(Clone, Debug)]
+pub struct BoardSettings {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// Its address on the farm network.
+    pub address: Ipv4Addr,
+    /// Its MAC address, when it shall not be learned.
+    pub mac: Option<Mac>,
+    /// The farm port that it is behind.
+    pub port: PortIndex,
+}
+
+/// Whether a board lives, as its reports tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// No report yet.
+    Unheard,
+    /// Reports come.
+    Alive,
+    /// A report is overdue: no connection is placed there.
+    Suspect,
+    /// None has come for long.
+    Dead,
+}
+
+impl Liveness {
+    /// A word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Liveness::Unheard => "unheard",
+            Liveness::Alive => "alive",
+            Liveness::Suspect => "suspect",
+            Liveness::Dead => "dead",
+        }
+    }
+}
+
+/// Why a board gets no connection of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// No report, or an overdue one.
+    Silent(Liveness),
+    /// Its MAC address is not known.
+    NoMac,
+    /// It takes no new connections.
+    Draining,
+    /// Its kernel lacks TCP options that clients are offered: these bits.
+    Options(u16),
+    /// Nothing listens on the service's port, at an address that covers the service's.
+    NotListening,
+}
+
+impl Unfit {
+    /// A sentence for `status`.
+    pub fn reason(self) -> String {
+        match self {
+            Unfit::Silent(liveness) => format!("no reports: {}", liveness.name()),
+            Unfit::NoMac => "its MAC address is not known: no answer to ARP".to_owned(),
+            Unfit::Draining => "draining".to_owned(),
+            Unfit::NotListening => "nothing listens for the service there".to_owned(),
+            Unfit::Options(bits) => {
+                let names = ["timestamps", "sack", "window_scale", "ecn"];
+                let named = names.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1);
+                let lacking: Vec<&str> = named.map(|(_, name)| *name).collect();
+                format!("its kernel lacks TCP options that clients are offered: {}", lacking.join(", "))
+            }
+        }
+    }
+}
+
+/// The times that decide about liveness.
+#[derive(Clone, Copy, Debug)]
+pub struct LivenessSettings {
+    /// Without a report for so long a board gets no connection.
+    pub suspect_ns: u64,
+    /// Without a report for so long it is dead.
+    pub dead_ns: u64,
+    /// TCP options that clients are offered.
+    pub options: u16,
+}
+
+/// One board.
+#[derive(Debug)]
+pub struct Board {
+    /// As configured.
+    pub settings: BoardSettings,
+    /// Where it is reached, once known.
+    pub mac: Option<Mac>,
+    pub(super) ask_at_ns: u64,
+    pub(super) asked: u32,
+    pub(super) moved_at_ns: Option<u64>,
+    /// Its last report.
+    pub state: Option<State>,
+    /// When that came.
+    pub reported_at_ns: u64,
+    /// Whether it was last said to be alive, so that each change is said once.
+    pub(super) said_alive: bool,
+    /// Its Listening Sockets Table.
+    pub listening: Listening,
+    /// Attempts under way.
+    pub in_flight: u32,
+    /// Endpoints placed there since its last report.
+    pub placed: u32,
+    /// How attempts ended, by [`Ended`].
+    pub ended: [u64; Ended::ALL.len()],
+    /// Refusals by code.
+    pub refusals: [u64; REFUSALS.len()],
+}
+
+impl Board {
+    /// Nothing known of it yet.
+    pub fn new(settings: BoardSettings) -> Self {
+        Self {
+            mac: settings.mac,
+            settings,
+            ask_at_ns: 0,
+            asked: 0,
+            moved_at_ns: None,
+            state: None,
+            reported_at_ns: 0,
+            said_alive: false,
+            listening: Listening::default(),
+            in_flight: 0,
+            placed: 0,
+            ended: [0; Ended::ALL.len()],
+            refusals: [0; REFUSALS.len()],
+        }
+    }
+
+    /// Whether it lives.
+    pub fn liveness(&self, now_ns: u64, times: &LivenessSettings) -> Liveness {
+        match (&self.state, now_ns.saturating_sub(self.reported_at_ns)) {
+            (None, _) => Liveness::Unheard,
+            (Some(_), age_ns) if age_ns >= times.dead_ns => Liveness::Dead,
+            (Some(_), age_ns) if age_ns >= times.suspect_ns => Liveness::Suspect,
+            _ => Liveness::Alive,
+        }
+    }
+
+    /// Its load, if it may get a connection to this endpoint: connections reported, and those placed since.
+    pub fn fit(
+        &self,
+        now_ns: u64,
+        times: &LivenessSettings,
+        endpoint: (Ipv4Addr, u16),
+    ) -> Result<u64, Unfit> {
+        let state = match (self.liveness(now_ns, times), &self.state) {
+            (Liveness::Alive, Some(state)) => state,
+            (silent, _) => return Err(Unfit::Silent(silent)),
+        };
+        let lacking = times.options & !state.options;
+        if self.mac.is_none() {
+            return Err(Unfit::NoMac);
+        }
+        if state.draining {
+            return Err(Unfit::Draining);
+        }
+        if lacking != 0 {
+            return Err(Unfit::Options(lacking));
+        }
+        if !self.listening.covers(endpoint.0, endpoint.1) {
+            return Err(Unfit::NotListening);
+        }
+        Ok(u64::from(state.connections) + u64::from(self.in_flight) + u64::from(self.placed))
+    }
+
+    /// Counts the end of an attempt.
+    pub fn attempt_ended(&mut self, how: Ended) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.ended[how as usize] += 1;
+        if how == Ended::Acknowledged {
+            self.placed = self.placed.saturating_add(1);
+        }
+    }
+
+    /// Counts a refusal.
+    pub fn refused(&mut self, code: u8) {
+        let code = usize::from(code);
+        self.refusals[if code < REFUSALS.len() { code } else { 0 }] += 1;
+    }
+}
