@@ -11,6 +11,7 @@ use ipos_appliance::control::core::{Core, CoreSettings};
 use ipos_appliance::control::holders::AskSettings;
 use ipos_appliance::control::outlet::Outlet;
 use ipos_appliance::control::selection::Pools;
+use ipos_appliance::control::standing::WEIGHT_DEFAULT;
 use ipos_appliance::control::turn::{Pages, Turn};
 use ipos_dpdk::mempool::Mempool;
 use ipos_pipelines::config::Idle;
@@ -78,5 +79,8 @@ fn board(number: u16) -> BoardSettings {
         address: board_address(number),
         mac: Some(board_mac(number)),
         port: FARM_PORT,
+        weigh,
+        weight: WEIGHT_DEFAULT,
+        t: WEIGHT_DEFAULT,
     }
 }

@@ -261,6 +261,7 @@ fn boards(farm: &Farm, notes: &Notes) -> Vec<Board> {
                 address: at.clone(),
                 mac: board.mac.as_ref().map(|mac| mac.value),
                 port: behind.map_or(0, |behind| behind as u8),
+                weight: board.weight,
             }
         })
         .collect()

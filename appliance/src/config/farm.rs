@@ -6,6 +6,7 @@ use ipos_pipelines::config::Role;
 
 use super::model::{Device, MacText, Port, Subnet};
 use super::read::{At, Section};
+use crate::control::standing::{WEIGHT_DEFAULT, WEIGHT_MAX};
 
 /// What the farm's sections say, with names where [`super::model`] has places.
 pub struct Farm {
@@ -57,6 +58,8 @@ pub struct BoardDraft {
     pub address: At<Ipv4Addr>,
     /// Its MAC address, when it shall not be learned.
     pub mac: Option<At<MacText>>,
+    /// Its share of new connections.
+    pub weight: u16,
 }
 
 /// Reads the farm's sections.
@@ -102,8 +105,9 @@ fn board(section: &Section<'_>) -> Option<BoardDraft> {
     let name = name(section);
     let address = section.required::<Ipv4Addr>("address", "the board's IPv4 address, such as \"192.0.2.11\"");
     let mac = section.parsed::<MacText>("mac", "a station's MAC address, such as \"02:00:00:00:00:0b\"");
+    let weight = section.integer("weight", 0..=WEIGHT_MAX, WEIGHT_DEFAULT).value;
     section.finish();
-    Some(BoardDraft { name: name?, address: address?, mac })
+    Some(BoardDraft { name: name?, address: address?, mac, weight })
 }
 
 fn service(section: &Section<'_>) -> Option<ServiceDraft> {

@@ -196,6 +196,8 @@ pub struct Board {
     pub mac: Option<MacText>,
     /// The farm port that it is behind: a place in [`Config::ports`].
     pub port: u8,
+    /// Its share of new connections.
+    pub weight: u16,
 }
 
 /// A MAC address as text has it: six pairs of hexadecimal digits between colons.

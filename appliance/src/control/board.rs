@@ -7,6 +7,7 @@ use ipos_wire::mac::Mac;
 
 use super::counters::Ended;
 use super::listening::Listening;
+use super::standing::Standing;
 use super::state::State;
 
 /// Reasons of a refusal, by code of 0x04 (docs/wire.md); 0 stands for codes that are unknown.
@@ -34,6 +35,8 @@ pub struct BoardSettings {
     pub mac: Option<Mac>,
     /// The farm port that it is behind.
     pub port: PortIndex,
+    /// Its share of new connections, 0..=[`super::standing::WEIGHT_MAX`].
+    pub weight: u16,
 }
 
 /// Whether a board lives, as its reports tell.
@@ -70,6 +73,8 @@ pub enum Unfit {
     NoMac,
     /// It takes no new connections.
     Draining,
+    /// Its weight is 0.
+    NoWeight,
     /// Its kernel lacks TCP options that clients are offered: these bits.
     Options(u16),
     /// Nothing listens on the service's port, at an address that covers the service's.
@@ -83,6 +88,7 @@ impl Unfit {
             Unfit::Silent(liveness) => format!("no reports: {}", liveness.name()),
             Unfit::NoMac => "its MAC address is not known: no answer to ARP".to_owned(),
             Unfit::Draining => "draining".to_owned(),
+            Unfit::NoWeight => "its weight is 0".to_owned(),
             Unfit::NotListening => "nothing listens for the service there".to_owned(),
             Unfit::Options(bits) => {
                 let names = ["timestamps", "sack", "window_scale", "ecn"];
@@ -121,6 +127,8 @@ pub struct Board {
     pub reported_at_ns: u64,
     /// Whether it was last said to be alive, so that each change is said once.
     pub(super) said_alive: bool,
+    /// What is wanted of it.
+    pub standing: Standing,
     /// Its Listening Sockets Table.
     pub listening: Listening,
     /// Attempts under way.
@@ -138,6 +146,7 @@ impl Board {
     pub fn new(settings: BoardSettings) -> Self {
         Self {
             mac: settings.mac,
+            standing: Standing::new(settings.weight),
             settings,
             ask_at_ns: 0,
             asked: 0,
@@ -178,8 +187,11 @@ impl Board {
         if self.mac.is_none() {
             return Err(Unfit::NoMac);
         }
-        if state.draining {
+        if state.draining || self.standing.is_draining() {
             return Err(Unfit::Draining);
+        }
+        if !self.standing.takes_new() {
+            return Err(Unfit::NoWeight);
         }
         if lacking != 0 {
             return Err(Unfit::Options(lacking));

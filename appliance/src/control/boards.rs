@@ -254,7 +254,9 @@ impl Boards {
             };
             if alive != board.said_alive {
                 board.said_alive = alive;
-                if !alive {
+                if alive {
+                    board.standing.join(now_ns);
+                } else {
                     board.listening.clear();
                     board.ask_at_ns = now_ns;
                 }

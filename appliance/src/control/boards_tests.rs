@@ -2,6 +2,7 @@
 
 use super::super::board::Unfit;
 use super::super::listening::tests::socket;
+use super::super::standing::{Drain, Standing, WEIGHT_DEFAULT};
 use super::super::state::tests::QUIET;
 use super::*;
 
@@ -28,6 +29,7 @@ pub fn unheard(count: u16) -> Boards {
         address: address(id),
         mac: None,
         port: PortIndex(1),
+        weight: WEIGHT_DEFAULT,
     });
     Boards::new(settings.collect(), TIMES, 0)
 }
@@ -121,6 +123,7 @@ fn boards_that_change_places_are_found_once_they_are_dead() {
         address: address(id),
         mac: (id == 0).then_some(mac(0)),
         port: PortIndex(1),
+        weight: WEIGHT_DEFAULT,
     };
     let mut boards = Boards::new(vec![fixed(0), fixed(1)], TIMES, 0);
     alive(&mut boards, 0, 0, 0);
@@ -134,8 +137,13 @@ fn arp_of_strangers_of_other_ports_and_of_thieves_is_ignored() {
     assert_eq!(boards.learn(0, PortIndex(1), stranger, mac(0)), Err(Ignored::OtherArp));
     assert_eq!(boards.learn(0, PortIndex(0), address(0), mac(0)), Err(Ignored::OtherArp));
     assert_eq!(boards.learn(0, PortIndex(1), address(0), mac(1)), Err(Ignored::ForgedArp));
-    let fixed =
-        BoardSettings { name: "b".into(), address: address(0), mac: Some(mac(0)), port: PortIndex(1) };
+    let fixed = BoardSettings {
+        name: "b".into(),
+        address: address(0),
+        mac: Some(mac(0)),
+        port: PortIndex(1),
+        weight: WEIGHT_DEFAULT,
+    };
     let mut boards = Boards::new(vec![fixed], TIMES, 0);
     assert_eq!(boards.learn(0, PortIndex(1), address(0), mac(5)), Err(Ignored::ForgedArp));
     assert_eq!(boards.learn(0, PortIndex(1), address(0), mac(0)), Ok(Learned::Known));
@@ -176,6 +184,7 @@ fn liveness_goes_by_the_age_of_the_last_report_and_each_change_is_said_once() {
     let up = Transition { board: BoardId(0), alive: true };
     assert_eq!(boards.transitions(10 * MS), [up]);
     assert_eq!(boards.transitions(11 * MS), []);
+    assert_eq!(boards.board(BoardId(0)).and_then(|board| board.standing.joined_at_ns), Some(10 * MS));
     assert_eq!(liveness(&boards, 310), Some(Liveness::Suspect));
     assert_eq!(boards.transitions(310 * MS), []);
     assert_eq!(liveness(&boards, 1010), Some(Liveness::Dead));
@@ -216,4 +225,22 @@ fn just_after_the_start_an_unheard_board_may_hold_anything() {
     assert!(!boards.may_hold(BoardId(0), 1000 * MS));
     assert!(boards.may_hold(BoardId(1), 999 * MS));
     assert!(!boards.may_hold(BoardId(1), 1000 * MS));
+}
+
+#[test]
+fn a_board_without_weight_or_that_drains_is_not_fit_and_says_which() {
+    let mut boards = farm(1);
+    alive(&mut boards, 0, 0, 4);
+    let mut fit = |standing: Standing| {
+        if let Some(board) = boards.board_mut(BoardId(0)) {
+            board.standing = standing;
+        }
+        boards.board(BoardId(0)).map(|board| board.fit(MS, &TIMES, ENDPOINT))
+    };
+    let takes = Standing::new(WEIGHT_DEFAULT);
+    assert_eq!(fit(takes), Some(Ok(4)));
+    assert_eq!(fit(Standing::new(0)), Some(Err(Unfit::NoWeight)));
+    let drain = Some(Drain { since_ns: 0, deadline_ns: None });
+    assert_eq!(fit(Standing { drain, ..takes }), Some(Err(Unfit::Draining)));
+    assert_eq!(fit(Standing { leaving: true, ..takes }), Some(Err(Unfit::Draining)));
 }

@@ -13,6 +13,7 @@ use ipos_wire::{arp, ethernet};
 use super::super::boards::tests::unheard;
 use super::super::boards::tests::{MS, TIMES, address, mac};
 use super::super::cookies::tests::counting;
+use super::super::standing::WEIGHT_DEFAULT;
 use super::super::testing::{Recorder, World, flow};
 use super::*;
 
@@ -33,6 +34,7 @@ fn core() -> Core {
         address: address(n),
         mac: None,
         port: FARM,
+        weight: WEIGHT_DEFAULT,
     });
     let settings = CoreSettings {
         ethertype: ETHERTYPE,
@@ -303,7 +305,13 @@ fn a_stall_of_the_core_kills_no_board_and_refuses_no_request() {
 #[test]
 fn a_board_whose_mac_address_is_configured_is_known_from_the_start() {
     let mut settings = core();
-    let fixed = BoardSettings { name: "b".into(), address: address(0), mac: Some(mac(0)), port: FARM };
+    let fixed = BoardSettings {
+        name: "b".into(),
+        address: address(0),
+        mac: Some(mac(0)),
+        port: FARM,
+        weight: WEIGHT_DEFAULT,
+    };
     settings.boards = Boards::new(vec![fixed], TIMES, 0);
     let mut out = Recorder::default();
     settings.start(&mut out);

@@ -1,7 +1,7 @@
 //! The control core: one lcore that talks to the boards, owns the farm's state tables and decides.
 //!
-//! The road: [`turn`] takes events and time to [`core`]; [`input`] reads the boards' frames; [`boards`], [`board`], [`state`] and
-//! [`listening`] are the tables; [`attempts`] with [`selection`] and [`detaches`] moves endpoints; [`holders`] asks who has
+//! The road: [`turn`] takes events and time to [`core`]; [`input`] reads the boards' frames; [`boards`], [`board`], [`state`],
+//! [`standing`] and [`listening`] are the tables; [`attempts`] with [`selection`] and [`detaches`] moves endpoints; [`holders`] asks who has
 //! one; [`outlet`] with [`emit`] carries it all away. All but `turn` and `outlet` are pure state machines.
 
 pub mod attempts;
@@ -23,6 +23,7 @@ pub mod outlet;
 pub mod selection;
 pub mod sink;
 pub mod snapshot;
+pub mod standing;
 pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -43,6 +43,7 @@ pub fn core(
                 address: board.address.value,
                 mac: board.mac.map(|mac| Mac(mac.0)),
                 port: PortIndex(board.port),
+                weight: board.weight,
             })
             .collect(),
         liveness: LivenessSettings {

@@ -9,6 +9,7 @@ use ipos_appliance::control::core::{Core, CoreSettings};
 use ipos_appliance::control::holders::AskSettings;
 use ipos_appliance::control::outlet::Outlet;
 use ipos_appliance::control::selection::Pools;
+use ipos_appliance::control::standing::WEIGHT_DEFAULT;
 use ipos_pipelines::config::{PortSettings, Role};
 use ipos_pipelines::handoff::{BoardId, PortIndex, WorkerId, queue};
 use ipos_pipelines::steer::Owners;
@@ -100,6 +101,7 @@ impl World {
             address: board.address(),
             mac: Some(board.mac()),
             port: FARM_PORT,
+            weight: WEIGHT_DEFAULT,
         };
         let settings = CoreSettings {
             ethertype: ETHERTYPE,

@@ -1,0 +1,70 @@
+//! How a board stands with its operator: its weight, whether it drains or leaves, and since when it takes connections.
+//!
+//! What a board says of itself is in [`super::state`] and [`super::listening`]; this is what is wanted of it.
+
+/// The weight of a board that the configuration gives none.
+pub const WEIGHT_DEFAULT: u16 = 100;
+
+/// The largest weight.
+pub const WEIGHT_MAX: u16 = 1000;
+
+/// A drain that is under way, or at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// When it began, nanoseconds.
+    pub since_ns: u64,
+    /// From when on the board is told to close connections that are idle, nanoseconds; `None` never.
+    pub deadline_ns: Option<u64>,
+}
+
+/// What is wanted of a board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its share of new connections, relative to the other boards' weights, 0..=[`WEIGHT_MAX`]; with 0 it gets none.
+    pub weight: u16,
+    /// It gets no new connections, and keeps those that it has.
+    pub drain: Option<Drain>,
+    /// It is not in the configuration any more, and goes with its last connection.
+    pub leaving: bool,
+    /// When it last began to take connections (came alive, or was undrained), nanoseconds: where a slow start counts from.
+    /// `None` before that.
+    pub joined_at_ns: Option<u64>,
+}
+
+impl Standing {
+    /// A board that was heard of and not heard from.
+    pub const fn new(weight: u16) -> Self {
+        Self { weight, drain: None, leaving: false, joined_at_ns: None }
+    }
+
+    /// Whether it drains, also in order to leave.
+    pub const fn is_draining(&self) -> bool {
+        self.drain.is_some() || self.leaving
+    }
+
+    /// Whether it may get new connections as far as the operator is concerned.
+    pub const fn takes_new(&self) -> bool {
+        self.weight > 0 && !self.is_draining()
+    }
+
+    /// It begins to take connections.
+    pub fn join(&mut self, now_ns: u64) {
+        self.joined_at_ns = Some(now_ns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_board_takes_connections_unless_it_has_no_weight_drains_or_leaves() {
+        let takes = Standing::new(WEIGHT_DEFAULT);
+        assert!(takes.takes_new() && !takes.is_draining());
+        assert!(!Standing::new(0).takes_new());
+        let drains = Standing { drain: Some(Drain { since_ns: 1, deadline_ns: None }), ..takes };
+        assert!(!drains.takes_new() && drains.is_draining());
+        let leaves = Standing { leaving: true, ..takes };
+        assert!(!leaves.takes_new() && leaves.is_draining());
+    }
+}
