@@ -17,6 +17,28 @@ use crate::schedule::Schedule;
 /// Units that one poll starts at most, so that receiving is never starved.
 const STARTS_PER_POLL: u32 = 64;
 
+/// Polls in a row that only receive: enough for the largest memory ring (2^14 packets), and bounded, so that a target that
+/// never stops talking is loaded all the same.
+const RECEIVING_POLLS: u32 = 256;
+
+/// What lies in a port after a pause of ours is taken out before more is sent. Else the port would stay as full as it is, and
+/// what the target cannot put into it would be lost by the generator, not by the target.
+#[derive(Debug, Default)]
+struct Backlog {
+    /// Polls in a row that left something behind.
+    polls: u32,
+}
+
+impl Backlog {
+    fn may_start(&self) -> bool {
+        self.polls == 0
+    }
+
+    fn after_poll(&mut self, leaves_some: bool) {
+        self.polls = if leaves_some && self.polls < RECEIVING_POLLS { self.polls + 1 } else { 0 };
+    }
+}
+
 /// What stands between the ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -38,6 +60,7 @@ pub struct Engine {
     profile: Box<dyn Profile>,
     next_hop: Option<Mac>,
     schedule: Schedule,
+    backlog: Backlog,
 }
 
 impl Engine {
@@ -53,7 +76,8 @@ impl Engine {
     ) -> Self {
         let (client_lane, farm_lane) = lanes;
         let schedule = Schedule::new(0, 1.0, 0, 0);
-        Self { target, clients, client_lane, farm_lane, boards, profile, next_hop, schedule }
+        let backlog = Backlog::default();
+        Self { target, clients, client_lane, farm_lane, boards, profile, next_hop, schedule, backlog }
     }
 
     /// The traffic.
@@ -129,8 +153,9 @@ impl Engine {
         {
             self.boards.tick(now_ns, farm);
         }
-        let mut busy = self.start_due(now_ns);
+        let mut busy = self.backlog.may_start() && self.start_due(now_ns);
         let received = self.client_lane.receive();
+        let mut leaves_some = received.is_full();
         for mbuf in &received {
             busy = true;
             self.client_frame(mbuf.data(), now_ns);
@@ -138,6 +163,7 @@ impl Engine {
         drop(received);
         if let Some(mut farm) = self.farm_lane.take() {
             let received = farm.receive();
+            leaves_some |= received.is_full();
             for mbuf in &received {
                 busy = true;
                 self.farm_frame(mbuf.data(), now_ns, &mut farm);
@@ -146,6 +172,7 @@ impl Engine {
             farm.flush();
             self.farm_lane = Some(farm);
         }
+        self.backlog.after_poll(leaves_some);
         let way = self.way();
         self.profile.tick(&mut Io { now_ns, lane: &mut self.client_lane, way });
         self.client_lane.flush();
@@ -254,5 +281,55 @@ impl Engine {
         if let Some(reply) = self.boards.serve(arrived, farm) {
             self.profile.replied(arrived.slot, &reply, &mut io);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boards::Farm;
+    use crate::lane::{RX_BURST, testing::lane};
+    use crate::profiles::Udp;
+
+    #[test]
+    fn what_waits_in_a_port_is_received_before_more_is_sent() {
+        let mut client_lane = lane();
+        // What is still there after a pause: three bursts and a bit, of no interest to anybody.
+        for _ in 0..3 * RX_BURST + 8 {
+            assert!(client_lane.send(60, |frame| frame.fill(0)));
+        }
+        client_lane.flush();
+        let clients = Clients::new(Ipv4Addr::new(198, 18, 0, 1), 1, Ipv4Addr::new(198, 51, 100, 1), 80);
+        let farm = Farm {
+            ethertype: 0x88b5,
+            boards: 1,
+            first_address: Ipv4Addr::new(192, 0, 2, 11),
+            appliance: Ipv4Addr::new(192, 0, 2, 2),
+            report_ms: 100,
+            response_octets: 1,
+        };
+        let boards = Boards::new(farm, clients, 1, 0);
+        let udp = Box::new(Udp::new(clients, 1, "64".parse().expect("a size")));
+        let mut engine = Engine::new(Target::Loop, clients, (client_lane, None), boards, udp, None);
+        // All of it is due at once.
+        engine.begin(Schedule::new(1, 1e9, 10_000, 0));
+        let mut starts = Vec::new();
+        for _ in 0..6 {
+            engine.poll(1_000_000);
+            starts.push(engine.schedule().starts());
+        }
+        // The first poll cannot know. It adds as much as it takes; the ring is empty in the fifth.
+        assert_eq!(starts, [64, 64, 64, 64, 64, 128]);
+    }
+
+    #[test]
+    fn a_target_that_never_stops_talking_is_loaded_all_the_same() {
+        let mut backlog = Backlog::default();
+        let starts = (0..10 * (RECEIVING_POLLS + 1)).filter(|_| {
+            let may_start = backlog.may_start();
+            backlog.after_poll(true);
+            may_start
+        });
+        assert_eq!(starts.count(), 10);
     }
 }
