@@ -126,6 +126,15 @@ fn why(counters: ConnectionCounters) -> String {
     )
 }
 
+/// A trial of units as `phase` has them.
+fn plan(cli: &Cli, phase: Phase, rate: f64, duration_s: f64, units_max: u64) -> Plan {
+    let are_connections = phase != Phase::Measure || cli.profile == Kind::Connections;
+    // A connection's last word is its time-out; a packet that is lost has none.
+    let last_word_ms = if are_connections { u64::from(cli.timeout_ms) + u64::from(cli.rto_ms) } else { 0 };
+    let drain_ns = last_word_ms.max(cli.drain_ms.into()) * MS_NS;
+    Plan { rate, duration_s, units_max, drain_ns, late_after_ns: u64::from(cli.late_us) * 1_000 }
+}
+
 struct Session<'a> {
     cli: &'a Cli,
     runner: Runner,
@@ -174,7 +183,7 @@ impl Session<'_> {
         let mut why_not = why(ConnectionCounters::default());
         let end_ns = self.runner.clock.now_ns() + PROBE_LIMIT_NS;
         while self.runner.clock.now_ns() < end_ns {
-            let trial = self.runner.trial(&self.plan(100.0, 1.0, 1));
+            let trial = self.runner.trial(&plan(self.cli, Phase::Open, 100.0, 1.0, 1));
             if trial.tally.returned > 0 {
                 return Ok(());
             }
@@ -189,14 +198,6 @@ impl Session<'_> {
         Err(Error::NoConnection { service, boards, ethertype: self.cli.ethertype, why: why_not })
     }
 
-    fn plan(&self, rate: f64, duration_s: f64, units_max: u64) -> Plan {
-        let (cli, drain_ms) = (self.cli, u64::from(self.cli.drain_ms));
-        // A connection's last word is its time-out.
-        let wait_ms = if self.is_connected() { u64::from(cli.timeout_ms) + u64::from(cli.rto_ms) } else { 0 };
-        let late_after_ns = u64::from(cli.late_us) * 1_000;
-        Plan { rate, duration_s, units_max, drain_ns: wait_ms.max(drain_ms) * MS_NS, late_after_ns }
-    }
-
     /// Opens the connections that `established` sends on.
     fn open(&mut self) -> Result<Option<ConnectionFigures>, Error> {
         let is_needed = self.cli.profile == Kind::Established && self.cli.target == Target::Appliance;
@@ -207,7 +208,7 @@ impl Session<'_> {
         let wanted = u64::from(self.cli.flows);
         let missing = wanted.saturating_sub(self.runner.engine.profile().held_open()).max(1);
         let rate = self.cli.open_rate;
-        self.runner.trial(&self.plan(rate, missing as f64 / rate, missing));
+        self.runner.trial(&plan(self.cli, Phase::Open, rate, missing as f64 / rate, missing));
         self.stopped()?;
         let profile = self.runner.engine.profile();
         let figures =
@@ -235,15 +236,16 @@ impl Session<'_> {
         let rate = self.cli.open_rate;
         // Also after a stop: it is bounded by the number of connections.
         let stop = std::mem::take(&mut self.runner.stop);
-        self.runner.trial(&self.plan(rate, open as f64 / rate, open));
+        self.runner.trial(&plan(self.cli, Phase::Close, rate, open as f64 / rate, open));
         self.runner.poll_until(SETTLE_NS, |_, _| false);
         self.runner.stop = stop;
     }
 
     fn measure(&mut self, rate: f64) -> Measured {
-        self.runner.watch.label(self.cli.profile.name());
-        let trial =
-            self.runner.trial(&self.plan(rate, self.cli.duration, self.cli.packets.unwrap_or(u64::MAX)));
+        let cli = self.cli;
+        self.runner.watch.label(cli.profile.name());
+        let units_max = cli.packets.unwrap_or(u64::MAX);
+        let trial = self.runner.trial(&plan(cli, Phase::Measure, rate, cli.duration, units_max));
         let profile = self.runner.engine.profile();
         let connections =
             profile.connections().map(|(counters, latency)| ConnectionFigures::of(counters, latency));
@@ -299,5 +301,27 @@ impl Session<'_> {
             boards: self.runner.boards(),
             ending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn only_connections_are_waited_for_until_their_time_out() {
+        let drain_ms = |profile: &str, phase| {
+            let words = ["ipos-pktgen", profile, "--client-port", "net_null0", "--drain-ms", "300"];
+            let patience = ["--timeout-ms", "4000", "--rto-ms", "1000"];
+            let cli = Cli::try_parse_from(words.into_iter().chain(patience)).expect("a command line");
+            plan(&cli, phase, 1.0, 1.0, 1).drain_ns / MS_NS
+        };
+        assert_eq!(drain_ms("connections", Phase::Measure), 5_000);
+        assert_eq!(drain_ms("established", Phase::Open), 5_000);
+        // Its packets are not sent again: what is not back soon never will be, and a search has many such trials.
+        assert_eq!(drain_ms("established", Phase::Measure), 300);
+        assert_eq!(drain_ms("udp", Phase::Measure), 300);
     }
 }
