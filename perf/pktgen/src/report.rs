@@ -141,12 +141,17 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Share of the units that lost something: that did not come back, or (of connections) needed a segment sent again.
-    /// A search goes by this: a client's patience must not hide what the target drops.
+    /// Units that lost something: that did not come back, or (of connections) needed a segment sent again.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.trial.lost + self.connections.map_or(0, |connections| connections.counters.retransmitted)
+    }
+
+    /// Share of the units that lost something. A search goes by this: a client's patience must not hide what the target
+    /// drops.
     #[must_use]
     pub fn loss(&self) -> f64 {
-        let again = self.connections.map_or(0, |connections| connections.counters.retransmitted);
-        self.trial.loss() + again as f64 / self.trial.tally.sent.max(1) as f64
+        self.lost() as f64 / self.trial.tally.sent.max(1) as f64
     }
 }
 

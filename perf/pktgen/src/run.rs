@@ -16,9 +16,9 @@ use crate::profiles::{Connections, Established, Kind, Phase, Profile, SynFlood, 
 use crate::progress::Watch;
 use crate::report::{ConnectionFigures, Ending, LatencyFigures, Measured, Report};
 use crate::schedule::SECOND_NS;
-use crate::search::{SearchPlan, SearchResult, Verdict, search};
+use crate::search::{SearchPlan, SearchResult, Tried, Verdict, search};
 use crate::stop::Stop;
-use crate::trial::{Plan, Runner};
+use crate::trial::{Plan, Runner, Trial};
 
 const MS_NS: u64 = 1_000_000;
 /// How long ARP may take, and how often it asks.
@@ -263,14 +263,21 @@ impl Session<'_> {
         let mut best = None;
         let found = search(&plan, |rate| {
             let measured = self.measure(rate);
-            if self.runner.stop.is_set() {
-                return Ok(Verdict::Stopped);
-            }
-            let passed = measured.trial.is_held() && measured.loss() <= tolerated;
-            if passed {
+            let verdict = if self.runner.stop.is_set() {
+                Verdict::Stopped
+            } else if !measured.trial.is_held() {
+                Verdict::NotHeld
+            } else if measured.loss() > tolerated {
+                Verdict::Lost
+            } else {
+                Verdict::Passed
+            };
+            let Trial { reached_rate, lag_max_us, .. } = measured.trial;
+            let lost = measured.lost();
+            if verdict == Verdict::Passed {
                 best = Some(measured);
             }
-            Ok::<_, Error>(if passed { Verdict::Passed } else { Verdict::Failed })
+            Ok::<_, Error>(Tried { verdict, reached_rate, lost, lag_max_us })
         })?;
         Ok((best, found))
     }

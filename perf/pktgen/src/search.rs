@@ -19,14 +19,30 @@ pub struct SearchPlan {
 }
 
 /// How a trial ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Not more was lost than tolerated.
     Passed,
-    /// More was lost, or the sender did not reach the rate.
-    Failed,
+    /// More was lost.
+    Lost,
+    /// The sender did not reach the rate, or only in overtime.
+    NotHeld,
     /// The user wants to end.
     Stopped,
+}
+
+/// What a trial showed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Tried {
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Units per second reached.
+    pub reached_rate: f64,
+    /// Units that lost something.
+    pub lost: u64,
+    /// The furthest that a start fell behind, microseconds.
+    pub lag_max_us: f64,
 }
 
 /// One trial.
@@ -36,6 +52,9 @@ pub struct SearchTrial {
     pub rate: f64,
     /// Whether not more was lost than tolerated.
     pub passed: bool,
+    /// What it showed.
+    #[serde(flatten)]
+    pub tried: Tried,
 }
 
 /// What a search found.
@@ -55,28 +74,28 @@ pub struct SearchResult {
 /// Those of `trial`.
 pub fn search<E>(
     plan: &SearchPlan,
-    mut trial: impl FnMut(f64) -> Result<Verdict, E>,
+    mut trial: impl FnMut(f64) -> Result<Tried, E>,
 ) -> Result<SearchResult, E> {
     let mut result = SearchResult { best_rate: None, converged: false, trials: Vec::new() };
     let (mut low, mut high) = (0.0, plan.max_rate);
     let mut rate = plan.max_rate;
     let mut failures = 0;
     while result.trials.len() < plan.trials_max as usize {
-        match trial(rate)? {
-            Verdict::Stopped => return Ok(result),
-            Verdict::Passed => {
-                result.trials.push(SearchTrial { rate, passed: true });
-                result.best_rate = Some(rate);
-                low = rate;
+        let tried = trial(rate)?;
+        if tried.verdict == Verdict::Stopped {
+            return Ok(result);
+        }
+        let passed = tried.verdict == Verdict::Passed;
+        result.trials.push(SearchTrial { rate, passed, tried });
+        if passed {
+            result.best_rate = Some(rate);
+            low = rate;
+        } else {
+            failures += 1;
+            if failures < plan.attempts {
+                continue;
             }
-            Verdict::Failed => {
-                result.trials.push(SearchTrial { rate, passed: false });
-                failures += 1;
-                if failures < plan.attempts {
-                    continue;
-                }
-                high = rate;
-            }
+            high = rate;
         }
         failures = 0;
         if high - low <= plan.resolution {
@@ -96,10 +115,14 @@ mod tests {
         SearchPlan { max_rate: 10_000.0, resolution: 10.0, trials_max: 50, attempts: 1 }
     }
 
+    fn tried(rate: f64, verdict: Verdict) -> Tried {
+        Tried { verdict, reached_rate: rate, lost: u64::from(verdict == Verdict::Lost), lag_max_us: 1.0 }
+    }
+
     /// A target that loses whatever comes faster than `limit`.
     fn find(plan: &SearchPlan, limit: f64) -> SearchResult {
-        let verdict = |rate| if rate <= limit { Verdict::Passed } else { Verdict::Failed };
-        search(plan, |rate| Ok::<_, ()>(verdict(rate))).expect("trials do not fail")
+        let verdict = |rate| if rate <= limit { Verdict::Passed } else { Verdict::Lost };
+        search(plan, |rate| Ok::<_, ()>(tried(rate, verdict(rate)))).expect("trials do not fail")
     }
 
     #[test]
@@ -137,25 +160,37 @@ mod tests {
         let mut first = true;
         let noisy = |rate: f64| {
             let verdict =
-                if rate > 5_000.0 || std::mem::take(&mut first) { Verdict::Failed } else { Verdict::Passed };
-            Ok::<_, ()>(verdict)
+                if rate > 5_000.0 || std::mem::take(&mut first) { Verdict::Lost } else { Verdict::Passed };
+            Ok::<_, ()>(tried(rate, verdict))
         };
         let found = search(&SearchPlan { attempts: 2, ..plan() }, noisy).expect("no error");
         assert!(found.best_rate.is_some_and(|best| best > 4_980.0), "{found:?}");
     }
 
     #[test]
+    fn every_trial_says_what_it_showed() {
+        let trials = [Verdict::NotHeld, Verdict::Lost, Verdict::Passed];
+        let mut next = trials.into_iter();
+        let found = search(&SearchPlan { trials_max: 3, ..plan() }, |rate| {
+            Ok::<_, ()>(tried(rate, next.next().expect("three trials")))
+        });
+        let json = serde_json::to_value(found.expect("no error")).expect("a report");
+        let of = |field: &str| -> Vec<String> {
+            (0..3).map(|trial| json["trials"][trial][field].to_string()).collect()
+        };
+        assert_eq!(of("verdict"), ["\"not-held\"", "\"lost\"", "\"passed\""]);
+        assert_eq!(of("passed"), ["false", "false", "true"]);
+        assert_eq!(of("lost"), ["0", "1", "0"]);
+        assert_eq!(of("reached_rate"), of("rate"));
+    }
+
+    #[test]
     fn a_stop_keeps_what_was_found() {
         let mut trials = 0;
-        let stopped = search(&plan(), |_| {
+        let stopped = search(&plan(), |rate| {
             trials += 1;
-            Ok::<_, ()>(if trials == 3 {
-                Verdict::Stopped
-            } else if trials == 2 {
-                Verdict::Passed
-            } else {
-                Verdict::Failed
-            })
+            let verdict = [Verdict::NotHeld, Verdict::Passed, Verdict::Stopped][trials - 1];
+            Ok::<_, ()>(tried(rate, verdict))
         });
         let stopped = stopped.expect("no error");
         assert_eq!((stopped.best_rate, stopped.trials.len(), stopped.converged), (Some(5_000.0), 2, false));
