@@ -11,8 +11,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use common::{Done, Running, Scratch, pktgen, report, scratch, spawn, wait};
 use serde_json::Value;
 
-/// The configuration that the README shows.
+/// The configurations that the README shows.
 const EXAMPLE: &str = include_str!("../appliance.memif.toml");
+const ONE_CPU: &str = include_str!("../appliance.memif-one-cpu.toml");
 
 /// One appliance at a time: two would be more than a small machine can poll.
 fn alone() -> MutexGuard<'static, ()> {
@@ -49,10 +50,15 @@ struct Appliance {
 impl Appliance {
     /// The README's appliance, with its files in a place of its own.
     fn start(ethertype: &str) -> Self {
+        Self::start_as(EXAMPLE, ethertype)
+    }
+
+    /// The same of another example.
+    fn start_as(example: &str, ethertype: &str) -> Self {
         let scratch = scratch();
         let metrics = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let metrics = metrics.expect("a free port").to_string();
-        let config = EXAMPLE
+        let config = example
             .replace("/run/ipos-pktgen/", &scratch.path(""))
             .replace("127.0.0.1:9464", &metrics)
             .replace("0x88b5", ethertype)
@@ -177,6 +183,30 @@ fn established_connections_are_opened_loaded_and_closed_again() {
     // Every connection was ended: its boards have let it go, and so will the appliance.
     assert_eq!(report["boards"]["closed"], 200, "{}", report["boards"]);
     assert_eq!(appliance.metric("ipos_happenings_total{worker=\"0\",event=\"closed_by_reset\"}"), 200.0);
+    appliance.assert_sum_is_exact();
+    appliance.stop();
+}
+
+#[test]
+fn a_second_run_finds_the_appliance_as_the_first_did() {
+    let _alone = alone();
+    let appliance = Appliance::start_as(ONE_CPU, "0x88b5");
+    let json = appliance.scratch.path("report.json");
+    let load = ["--cpu", "1", "--rate", "2000", "--duration", "1", "--flows", "200", "--open-rate", "500"];
+    for run in 1..=2 {
+        let done = appliance.load("established", &[&load[..], &["--json", &json]].concat());
+        assert_eq!(done.status, 0, "{}{}", done.stdout, done.stderr);
+        let report = report(&json);
+        assert_eq!(report["trial"]["returned"], 2000, "run {run}: {}", report["trial"]);
+        // Neither did the boards refuse flows that they had before, nor did the appliance have to ask for any.
+        assert_eq!(report["boards"]["refused"], 0, "run {run}: {}", report["boards"]);
+        assert_eq!(report["boards"]["asked"], 0, "run {run}: {}", report["boards"]);
+        assert_eq!(
+            appliance.metric("ipos_happenings_total{worker=\"0\",event=\"migrated\"}"),
+            200.0 * f64::from(run)
+        );
+        assert_eq!(appliance.metric("ipos_mbufs_used"), 0.0, "run {run}: buffers that the ports kept");
+    }
     appliance.assert_sum_is_exact();
     appliance.stop();
 }
