@@ -9,6 +9,18 @@ use core::net::Ipv4Addr;
 /// The partial sum of `data`; an odd last octet counts as the high half of a word (RFC 1071 section 4.1).
 #[inline]
 pub fn sum(data: &[u8]) -> u64 {
+    u64::from(fold(sum_as_read(data)).to_be())
+}
+
+/// Whether `data` holds its right checksum, together with this partial sum of what it covers besides.
+#[inline]
+pub fn is_right(data: &[u8], besides: u64) -> bool {
+    fold(add_with_carry(sum_as_read(data), u64::from(fold(besides).to_be()))) == 0xffff
+}
+
+/// The sum of `data`, its octets in the order of the machine's words.
+#[inline]
+fn sum_as_read(data: &[u8]) -> u64 {
     // One's complement sums commute with swapping octets (RFC 1071 section 2 B), so words are added as the machine
     // reads them and only the result is swapped.
     let (blocks, rest) = data.as_chunks::<16>();
@@ -36,7 +48,7 @@ pub fn sum(data: &[u8]) -> u64 {
     if let [last] = rest {
         total = add_with_carry(total, u64::from(u16::from_ne_bytes([*last, 0])));
     }
-    u64::from(fold(total).to_be())
+    total
 }
 
 /// Adds with the carry brought around, which one's complement sums of any width allow.
@@ -51,11 +63,9 @@ pub(crate) const fn add_with_carry(total: u64, word: u64) -> u64 {
 /// It is zero only for a sum of zero.
 #[inline]
 pub const fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    sum as u16
+    // Added to itself with its halves exchanged, the upper half gets the carry that the lower one makes.
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// The checksum to store for `data` with its checksum field zeroed; zero for data that holds its right checksum.
@@ -135,6 +145,8 @@ mod tests {
         assert_eq!(fold(u64::MAX), 0xffff);
         assert_eq!(fold(0), 0);
         assert_eq!(fold(0x1_0000), 1);
+        assert_eq!(fold(0xffff_0000_ffff), 0xffff);
+        assert_eq!((fold(0x1_ffff_fffe), fold(0x1_ffff_ffff)), (0xffff, 1));
     }
 
     #[test]
@@ -148,6 +160,9 @@ mod tests {
         #[test]
         fn agrees_with_the_letter(data in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert_eq!(sum(&data), u64::from(by_the_letter(&data)));
+            let missing = !by_the_letter(&data);
+            prop_assert!(is_right(&data, u64::from(missing)));
+            prop_assert!(!is_right(&data, u64::from(missing ^ 0x40)));
         }
 
         #[test]

@@ -258,7 +258,7 @@ impl Repr {
     /// # Panics
     ///
     /// If `buf` is shorter, or `payload_len` is more than a packet can hold.
-    #[inline]
+    #[inline(always)]
     pub fn emit(&self, buf: &mut [u8]) {
         let total_len = HEADER_LEN + self.payload_len;
         assert!(total_len <= usize::from(u16::MAX), "an IPv4 packet holds at most 65,515 octets of payload");

@@ -1,5 +1,7 @@
 //! The ipOS header (Fig. 11B), the trailer of migration messages and the checksum over both (docs/wire.md).
 
+use core::net::Ipv4Addr;
+
 use super::Error;
 use super::octets::{first, first_mut, put, take, u8_at, u64_at};
 use crate::checksum;
@@ -117,17 +119,20 @@ impl Header {
     }
 
     /// Writes the header with the checksum over it and a body of this sum. In two words: their sum need not wait for octets
-    /// that were stored one by one.
+    /// that were stored one by one. Little-endian words, so that fields that come from a packet are not turned around
+    /// twice; the sum of turned words is the turned sum (RFC 1071 section 2 B).
     #[inline(always)]
     pub(super) fn emit_sealed<const N: usize>(&self, body: u64, message: &mut [u8; N]) {
         let Flow { client, client_port, endpoint, endpoint_port } = self.flow;
-        let endpoint = u64::from(endpoint.to_bits());
-        let head = u64::from(client.to_bits()) << 32 | u64::from(client_port) << 16 | endpoint >> 16;
-        let kind = u64::from(self.kind) << 24 | u64::from(self.protocol.code()) << 16;
-        let tail = endpoint << 48 | u64::from(endpoint_port) << 32 | kind;
+        let port = |port: u16| u64::from(u16::from_le_bytes(port.to_be_bytes()));
+        let address = |address: Ipv4Addr| u64::from(u32::from_le_bytes(address.octets()));
+        let head = address(client) | port(client_port) << 32 | address(endpoint) << 48;
+        let kind = u64::from(self.kind) << 32 | u64::from(self.protocol.code()) << 40;
+        let tail = address(endpoint) >> 16 | port(endpoint_port) << 16 | kind;
+        let body = port(checksum::fold(body));
         let sum = checksum::add_with_carry(checksum::add_with_carry(head, tail), body);
-        put::<0, 8, _>(message, head.to_be_bytes());
-        put::<8, 8, _>(message, (tail | u64::from(!checksum::fold(sum))).to_be_bytes());
+        put::<0, 8, _>(message, head.to_le_bytes());
+        put::<8, 8, _>(message, (tail | u64::from(!checksum::fold(sum)) << 48).to_le_bytes());
     }
 
     /// Writes the header with a checksum of zero; [`seal`] sets it once the covered octets are written.
