@@ -296,6 +296,25 @@ impl Mbuf {
         head.write(PKT_LEN, n as u32);
     }
 
+    /// Cuts a packet of one segment to its first `keep` octets, grows it by `n` at its front, and returns all of it (the
+    /// values of the first `n` are whatever was there); `None`, and no change, without the headroom, and for a packet that
+    /// is shorter or a chain.
+    #[inline]
+    pub fn reframe(&mut self, keep: usize, n: usize) -> Option<&mut [u8]> {
+        let head = self.head();
+        let offset = usize::from(head.read(DATA_OFF)).checked_sub(n)?;
+        if keep > usize::from(head.read(DATA_LEN)) || !self.is_contiguous() {
+            return None;
+        }
+        // Offset and length together are what they were at most, which is the buffer's 16-bit length at most.
+        head.write(DATA_OFF, offset as u16);
+        head.write(DATA_LEN, (keep + n) as u16);
+        head.write(PKT_LEN, (keep + n) as u32);
+        // SAFETY: the octets from the new offset on lie in the segment's buffer, since `n` of them were headroom and `keep`
+        // were data; `&mut self` is the only reference to it.
+        Some(unsafe { slice::from_raw_parts_mut(head.start(), keep + n) })
+    }
+
     fn truncate_chain(&mut self, n: usize) {
         let head = self.head();
         let (mut last, mut left, mut segments) = (head, n, 1);

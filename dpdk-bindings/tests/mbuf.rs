@@ -70,6 +70,25 @@ fn shortening_takes_from_the_named_end() {
 }
 
 #[test]
+fn reframing_cuts_behind_and_grows_in_front() {
+    let pool = testing::mempool(7).expect("a pool");
+    let mut mbuf = packet(&pool, b"packet, padding");
+    let frame = mbuf.reframe(6, 3).expect("headroom");
+    frame[..3].copy_from_slice(b"my ");
+    assert_eq!(frame, b"my packet");
+    assert_eq!((mbuf.data(), mbuf.len(), mbuf.headroom()), (&b"my packet"[..], 9, HEADROOM - 3));
+    assert!(mbuf.reframe(10, 0).is_none(), "longer than the packet");
+    assert!(mbuf.reframe(9, HEADROOM - 2).is_none() && mbuf.reframe(9, usize::MAX).is_none());
+    assert!(chain(&pool, &[b"one", b"two"]).reframe(3, 1).is_none());
+    assert_eq!(
+        (mbuf.data(), mbuf.headroom()),
+        (&b"my packet"[..], HEADROOM - 3),
+        "what failed changed nothing"
+    );
+    assert_eq!(mbuf.reframe(0, HEADROOM - 3).expect("all of it").len(), HEADROOM - 3);
+}
+
+#[test]
 fn linearize_joins_the_segments_and_frees_them() {
     let pool = testing::mempool(7).expect("a pool");
     let mut mbuf = chain(&pool, &[b"one", b"two", b"three"]);

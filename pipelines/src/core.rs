@@ -171,7 +171,7 @@ impl Core {
     }
 
     /// Answers a client with the buffer of the packet that asked.
-    #[inline]
+    #[inline(always)]
     pub fn answer_in_place(
         &mut self,
         mut mbuf: Mbuf,

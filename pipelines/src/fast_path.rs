@@ -1,17 +1,19 @@
 //! Fast path: packets of settled connections, from the frame's octets to the ipOS packet (0x02, Fig. 11G), without anything
-//! in between.
+//! in between; and SYNs of unknown flows, which go from here to [`crate::handshake`].
 //!
-//! Input: any frame of a port. Output: the frame on its way to its board, or the frame as it was: then it takes the road of
-//! all others, which begins with [`crate::parse`]. A frame is taken only if that road would end at the same place: this
-//! file accepts a part of what `parse` accepts, and what it leaves out (addresses that nobody may have, services, the owner of
-//! the flow) was checked when the flow was entered. Owner: the worker. Cost: one cache line of the shard and one of the
-//! frame; everything is read and written in words, since the processor stalls where it reads a word that was written in
-//! pieces (`make bench BENCH_ARGS=p1`).
+//! Input: any frame of a port. Output: the frame on its way to its board, the SYN's packet, or the frame as it was: then it
+//! takes the road of all others, which begins with [`crate::parse`]. A frame is taken only if that road would end at the
+//! same place: this file accepts a part of what `parse` accepts. What it leaves out (addresses that nobody may have,
+//! services, the owner of the flow) was checked when the flow was entered, and [`new_syn`] checks it for those that are
+//! not. Owner: the worker. Cost: one cache line of the shard and one of the frame; everything is read and written in words,
+//! since the processor stalls where it reads a word that was written in pieces (`make bench BENCH_ARGS="p1 p4"`).
 
 use std::net::Ipv4Addr;
 
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::flow::Flow;
+use ipos_wire::mac::Mac;
+use ipos_wire::seq::Seq;
 use ipos_wire::tcp::Flags;
 use ipos_wire::{ethernet, ipv4, tcp};
 
@@ -20,7 +22,9 @@ use crate::core::Core;
 use crate::counters::Drop;
 use crate::entry::Entry;
 use crate::forward;
-use crate::handoff::BoardId;
+use crate::handoff::{BoardId, PortIndex};
+use crate::parse::{TcpPacket, may_be_a_client};
+use crate::steer::Owners;
 use crate::table::Shard;
 use crate::table::index::Search;
 use crate::verdict::Verdict;
@@ -94,26 +98,63 @@ fn flow(head: &Head) -> Flow {
     }
 }
 
-/// Starts the look-up of a packet's flow; [`Search::NONE`] for what is not for the fast path.
-#[inline(always)]
-pub fn begin(mbuf: &Mbuf, port: &PortSettings, shard: &Shard<Entry>) -> Search {
-    match head(mbuf, port) {
-        Some(head) => shard.begin(&flow(head)),
-        None => Search::NONE,
-    }
+/// What a frame is at first glance, and where its flow is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Glance {
+    kind: Kind,
+    search: Search,
 }
 
-/// The board that the packet of a look-up is settled on, unless the packet has to be looked at more closely. Takes note of the
-/// time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// A well-formed segment with ACK, and without SYN, FIN or RST.
+    Plain,
+    /// A well-formed SYN.
+    Syn,
+    /// Anything else.
+    Other,
+}
+
+/// The way of a frame that `begin` has glanced at.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    /// To its board.
+    Board(BoardId),
+    /// A SYN of a flow that has no entry.
+    NewSyn,
+    /// To be looked at more closely.
+    Other,
+}
+
+/// Control bits that decide; the others never do.
+const DECISIVE: u8 = Flags::SYN.0 | Flags::ACK.0 | Flags::RST.0 | Flags::FIN.0;
+
+/// Starts the look-up of a packet's flow.
 #[inline(always)]
-pub fn board(core: &mut Core, search: &Search, mbuf: &Mbuf) -> Option<BoardId> {
-    // The entry's key is the flow's: what `begin` found well-formed still is.
-    let flags = Flags(*mbuf.data().get(TCP + 13)?);
-    let is_plain = flags.contains(Flags::ACK) && !flags.intersects(Flags::SYN | Flags::FIN | Flags::RST);
-    if !is_plain || search.is_none() {
-        return None;
+pub fn begin(mbuf: &Mbuf, port: &PortSettings, shard: &Shard<Entry>) -> Glance {
+    let Some(head) = head(mbuf, port) else { return Glance { kind: Kind::Other, search: Search::NONE } };
+    let kind = match head[TCP + 13] & DECISIVE {
+        flags if flags == Flags::ACK.0 => Kind::Plain,
+        flags if flags == Flags::SYN.0 => Kind::Syn,
+        _ => Kind::Other,
+    };
+    Glance { kind, search: shard.begin(&flow(head)) }
+}
+
+/// Goes on with the look-up, once its first cache line has come.
+#[inline(always)]
+pub fn go_on(glance: &mut Glance, shard: &Shard<Entry>) {
+    shard.go_on(&mut glance.search);
+}
+
+/// The way of a frame whose look-up has gone on. `entered` is what [`Shard::entered`] said when it began. Takes note of the time.
+#[inline(always)]
+pub fn way(core: &mut Core, glance: &Glance, entered: u32) -> Way {
+    match glance.kind {
+        Kind::Plain => core.shard.forward(&glance.search, core.now.ms).map_or(Way::Other, Way::Board),
+        Kind::Syn if core.shard.is_absent(&glance.search, entered) => Way::NewSyn,
+        Kind::Syn | Kind::Other => Way::Other,
     }
-    core.shard.forward(search, core.now.ms)
 }
 
 /// Sends a packet to its board.
@@ -122,6 +163,39 @@ pub fn forward(core: &mut Core, board: BoardId, mbuf: Mbuf) -> Verdict {
     let Some(head) = mbuf.data().first_chunk() else { return Verdict::Drop(Drop::BadEthernet) };
     let (flow, frame_len) = (flow(head), frame_len(head));
     forward::encapsulate(core, board, &flow, frame_len, mbuf)
+}
+
+/// The packet of a SYN whose flow has no entry, if it is to a service of this worker's; all others are for `parse` to name.
+#[inline(always)]
+pub fn new_syn(core: &Core, owners: &Owners, port: PortIndex, mbuf: &Mbuf) -> Option<TcpPacket> {
+    let head: &Head = mbuf.data().first_chunk()?;
+    let packet = packet(head, port);
+    let flow = &packet.flow;
+    let services = &core.services;
+    let may_ask = may_be_a_client(flow.client)
+        && flow.client != flow.endpoint
+        && !services.has_address(flow.client)
+        && services.find(flow.endpoint, flow.endpoint_port).is_some();
+    (may_ask && owners.owner(flow) == core.config.id).then_some(packet)
+}
+
+/// What `parse` makes of a head that [`head`] has found well-formed.
+#[inline(always)]
+fn packet(head: &Head, port: PortIndex) -> TcpPacket {
+    let tcp_header_len = u16::from(head[TCP + 12] >> 4) * 4;
+    TcpPacket {
+        flow: flow(head),
+        port,
+        source_mac: Mac(at::<6, 6>(head)),
+        seq: Seq(u32::from_be_bytes(at::<{ TCP + 4 }, 4>(head))),
+        ack: Seq(u32::from_be_bytes(at::<{ TCP + 8 }, 4>(head))),
+        flags: Flags(head[TCP + 13]),
+        window: u16_at::<{ TCP + 14 }>(head),
+        // A frame's length is 16 bits: `head` has compared.
+        frame_len: frame_len(head) as u16,
+        tcp_offset: TCP as u16,
+        payload_offset: TCP as u16 + tcp_header_len,
+    }
 }
 
 #[cfg(test)]
@@ -231,8 +305,12 @@ mod tests {
             padding in 0..8usize,
             changes in prop::collection::vec((0..HEAD_LEN, any::<u8>()), 0..3),
             heal in any::<bool>(),
+            syn in any::<bool>(),
         ) {
             let mut octets = frame(&[0x5a; 40][..payload], padding);
+            if syn {
+                octets[TCP + 13] = Flags::SYN.0;
+            }
             for (place, value) in changes {
                 // Addresses were checked when the flow was entered.
                 if !(IP + 12..IP + 20).contains(&place) {
@@ -245,12 +323,16 @@ mod tests {
                 let sum = ipos_wire::checksum::of(&octets[IP..TCP]);
                 octets[checksum].copy_from_slice(&sum.to_be_bytes());
             }
-            let flags = Flags(octets[TCP + 13]);
-            let is_plain = flags.contains(Flags::ACK) && !flags.intersects(Flags::SYN | Flags::FIN | Flags::RST);
-            if let Some((flow, len)) = taken(&octets, Role::Wan).filter(|_| is_plain) {
+            let decisive = Flags(octets[TCP + 13] & DECISIVE);
+            let is_judged = [Flags::ACK, Flags::SYN].contains(&decisive);
+            let buffer = mbuf(&octets);
+            if let Some(head) = head(&buffer, &port(Role::Wan)).filter(|_| is_judged) {
                 match parse(&mut mbuf(&octets), &port(Role::Wan), 0x88b5, &services(), |_| false) {
-                    Ok(Parsed::Tcp(packet)) => {
-                        prop_assert_eq!((packet.flow, usize::from(packet.frame_len)), (flow, len));
+                    Ok(Parsed::Tcp(expected)) => {
+                        let packet = packet(head, PortIndex(0));
+                        prop_assert_eq!(format!("{packet:?}"), format!("{expected:?}"));
+                        prop_assert_eq!(frame_len(head), usize::from(expected.frame_len));
+                        prop_assert_eq!(flow(head), expected.flow);
                     }
                     other => prop_assert!(false, "{:?}", other),
                 }

@@ -121,7 +121,7 @@ pub fn icmp_error(core: &mut Core, flow: &Flow, mbuf: Mbuf) -> Verdict {
 }
 
 /// Puts the ipOS header between Ethernet and IPv4, and sends the frame to the board.
-#[inline]
+#[inline(always)]
 pub fn encapsulate(
     core: &mut Core,
     board: BoardId,
@@ -134,11 +134,10 @@ pub fn encapsulate(
         return Verdict::Drop(Drop::NoBoardMac);
     };
     let port = *port;
-    mbuf.truncate(frame_len);
-    if mbuf.prepend(ipos::HEADER_LEN).is_none() {
-        return Verdict::Drop(Drop::NoHeadroom);
-    }
-    let Some(front) = mbuf.data_mut().first_chunk_mut::<{ ethernet::HEADER_LEN + ipos::HEADER_LEN }>() else {
+    let Some(front) = mbuf
+        .reframe(frame_len, ipos::HEADER_LEN)
+        .and_then(|frame| frame.first_chunk_mut::<{ ethernet::HEADER_LEN + ipos::HEADER_LEN }>())
+    else {
         return Verdict::Drop(Drop::NoHeadroom);
     };
     let (link, header) = front.split_at_mut(ethernet::HEADER_LEN);

@@ -79,7 +79,7 @@ impl TcpPacket {
     }
 
     /// Whether the TCP checksum holds: the port's word, or our own sum.
-    #[inline]
+    #[inline(always)]
     pub fn checksum_ok(&self, mbuf: &Mbuf) -> bool {
         match mbuf.l4_checksum() {
             Checksum::Good => true,
@@ -198,7 +198,7 @@ fn ipv4(
 
 /// Answers never go to addresses that no single host can have.
 #[inline]
-fn may_be_a_client(address: Ipv4Addr) -> bool {
+pub fn may_be_a_client(address: Ipv4Addr) -> bool {
     let first = address.octets()[0];
     // 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4, 240.0.0.0/4
     first != 0 && first != 127 && first < 224

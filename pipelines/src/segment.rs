@@ -38,7 +38,7 @@ pub struct Way {
 }
 
 /// Writes a segment from the endpoint to the client over what `mbuf` held. False when the buffer has no room.
-#[inline]
+#[inline(always)]
 pub fn to_client(mbuf: &mut Mbuf, way: Way, flow: &Flow, segment: &Segment<'_>) -> bool {
     let from = (flow.endpoint, flow.endpoint_port);
     let to = (flow.client, flow.client_port);
@@ -79,10 +79,12 @@ pub fn write_ethernet(header: &mut [u8], way: Way, ethertype: u16) {
     ethernet::Repr { dst: way.destination, src: way.source, ethertype }.emit(header);
 }
 
+#[inline]
 fn tcp_len(segment: &Segment<'_>) -> usize {
     tcp::HEADER_LEN + segment.options.emitted_len() + segment.payload.len()
 }
 
+#[inline(always)]
 fn write_packet(packet: &mut [u8], from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), segment: &Segment<'_>) {
     let Some((header, rest)) = packet.split_at_mut_checked(ipv4::HEADER_LEN) else { return };
     ipv4::Repr {

@@ -1,7 +1,7 @@
 //! One worker: a polled lcore with its ports' queues, its shard, its timers and its counters.
 //!
 //! ```text
-//!  rx burst -> fast path: settled? -> forward
+//!  rx burst -> fast path: settled? -> forward;  SYN of an unknown flow? -> handshake
 //!          or -> parse -> steer? -> classify -> match route { forward | handshake | request | local | recover | drop }
 //!  commands of the control core -> migrate          timers -> expire          all of them -> tx burst
 //! ```
@@ -25,7 +25,7 @@ use crate::config::{Idle, PortSettings, WorkerConfig};
 use crate::core::Core;
 use crate::counters::{Drop, Outcome, WorkerCounters};
 use crate::expire::expire;
-use crate::fast_path;
+use crate::fast_path::{self, Glance, Way};
 use crate::forward;
 use crate::handoff::{Command, Event, PORTS_MAX, PortIndex, Receiver, Sender};
 use crate::handshake;
@@ -39,7 +39,6 @@ use crate::request::stage as request;
 use crate::services::Services;
 use crate::steer::{Owners, Peers, Steered};
 use crate::table::OutOfMemory;
-use crate::table::index::Search;
 use crate::table::slab::EntryRef;
 use crate::verdict::Verdict;
 
@@ -141,37 +140,42 @@ impl<IO: PortIo> Worker<IO> {
 
     fn receive(&mut self, place: usize) -> usize {
         let Self { io, burst, core, peers, owners, .. } = self;
-        let (Some(io), Some(port)) = (io.get_mut(place), core.ports.get(place).map(|port| port.index)) else {
-            return 0;
-        };
+        let (Some(io), Some(settings)) = (io.get_mut(place), core.ports.get(place)) else { return 0 };
         let count = io.receive(burst);
         if count == 0 {
             return 0;
         }
-        let octets = burst.iter().map(|mbuf| mbuf.len() as u64).sum();
-        let counters = &core.counters.ports[place];
-        counters.received_packets.add(count as u64);
-        counters.received_octets.add(octets);
         // Three passes, so that the cache misses of the burst's lookups overlap. What a packet changes, the next one finds.
-        let mut searches = [Search::NONE; RX_BURST];
-        if let Some(settings) = core.ports.get(place) {
-            for (search, mbuf) in searches.iter_mut().zip(burst.iter()) {
-                *search = fast_path::begin(mbuf, settings, &core.shard);
-            }
+        let entered = core.shard.entered();
+        let mut octets = 0;
+        let mut glances: ArrayVec<Glance, RX_BURST> = ArrayVec::new();
+        for mbuf in burst.iter() {
+            octets += mbuf.len() as u64;
+            glances.push(fast_path::begin(mbuf, settings, &core.shard));
         }
-        searches[..count].iter_mut().for_each(|search| core.shard.go_on(search));
-        let mut forwarded = 0;
-        for (mbuf, search) in burst.drain().zip(&searches) {
-            let verdict = match fast_path::board(core, search, &mbuf) {
-                Some(board) => fast_path::forward(core, board, mbuf),
-                None => packet(core, peers, owners, Arrived { port, frame: mbuf, may_steer: true }),
+        let port = settings.index;
+        glances.iter_mut().for_each(|glance| fast_path::go_on(glance, &core.shard));
+        let (mut forwarded, mut answered) = (0, 0);
+        for (mbuf, glance) in burst.drain().zip(&glances) {
+            let verdict = match fast_path::way(core, glance, entered) {
+                Way::Board(board) => fast_path::forward(core, board, mbuf),
+                Way::NewSyn => match fast_path::new_syn(core, owners, port, &mbuf) {
+                    Some(syn) => handshake::syn(core, &syn, mbuf),
+                    None => packet(core, peers, owners, Arrived { port, frame: mbuf, may_steer: true }),
+                },
+                Way::Other => packet(core, peers, owners, Arrived { port, frame: mbuf, may_steer: true }),
             };
             match verdict {
                 Verdict::Forwarded => forwarded += 1,
+                Verdict::Answered => answered += 1,
                 other => settle(core, other),
             }
         }
-        core.counters.outcome(Outcome::Forwarded).add(forwarded);
+        let counters = &core.counters;
+        counters.ports[place].received_packets.add(count as u64);
+        counters.ports[place].received_octets.add(octets);
+        counters.outcome(Outcome::Forwarded).add(forwarded);
+        counters.outcome(Outcome::Answered).add(answered);
         count
     }
 

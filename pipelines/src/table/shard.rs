@@ -52,6 +52,7 @@ pub struct Shard<E> {
     index: Index,
     entries: Slab<E, Key>,
     timers: Wheel,
+    entered: u32,
 }
 
 /// An entry that is being changed. When it is let go, what packets need to know of it is brought up to date.
@@ -106,6 +107,7 @@ impl<E: Settled> Shard<E> {
             index: Index::new(capacity, FlowHasher::new(key))?,
             entries: Slab::new(capacity)?,
             timers: Wheel::new(capacity, now_tick)?,
+            entered: 0,
         })
     }
 
@@ -170,6 +172,19 @@ impl<E: Settled> Shard<E> {
         Some(board)
     }
 
+    /// Flows entered so far; wraps. While it is the same, no entry has come or moved.
+    #[inline(always)]
+    pub fn entered(&self) -> u32 {
+        self.entered
+    }
+
+    /// Whether the flow of a lookup that has gone on has no entry for sure: nothing was entered since it began, when there
+    /// were `entered`.
+    #[inline(always)]
+    pub fn is_absent(&self, search: &Search, entered: u32) -> bool {
+        self.entered == entered && self.index.seen(search).is_none()
+    }
+
     #[inline(always)]
     fn search(&self, flow: &Flow) -> Search {
         self.index.search(Key::new(flow, self.endpoints.find(flow)))
@@ -207,6 +222,7 @@ impl<E: Settled> Shard<E> {
         if let Some(present) = self.lookup(flow) {
             return Err(Refused { entry, reason: RefusedReason::Occupied(present) });
         }
+        self.entered = self.entered.wrapping_add(1);
         let Some(endpoint) = self.endpoints.enter(flow) else {
             return Err(Refused { entry, reason: RefusedReason::Full });
         };
@@ -296,7 +312,7 @@ impl<E: Settled> Shard<E> {
         budget: usize,
         mut is_due: impl FnMut(EntryRef, &Flow, &E) -> Due,
     ) -> Work {
-        let Self { endpoints, index, entries, timers } = self;
+        let Self { endpoints, index, entries, timers, .. } = self;
         timers.advance(now_tick, budget, |slot| {
             // Removal cancels the timer, so the entry is there.
             let Some((entry, key, value)) = entries.at(slot) else { return Due::Expire };
@@ -498,6 +514,25 @@ mod tests {
             shard.lookup_burst(&flows, &mut found);
             assert!((0..len).all(|n| slot(&found[n]) == Some(refs[n].slot())));
         }
+    }
+
+    #[test]
+    fn a_flow_is_absent_only_while_nothing_is_entered() {
+        let mut shard = shard(8);
+        let look = |shard: &Shard<Entry>, number| {
+            let mut search = shard.begin(&flow(number));
+            shard.go_on(&mut search);
+            search
+        };
+        // Before the first flow of an endpoint, too: it has no number then.
+        let (entered, early) = (shard.entered(), look(&shard, 1));
+        assert!(shard.is_absent(&early, entered));
+        shard.insert(&flow(1), [0; 8], 0).unwrap();
+        assert!(!shard.is_absent(&early, entered));
+        let (entered, one, two) = (shard.entered(), look(&shard, 1), look(&shard, 2));
+        assert!(!shard.is_absent(&one, entered) && shard.is_absent(&two, entered));
+        shard.insert(&flow(3), [0; 8], 0).unwrap();
+        assert!(!shard.is_absent(&two, entered), "it may be another that came");
     }
 
     #[test]
