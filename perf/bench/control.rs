@@ -79,8 +79,6 @@ fn board(number: u16) -> BoardSettings {
         address: board_address(number),
         mac: Some(board_mac(number)),
         port: FARM_PORT,
-        weigh,
         weight: WEIGHT_DEFAULT,
-        t: WEIGHT_DEFAULT,
     }
 }
