@@ -13,13 +13,14 @@ local ipos = Proto("ipos_farm", "ipOS Farm Protocol")
 local ETHERTYPE = 0x88b5
 local ETHERTYPE_OF_FIGURE = 0x0007
 local ETHERNET_LEN, HEADER_LEN, TRAILER_LEN, TAG_LEN = 14, 16, 24, 16
-local LISTENING_FIXED_LEN, ROW_LEN, ROWS_MAX = 32, 32, 40
+local LIST_FIXED_LEN, ROW_LEN, ROWS_MAX = 32, 32, 40
 local TCP, UDP = 1, 2
 
 local types = {
 	[0x01] = "Connection", [0x02] = "Packet", [0x03] = "Migration acknowledgement", [0x04] = "Migration refused",
 	[0x05] = "Detach", [0x06] = "Detached / still busy", [0x07] = "Endpoint closed", [0x08] = "Who holds this endpoint?",
 	[0x09] = "I hold this endpoint", [0x10] = "Server state", [0x11] = "Listening sockets",
+	[0x12] = "Application information",
 }
 local protocols = { [0] = "none", [TCP] = "TCP", [UDP] = "UDP" }
 local refusal_reasons = {
@@ -76,9 +77,12 @@ local f = {
 	link_speed = ProtoField.uint64("ipos_farm.state.link_speed_bps", "Link speed (bit/s)"),
 	bandwidth = ProtoField.uint64("ipos_farm.state.bandwidth_available_bps", "Available bandwidth (bit/s)"),
 	endpoints_held = ProtoField.uint32("ipos_farm.state.endpoints_held", "Endpoints held"),
-	part = ProtoField.uint8("ipos_farm.listening.part", "Part (from 0)"),
-	parts = ProtoField.uint8("ipos_farm.listening.parts", "Parts"),
-	rows = ProtoField.uint8("ipos_farm.listening.rows", "Rows"),
+	pressure = ProtoField.bool("ipos_farm.state.pressure", "Pressure is told", 8, nil, 0x02),
+	cpu_pressure = ProtoField.uint16("ipos_farm.state.cpu_pressure", "CPU pressure (hundredths of a percent)"),
+	memory_pressure = ProtoField.uint16("ipos_farm.state.memory_pressure", "Memory pressure (hundredths of a percent)"),
+	part = ProtoField.uint8("ipos_farm.list.part", "Part (from 0)"),
+	parts = ProtoField.uint8("ipos_farm.list.parts", "Parts"),
+	rows = ProtoField.uint8("ipos_farm.list.rows", "Rows"),
 	row_address = ProtoField.ipv4("ipos_farm.listening.address", "Address"),
 	row_port = ProtoField.uint16("ipos_farm.listening.port", "Port"),
 	row_ipv6 = ProtoField.bool("ipos_farm.listening.ipv6", "Bound to [::]", 16, nil, 0x0001),
@@ -87,6 +91,12 @@ local f = {
 	row_queue_max = ProtoField.uint32("ipos_farm.listening.queue_max", "Accept queue limit"),
 	row_pid = ProtoField.uint32("ipos_farm.listening.pid", "Process id"),
 	row_name = ProtoField.string("ipos_farm.listening.name", "Process name"),
+	app_pid = ProtoField.uint32("ipos_farm.application.pid", "Process id"),
+	app_processes = ProtoField.uint16("ipos_farm.application.processes", "Processes"),
+	app_interval = ProtoField.uint16("ipos_farm.application.interval_ms", "CPU measured over (ms)"),
+	app_memory = ProtoField.uint64("ipos_farm.application.memory", "Resident memory (octets)"),
+	app_cpu = ProtoField.uint32("ipos_farm.application.cpu", "CPU (hundredths of a percent of one core)"),
+	app_name = ProtoField.string("ipos_farm.application.name", "Process name"),
 	-- TCP options, in the control block and in the server state.
 	options = ProtoField.uint16("ipos_farm.options", "TCP options", base.HEX),
 	option_timestamps = ProtoField.bool("ipos_farm.options.timestamps", "Timestamps", 16, nil, 0x0001),
@@ -179,9 +189,9 @@ local function lengths(tvb)
 		return HEADER_LEN + 4 + TRAILER_LEN, HEADER_LEN + 4 + TRAILER_LEN
 	elseif kind == 0x10 then
 		return 96, 96
-	elseif kind == 0x11 then
-		local rows = tvb:len() >= LISTENING_FIXED_LEN and tvb(19, 1):uint() or 0
-		local len = LISTENING_FIXED_LEN + ROW_LEN * math.min(rows, ROWS_MAX) + TAG_LEN
+	elseif kind == 0x11 or kind == 0x12 then
+		local rows = tvb:len() >= LIST_FIXED_LEN and tvb(19, 1):uint() or 0
+		local len = LIST_FIXED_LEN + ROW_LEN * math.min(rows, ROWS_MAX) + TAG_LEN
 		return len, len
 	end
 end
@@ -233,6 +243,7 @@ end
 local function add_server_state(tree, tvb)
 	add_version(tree, tvb(16, 1))
 	tree:add(f.draining, tvb(17, 1))
+	tree:add(f.pressure, tvb(17, 1))
 	tree:add(f.interval, tvb(18, 2))
 	tree:add(f.epoch, tvb(20, 4))
 	tree:add(f.sequence, tvb(24, 4))
@@ -245,11 +256,17 @@ local function add_server_state(tree, tvb)
 	tree:add(f.link_speed, tvb(56, 8))
 	tree:add(f.bandwidth, tvb(64, 8))
 	tree:add(f.endpoints_held, tvb(72, 4))
+	-- Without the flag the octets say nothing.
+	if math.floor(tvb(17, 1):uint() / 2) % 2 == 1 then
+		tree:add(f.cpu_pressure, tvb(34, 2)):append_text(string.format(" = %.2f %%", tvb(34, 2):uint() / 100))
+		tree:add(f.memory_pressure, tvb(76, 2)):append_text(string.format(" = %.2f %%", tvb(76, 2):uint() / 100))
+	end
 	tree:add(f.tag, tvb(80, TAG_LEN))
 	return string.format(", sequence %d", tvb(24, 4):uint())
 end
 
-local function add_listening(tree, tvb)
+-- What 0x11 and 0x12 have in common: `add_row` adds one row of 32 octets.
+local function add_list(tree, tvb, add_row)
 	add_version(tree, tvb(16, 1))
 	tree:add(f.part, tvb(17, 1))
 	tree:add(f.parts, tvb(18, 1))
@@ -258,21 +275,35 @@ local function add_listening(tree, tvb)
 	tree:add(f.sequence, tvb(24, 4))
 	local rows = math.min(tvb(19, 1):uint(), ROWS_MAX)
 	for number = 0, rows - 1 do
-		local range = tvb(LISTENING_FIXED_LEN + ROW_LEN * number, ROW_LEN)
-		local name = range(20, 12):stringz()
-		local text = string.format("Socket %s:%d, %s", tostring(range(0, 4):ipv4()), range(4, 2):uint(), name)
-		local row = tree:add(range, text)
-		row:add(f.row_address, range(0, 4))
-		row:add(f.row_port, range(4, 2))
-		row:add(f.row_ipv6, range(6, 2))
-		row:add(f.row_mptcp, range(6, 2))
-		row:add(f.row_queue_len, range(8, 4))
-		row:add(f.row_queue_max, range(12, 4))
-		row:add(f.row_pid, range(16, 4))
-		row:add(f.row_name, range(20, 12), name)
+		add_row(tree, tvb(LIST_FIXED_LEN + ROW_LEN * number, ROW_LEN))
 	end
-	tree:add(f.tag, tvb(LISTENING_FIXED_LEN + ROW_LEN * rows, TAG_LEN))
+	tree:add(f.tag, tvb(LIST_FIXED_LEN + ROW_LEN * rows, TAG_LEN))
 	return string.format(", part %d of %d, %d rows", tvb(17, 1):uint(), tvb(18, 1):uint(), rows)
+end
+
+local function add_socket(tree, range)
+	local name = range(20, 12):stringz()
+	local text = string.format("Socket %s:%d, %s", tostring(range(0, 4):ipv4()), range(4, 2):uint(), name)
+	local row = tree:add(range, text)
+	row:add(f.row_address, range(0, 4))
+	row:add(f.row_port, range(4, 2))
+	row:add(f.row_ipv6, range(6, 2))
+	row:add(f.row_mptcp, range(6, 2))
+	row:add(f.row_queue_len, range(8, 4))
+	row:add(f.row_queue_max, range(12, 4))
+	row:add(f.row_pid, range(16, 4))
+	row:add(f.row_name, range(20, 12), name)
+end
+
+local function add_application(tree, range)
+	local name = range(20, 12):stringz()
+	local row = tree:add(range, string.format("Application %s, process %d", name, range(0, 4):uint()))
+	row:add(f.app_pid, range(0, 4))
+	row:add(f.app_processes, range(4, 2))
+	row:add(f.app_interval, range(6, 2))
+	row:add(f.app_memory, range(8, 8))
+	row:add(f.app_cpu, range(16, 4)):append_text(string.format(" = %.2f %%", range(16, 4):uint() / 100))
+	row:add(f.app_name, range(20, 12), name)
 end
 
 local function add_coded(tree, tvb, field, words)
@@ -304,7 +335,8 @@ local bodies = {
 	end,
 	[0x09] = function(tree, tvb) return add_coded(tree, tvb, f.held, held_states) end,
 	[0x10] = add_server_state,
-	[0x11] = add_listening,
+	[0x11] = function(tree, tvb) return add_list(tree, tvb, add_socket) end,
+	[0x12] = function(tree, tvb) return add_list(tree, tvb, add_application) end,
 }
 
 local function add_header(tree, tvb, covered)

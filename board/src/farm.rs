@@ -3,15 +3,14 @@
 use std::{
     fs::File,
     io::{self, Write},
-    net::Ipv4Addr,
 };
 
 use ipos_wire::{
     ethernet,
     flow::Flow,
     ipos::{
-        Ack, Closed, ClosedReason, Listening, ListeningRow, Protocol, ROWS_MAX, RefusalReason, Refused,
-        ServerState, Trailer,
+        Ack, Closed, ClosedReason, List, Listening, Protocol, ROWS_MAX, RefusalReason, Refused, ReportPart,
+        Row, ServerState, Trailer,
     },
     mac::Mac,
 };
@@ -76,26 +75,19 @@ impl Farm {
         self.send(to, ServerState::LEN, |buffer| state.emit(buffer))
     }
 
-    /// 0x11, in as many parts as the rows need; an empty list is a part without rows.
+    /// 0x11 or 0x12, in as many parts as the rows need; an empty list is a part without rows. `report` says all but the parts.
     ///
     /// # Errors
     /// As [`Farm::ack`].
-    pub fn listening(
-        &mut self,
-        to: [u8; 6],
-        from: Ipv4Addr,
-        appliance: Ipv4Addr,
-        epoch: u32,
-        sequence: u32,
-        rows: &[ListeningRow],
-    ) -> io::Result<()> {
+    pub fn list<R: Row>(&mut self, to: [u8; 6], report: ReportPart, rows: &[R]) -> io::Result<()> {
         // The part number has one octet: what is past 255 parts is not told.
-        let parts: Vec<&[ListeningRow]> =
+        let parts: Vec<&[R]> =
             if rows.is_empty() { vec![&[]] } else { rows.chunks(ROWS_MAX).take(255).collect() };
         let count = u8::try_from(parts.len()).unwrap_or(u8::MAX);
         for (part, rows) in (0..count).zip(parts) {
-            self.send(to, Listening::buffer_len(rows.len()), |buffer| {
-                Listening::emit(from, appliance, part, count, epoch, sequence, rows, buffer);
+            let report = ReportPart { part, parts: count, ..report };
+            self.send(to, List::<R>::buffer_len(rows.len()), |buffer| {
+                List::emit(&report, rows, buffer);
             })?;
         }
         Ok(())

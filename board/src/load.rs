@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use procfs::{Current, CurrentSI, FromRead, KernelStats, Meminfo, net::DeviceStatus};
+use ipos_wire::ipos::Pressure;
+use procfs::{
+    CpuPressure, Current, CurrentSI, FromRead, KernelStats, Meminfo, MemoryPressure, net::DeviceStatus,
+};
 
 /// One reading of everything that a report needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub struct Load {
     pub link_bps: u64,
     /// What of it was free since the reading before, in the busier direction; 0 when the speed is unknown.
     pub free_bps: u64,
+    /// Pressure; `None` where the kernel does not tell (CONFIG_PSI, `psi=1`).
+    pub pressure: Option<Pressure>,
 }
 
 /// Jiffies since boot.
@@ -49,6 +54,8 @@ pub struct Meter {
     cpu: CpuTimes,
     cpu_centipercent: u16,
     traffic: Option<(Instant, Traffic)>,
+    link_bps: u64,
+    pressure: Option<Pressure>,
 }
 
 impl Meter {
@@ -60,14 +67,21 @@ impl Meter {
             cpu: CpuTimes::default(),
             cpu_centipercent: 0,
             traffic: None,
+            link_bps: 0,
+            pressure: None,
         }
     }
 
-    /// Reads everything now.
+    /// Reads everything now, what seldom changes (link speed, pressure) only when `all` says so.
     ///
     /// # Errors
     /// When /proc is not there or is not what it should be.
-    pub fn read(&mut self, now: Instant) -> io::Result<Load> {
+    pub fn read(&mut self, now: Instant, all: bool) -> io::Result<Load> {
+        if all {
+            self.link_bps = link_speed_bps(Path::new("/sys/class/net"), &self.interface, self.ifindex);
+            self.pressure = pressure();
+        }
+        let link_bps = self.link_bps;
         let stat = KernelStats::current().map_err(io::Error::other)?;
         let cpu = cpu_times(&stat);
         self.cpu_centipercent = busy_share(self.cpu, cpu).unwrap_or(self.cpu_centipercent);
@@ -75,7 +89,6 @@ impl Meter {
         let memory = Meminfo::current().map_err(io::Error::other)?;
         let snmp = fs::read_to_string("/proc/self/net/snmp")?;
         let traffic = traffic(&fs::read("/proc/self/net/dev")?, &self.interface)?;
-        let link_bps = link_speed_bps(Path::new("/sys/class/net"), &self.interface, self.ifindex);
         let free_bps = match self.traffic {
             Some((then, before)) => free_bps(link_bps, before, traffic, now.saturating_duration_since(then)),
             None => link_bps,
@@ -89,8 +102,21 @@ impl Meter {
             available_octets: memory.mem_available.unwrap_or(memory.mem_free),
             link_bps,
             free_bps,
+            pressure: self.pressure,
         })
     }
+}
+
+/// `some avg10`, hundredths of a percent.
+fn pressure() -> Option<Pressure> {
+    let cpu = CpuPressure::current().ok()?.some.avg10;
+    let memory = MemoryPressure::current().ok()?.some.avg10;
+    Some(Pressure { cpu: hundredths(cpu), memory: hundredths(memory) })
+}
+
+fn hundredths(percent: f32) -> u16 {
+    // A cast saturates, and makes 0 of what is no number.
+    ((percent * 100.0).round() as u16).min(10_000)
 }
 
 fn cpu_times(stat: &KernelStats) -> CpuTimes {
@@ -202,8 +228,15 @@ mod tests {
     }
 
     #[test]
+    fn pressure_is_told_in_hundredths_of_a_percent() {
+        assert_eq!([0.0, 0.07, 12.34, 100.0].map(hundredths), [0, 7, 1234, 10_000]);
+        assert_eq!([f32::NAN, -1.0, 1e9].map(hundredths), [0, 0, 10_000]);
+        assert_eq!(pressure().is_some(), Path::new("/proc/pressure/cpu").exists());
+    }
+
+    #[test]
     fn this_machine_has_cores_memory_and_loopback_traffic() {
-        let load = Meter::new("lo", 1).read(Instant::now()).expect("/proc");
+        let load = Meter::new("lo", 1).read(Instant::now(), true).expect("/proc");
         assert!(load.cores > 0 && load.cpu_centipercent <= 10_000, "{load:?}");
         assert!(load.memory_octets >= load.available_octets && load.available_octets > 0, "{load:?}");
     }

@@ -1,8 +1,10 @@
 //! The server-board agent: takes TCP endpoints over from an ipOS appliance and reports the board's state.
 
 mod agent;
+mod applications;
 mod config;
 mod counters;
+mod effort;
 mod farm;
 mod interface;
 mod load;

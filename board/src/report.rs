@@ -1,4 +1,4 @@
-//! The board's reports: 0x10 and 0x11 to every appliance that is known (docs/wire.md).
+//! The board's reports: 0x10, 0x11 and 0x12 to every appliance that is known (docs/wire.md).
 
 use std::{
     io,
@@ -7,13 +7,15 @@ use std::{
 };
 
 use ipos_wire::{
-    ipos::{ListeningRow, ServerState},
+    ipos::{ListeningRow, ReportPart, ServerState, name_from},
     tcb::OptionBits,
 };
 use tracing::debug;
 
 use crate::{
+    applications::Census,
     config::Config,
+    effort::{Effort, Work},
     farm::Farm,
     load::{Load, Meter},
     preflight::read_sysctl,
@@ -30,6 +32,13 @@ pub struct Reporter {
     meter: Meter,
     diag: SockDiag,
     owners: Owners,
+    census: Census,
+    options: OptionBits,
+    /// Reports until what changes seldom is read again, and applications are told: once a second, or with every report where
+    /// those come less often.
+    until_second: u32,
+    sockets_effort: Effort,
+    applications_effort: Effort,
 }
 
 impl Reporter {
@@ -47,6 +56,11 @@ impl Reporter {
             meter: Meter::new(&config.interface, ifindex),
             diag: SockDiag::open()?,
             owners: Owners::default(),
+            census: Census::new(),
+            options: OptionBits(0),
+            until_second: 0,
+            sockets_effort: Effort::default(),
+            applications_effort: Effort::default(),
         })
     }
 
@@ -62,21 +76,66 @@ impl Reporter {
         now: Instant,
     ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let load = self.meter.read(now)?;
-        let listeners = self.diag.listeners()?;
-        let inodes: Vec<u32> = listeners.iter().map(|listener| listener.inode).collect();
-        self.owners.update(&inodes);
-        let rows: Vec<ListeningRow> = listeners.iter().map(|listener| row(listener, &self.owners)).collect();
+        let is_second = self.until_second == 0;
+        self.until_second = if is_second { self.reports_per_second() - 1 } else { self.until_second - 1 };
+        if is_second {
+            self.options = supported_options(&read_sysctl);
+        }
+        let load = self.meter.read(now, is_second)?;
+        if known.is_empty() {
+            // What nobody hears needs no look.
+            self.until_second = 0;
+            return Ok(());
+        }
+        self.each(farm, known, |reporter, farm, report, mac| {
+            farm.server_state(mac, &reporter.state(report.appliance, &load, endpoints_held))
+        });
+        if self.sockets_effort.is_allowed(now) {
+            let work = Work::begin();
+            let rows = self.sockets(now)?;
+            self.each(farm, known, |_, farm, report, mac| farm.list(mac, report, &rows));
+            self.sockets_effort.rest(work, 1);
+        }
+        if is_second && self.applications_effort.is_allowed(now) {
+            let work = Work::begin();
+            let rows = self.census.read(&mut self.owners, load.cores, now);
+            self.each(farm, known, |_, farm, report, mac| farm.list(mac, report, &rows));
+            self.applications_effort.rest(work, 1);
+        }
+        Ok(())
+    }
+
+    fn reports_per_second(&self) -> u32 {
+        (1000 / u32::from(self.interval_ms).max(1)).max(1)
+    }
+
+    /// Sends something to every appliance.
+    fn each(
+        &self,
+        farm: &mut Farm,
+        known: &[(Ipv4Addr, [u8; 6])],
+        send: impl Fn(&Reporter, &mut Farm, ReportPart, [u8; 6]) -> io::Result<()>,
+    ) {
         for (appliance, mac) in known {
-            let state = self.state(*appliance, &load, endpoints_held);
-            let sent = farm.server_state(*mac, &state).and_then(|()| {
-                farm.listening(*mac, self.board, *appliance, self.epoch, self.sequence, &rows)
-            });
-            if let Err(error) = sent {
+            let report = ReportPart {
+                board: self.board,
+                appliance: *appliance,
+                part: 0,
+                parts: 1,
+                epoch: self.epoch,
+                sequence: self.sequence,
+            };
+            if let Err(error) = send(self, farm, report, *mac) {
                 debug!(%appliance, %error, "report not sent");
             }
         }
-        Ok(())
+    }
+
+    fn sockets(&mut self, now: Instant) -> io::Result<Vec<ListeningRow>> {
+        let listeners = self.diag.listeners()?;
+        let inodes: Vec<u32> = listeners.iter().map(|listener| listener.inode).collect();
+        self.owners.update(&inodes, now);
+        Ok(listeners.iter().map(|listener| row(listener, &self.owners)).collect())
     }
 
     fn state(&self, appliance: Ipv4Addr, load: &Load, endpoints_held: u64) -> ServerState {
@@ -87,7 +146,7 @@ impl Reporter {
             interval_ms: self.interval_ms,
             epoch: self.epoch,
             sequence: self.sequence,
-            options: supported_options(&read_sysctl),
+            options: self.options,
             cpu_cores: load.cores,
             cpu_utilisation: load.cpu_centipercent,
             established: load.established,
@@ -96,12 +155,13 @@ impl Reporter {
             link_speed_bps: load.link_bps,
             bandwidth_available_bps: load.free_bps,
             endpoints_held: u32::try_from(endpoints_held).unwrap_or(u32::MAX),
+            pressure: load.pressure,
             tag: [0; 16],
         }
     }
 }
 
-/// The TCP options that this namespace's kernel takes over, read anew each time: an operator may change them.
+/// The TCP options that this namespace's kernel takes over; an operator may change them at any time.
 fn supported_options(read: &dyn Fn(&str) -> Option<i64>) -> OptionBits {
     let on = |key: &str, bit: OptionBits| {
         let enabled = read(&format!("net/ipv4/{key}")).is_some_and(|value| value > 0);
@@ -128,8 +188,8 @@ fn row(listener: &Listener, owners: &Owners) -> ListeningRow {
         mptcp: listener.mptcp,
         queue_len: listener.queue,
         queue_max: listener.queue_limit,
-        pid: owner.pid,
-        name: ListeningRow::name_from(&owner.name),
+        pid: owner.map_or(0, |owner| owner.pid),
+        name: owner.map_or_else(Default::default, |owner| name_from(&owner.name)),
     }
 }
 

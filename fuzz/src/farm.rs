@@ -2,8 +2,9 @@
 
 use ipos_wire::checksum;
 use ipos_wire::ipos::{
-    Ack, HEADER_LEN, Listening, Message, Protocol, TYPE_ACK, TYPE_CONNECTION, TYPE_LISTENING, TYPE_PACKET,
-    TYPE_SERVER_STATE, TYPE_WHO_HOLDS, TcpConnection, UdpConnection, encapsulate,
+    Ack, HEADER_LEN, List, Listening, Message, Protocol, Row, TYPE_ACK, TYPE_APPLICATIONS, TYPE_CONNECTION,
+    TYPE_LISTENING, TYPE_PACKET, TYPE_SERVER_STATE, TYPE_WHO_HOLDS, TcpConnection, UdpConnection,
+    encapsulate,
 };
 use ipos_wire::tcb::Tcb;
 
@@ -34,10 +35,14 @@ fn survives(octets: &[u8]) {
     let again = written(&message);
     assert!(again.len() <= octets.len(), "a message was read beyond its buffer");
     assert_eq!(Message::parse(&again), Ok(Some(message)));
-    if let Message::Listening(listening) = message {
-        for row in listening.rows() {
-            assert!(row.name.starts_with(row.name_str().as_bytes()));
+    match message {
+        Message::Listening(listening) => {
+            listening.rows().for_each(|row| assert!(row.name.starts_with(row.name_str().as_bytes())));
         }
+        Message::Applications(applications) => {
+            applications.rows().for_each(|row| assert!(row.name.starts_with(row.name_str().as_bytes())));
+        }
+        _ => {}
     }
 }
 
@@ -86,25 +91,16 @@ fn written(message: &Message<'_>) -> Vec<u8> {
             96
         }
         Message::Listening(listening) => return written_list(listening),
+        Message::Applications(applications) => return written_list(applications),
     };
     buffer[..len].to_vec()
 }
 
 /// A list as read. `emit` writes the zero tag of an open farm, so the tag is put back.
-fn written_list(list: &Listening<'_>) -> Vec<u8> {
+fn written_list<R: Row>(list: &List<'_, R>) -> Vec<u8> {
     let rows: Vec<_> = list.rows().collect();
     let mut buffer = [0xa5; MESSAGE_MAX];
-    let (part, parts) = (list.part, list.parts);
-    let len = Listening::emit(
-        list.board,
-        list.appliance,
-        part,
-        parts,
-        list.epoch,
-        list.sequence,
-        &rows,
-        &mut buffer,
-    );
+    let len = List::emit(&list.report, &rows, &mut buffer);
     let mut message = buffer[..len].to_vec();
     message[len - 16..].copy_from_slice(&list.tag);
     // The reader passes over reserved bits and ports; only what it keeps can be compared.
@@ -123,7 +119,9 @@ fn seal(message: &mut [u8]) -> bool {
         TYPE_ACK | TYPE_WHO_HOLDS => 40,
         0x04..=0x09 => 44,
         TYPE_SERVER_STATE => 96,
-        TYPE_LISTENING => Listening::buffer_len(message.get(19).copied().unwrap_or_default().into()),
+        TYPE_LISTENING | TYPE_APPLICATIONS => {
+            Listening::buffer_len(message.get(19).copied().unwrap_or_default().into())
+        }
         _ => return false,
     };
     let Some(covered) = message.get_mut(..covered) else { return false };

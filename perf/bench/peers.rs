@@ -6,7 +6,9 @@ use anyhow::{Context as _, ensure};
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_dpdk::mempool::Mempool;
 use ipos_wire::flow::Flow;
-use ipos_wire::ipos::{Ack, Listening, ListeningRow, Protocol, ServerState, TcpConnection, Trailer};
+use ipos_wire::ipos::{
+    Ack, Listening, ListeningRow, Protocol, ReportPart, ServerState, TcpConnection, Trailer,
+};
 use ipos_wire::seq::Seq;
 use ipos_wire::tcb::OptionBits;
 use ipos_wire::tcp::{self, Flags, Options, Timestamps};
@@ -83,6 +85,7 @@ impl Peers {
                 link_speed_bps: 0,
                 bandwidth_available_bps: 0,
                 endpoints_held: 0,
+                pressure: None,
                 tag: [0; 16],
             };
             frames.push(self.board_frame(board, ServerState::LEN, |body| state.emit(body))?);
@@ -97,7 +100,15 @@ impl Peers {
                 name: ListeningRow::name_from("nginx"),
             };
             let mut body = vec![0; 1500];
-            let len = Listening::emit(board_address(board), FARM_ADDRESS, 0, 1, 1000, 1, &[row], &mut body);
+            let report = ReportPart {
+                board: board_address(board),
+                appliance: FARM_ADDRESS,
+                part: 0,
+                parts: 1,
+                epoch: 1000,
+                sequence: 1,
+            };
+            let len = Listening::emit(&report, &[row], &mut body);
             frames.push(self.board_frame(board, len, |out| out[..len].copy_from_slice(&body[..len]))?);
         }
         Ok(frames)

@@ -11,8 +11,9 @@ use std::net::Ipv4Addr;
 
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{
-    Ack, Closed, ClosedReason, Detach, HEADER_LEN, HeldState, Holds, Listening, ListeningRow, Protocol,
-    RefusalReason, Refused, ServerState, TcpConnection, Trailer, UdpConnection, WhoHolds, encapsulate,
+    Ack, ApplicationRow, Applications, Closed, ClosedReason, Detach, HEADER_LEN, HeldState, Holds, Listening,
+    ListeningRow, Pressure, Protocol, RefusalReason, Refused, ReportPart, ServerState, TcpConnection,
+    Trailer, UdpConnection, WhoHolds, encapsulate,
 };
 use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
@@ -213,7 +214,7 @@ fn answers() -> Vec<Sent> {
     ]
 }
 
-/// 0x10 and 0x11.
+/// 0x10 to 0x12.
 fn reports() -> Vec<Sent> {
     let state = ServerState {
         board: BOARD,
@@ -231,6 +232,7 @@ fn reports() -> Vec<Sent> {
         link_speed_bps: 10_000_000_000,
         bandwidth_available_bps: 9_000_000_000,
         endpoints_held: 99,
+        pressure: Some(Pressure { cpu: 1_234, memory: 7 }),
         tag: [0; 16],
     };
     let row = ListeningRow {
@@ -245,10 +247,29 @@ fn reports() -> Vec<Sent> {
     };
     let other = ListeningRow { address: BOARD, port: 8080, ipv6: false, mptcp: true, ..row };
     let rows = [row, other];
+    let report = ReportPart {
+        board: BOARD,
+        appliance: APPLIANCE,
+        part: 0,
+        parts: 1,
+        epoch: 1_700_000_000,
+        sequence: 7,
+    };
     let list = written(Listening::buffer_len(rows.len()), |buffer| {
-        Listening::emit(BOARD, APPLIANCE, 0, 1, 1_700_000_000, 7, &rows, buffer);
+        Listening::emit(&report, &rows, buffer);
     });
-    vec![(written(ServerState::LEN, |buffer| state.emit(buffer)), true), (list, true)]
+    let application = ApplicationRow {
+        pid: 4242,
+        processes: 5,
+        interval_ms: 1_000,
+        memory: 5 << 30,
+        cpu: 15_000,
+        name: ListeningRow::name_from("nginx"),
+    };
+    let applications = written(Applications::buffer_len(1), |buffer| {
+        Applications::emit(&report, &[application], buffer);
+    });
+    vec![(written(ServerState::LEN, |buffer| state.emit(buffer)), true), (list, true), (applications, true)]
 }
 
 /// What farms may meet and dissectors must survive: a type of the future, and a message damaged on its way.

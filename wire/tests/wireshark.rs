@@ -61,7 +61,7 @@ impl Drop for Scratch {
 }
 
 /// What every frame of one EtherType must show: type, protocol, client and endpoint ports, checksum, Info column.
-const MESSAGES: [(&str, &str); 15] = [
+const MESSAGES: [(&str, &str); 16] = [
     ("0x01|1|49152|80|1", "Connection 192.0.2.10:49152 > 198.51.100.1:80 to 10.0.0.21:8080"),
     ("0x01|2|49153|9000|1", "Connection 192.0.2.10:49153 > 198.51.100.1:9000 to 10.0.0.21:9001"),
     ("0x02|1|49152|80|1", "Packet: "),
@@ -75,6 +75,7 @@ const MESSAGES: [(&str, &str); 15] = [
     ("0x09|1|49152|80|1", "I hold this endpoint 192.0.2.10:49152 > 198.51.100.1:80: live"),
     ("0x10|0|0|0|1", "Server state 10.0.0.21:0 > 10.0.0.1:0, sequence 7"),
     ("0x11|0|0|0|1", "Listening sockets 10.0.0.21:0 > 10.0.0.1:0, part 0 of 1, 2 rows"),
+    ("0x12|0|0|0|1", "Application information 10.0.0.21:0 > 10.0.0.1:0, part 0 of 1, 1 rows"),
     ("0x55|1|49152|80|", "Unknown type 0x55 192.0.2.10:49152 > 198.51.100.1:80"),
     ("0x04|1|49152|80|0", "Migration refused 192.0.2.10:49152 > 198.51.100.1:80: unknown code 77"),
 ];
@@ -182,8 +183,10 @@ fn bodies_and_reports_are_shown() {
         "ipos_farm.state.link_speed_bps",
         "ipos_farm.state.bandwidth_available_bps",
         "ipos_farm.state.endpoints_held",
+        "ipos_farm.state.cpu_pressure",
+        "ipos_farm.state.memory_pressure",
     ];
-    let values = "500|7|0x000f|8|4321|1234|17179869184|6442450944|10000000000|9000000000|99";
+    let values = "500|7|0x000f|8|4321|1234|17179869184|6442450944|10000000000|9000000000|99|1234|7";
     one("ipos_farm.state.draining == 1", &state, values);
     let row = [
         "ipos_farm.listening.address",
@@ -194,7 +197,16 @@ fn bodies_and_reports_are_shown() {
         "ipos_farm.listening.name",
     ];
     let values = "0.0.0.0,10.0.0.21|80,8080|3,3|511,511|4242,4242|nginx,nginx";
-    one("ipos_farm.listening.rows == 2 && ipos_farm.listening.mptcp == 1", &row, values);
+    one("ipos_farm.list.rows == 2 && ipos_farm.listening.mptcp == 1", &row, values);
+    let row = [
+        "ipos_farm.application.pid",
+        "ipos_farm.application.processes",
+        "ipos_farm.application.interval_ms",
+        "ipos_farm.application.memory",
+        "ipos_farm.application.cpu",
+        "ipos_farm.application.name",
+    ];
+    one("ipos_farm.type == 0x12", &row, "4242|5|1000|5368709120|15000|nginx");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The metrics: names and meanings in one list, filled from counters when somebody asks. `docs/metrics.md` has the same
 //! list; a test holds one against the other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
@@ -10,7 +11,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 
 use super::collector::About;
 use super::rows::{ENTRY_TABLES, TrafficRow};
-use crate::control::snapshot::{LaneRow, PortRow, ServerRow, Snapshot};
+use crate::control::snapshot::{ApplicationRow, LaneRow, PortRow, ServerRow, Snapshot};
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,23 @@ pub const METRICS: &[(&str, Type, &str)] = &[
         Type::Gauge,
         "Available bandwidth that a board reports.",
     ),
+    (
+        "ipos_board_cpu_pressure_ratio",
+        Type::Gauge,
+        "Share of the last ten seconds in which a task of a board waited for a CPU, where its kernel tells.",
+    ),
+    (
+        "ipos_board_memory_pressure_ratio",
+        Type::Gauge,
+        "Share of the last ten seconds in which a task of a board waited for memory, where its kernel tells.",
+    ),
+    ("ipos_application_memory_bytes", Type::Gauge, "Resident memory of a board's applications, by process."),
+    (
+        "ipos_application_cpu_cores",
+        Type::Gauge,
+        "CPU that a board's applications use, by process; 1 is a core.",
+    ),
+    ("ipos_application_processes", Type::Gauge, "Processes of a board's applications, by process."),
     ("ipos_board_report_age_seconds", Type::Gauge, "Since a board's last report."),
     ("ipos_port_up", Type::Gauge, "Whether a port's link is up."),
     (
@@ -134,7 +152,20 @@ fn latency_bounds() -> [f64; LATENCY_BOUNDS_US.len()] {
 /// Renders the metrics.
 pub struct Exporter {
     recorder: PrometheusRecorder,
+    /// What the applications' series said last, by board and process: a series whose process has ended must say 0.
+    applications: BTreeMap<(String, String), Needs>,
 }
+
+/// What the applications of one name on one board use.
+#[derive(Clone, Copy, Debug, Default)]
+struct Needs {
+    memory_octets: u64,
+    cpu_cores: f64,
+    processes: u32,
+}
+
+/// Series of applications: boards name their processes, and a series once made stays. Those past it are `other`.
+const APPLICATIONS_MAX: usize = 1000;
 
 impl Exporter {
     /// All metrics described, none with a value.
@@ -156,7 +187,7 @@ impl Exporter {
                 }
             }
         });
-        Self { recorder }
+        Self { recorder, applications: BTreeMap::new() }
     }
 
     /// Takes latencies, nanoseconds.
@@ -192,12 +223,13 @@ impl Exporter {
 
     /// The text in Prometheus' format.
     pub fn render(
-        &self,
+        &mut self,
         about: &About,
         workers: &[Arc<WorkerCounters>],
         busy: &[f64],
         snapshot: &Snapshot,
     ) -> String {
+        self.take_applications(&snapshot.applications);
         metrics::with_local_recorder(&self.recorder, || {
             self::about(about);
             for (place, port) in about.ports.iter().enumerate() {
@@ -210,10 +242,36 @@ impl Exporter {
             control(snapshot);
             migrations(snapshot);
             snapshot.servers.iter().for_each(board);
+            self.applications.iter().for_each(|((board, process), needs)| application(board, process, needs));
             snapshot.ports.iter().for_each(port);
         });
         self.recorder.handle().render()
     }
+}
+
+impl Exporter {
+    /// Applications of one name are one series: process ids come and go, and each would be a series for ever.
+    fn take_applications(&mut self, rows: &[ApplicationRow]) {
+        self.applications.values_mut().for_each(|needs| *needs = Needs::default());
+        for row in rows {
+            let known = self.applications.contains_key(&(row.board.clone(), row.process.clone()));
+            let full = !known && self.applications.len() >= APPLICATIONS_MAX;
+            let process = if full { "other" } else { &row.process };
+            let needs = self.applications.entry((row.board.clone(), process.to_owned())).or_default();
+            needs.memory_octets = needs.memory_octets.saturating_add(row.memory_octets);
+            needs.cpu_cores += row.cpu_cores.unwrap_or(0.0);
+            needs.processes = needs.processes.saturating_add(u32::from(row.processes));
+        }
+    }
+}
+
+fn application(board: &str, process: &str, needs: &Needs) {
+    let level = |name: &'static str, value: f64| {
+        gauge!(name, "board" => board.to_owned(), "process" => process.to_owned()).set(value);
+    };
+    level("ipos_application_memory_bytes", needs.memory_octets as f64);
+    level("ipos_application_cpu_cores", needs.cpu_cores);
+    level("ipos_application_processes", f64::from(needs.processes));
 }
 
 fn about(about: &About) {
@@ -329,6 +387,8 @@ fn board(server: &ServerRow) {
     level("ipos_board_memory_available_bytes", server.memory_free_octets.map(|octets| octets as f64));
     let bandwidth = server.bandwidth_free_bits.map(|bits| bits as f64 / 8.0);
     level("ipos_board_bandwidth_available_bytes_per_second", bandwidth);
+    level("ipos_board_cpu_pressure_ratio", server.cpu_pressure_ratio);
+    level("ipos_board_memory_pressure_ratio", server.memory_pressure_ratio);
     level("ipos_board_report_age_seconds", server.report_age_ms.map(|ms| ms as f64 / 1000.0));
 }
 

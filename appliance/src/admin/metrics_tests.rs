@@ -22,6 +22,20 @@ fn about() -> About {
     }
 }
 
+fn application(process: &str, process_id: u32, memory_octets: u64) -> ApplicationRow {
+    ApplicationRow {
+        process: process.to_owned(),
+        memory_octets,
+        cpu_cores: Some(0.5),
+        interval_ms: 1000,
+        processes: 2,
+        process_id,
+        server: [192, 0, 2, 11].into(),
+        board: "board1".to_owned(),
+        sequence: Some(9),
+    }
+}
+
 fn snapshot() -> Snapshot {
     let named = |names: Vec<&str>| -> BTreeMap<String, u64> {
         names.into_iter().enumerate().map(|(count, name)| (name.to_owned(), count as u64)).collect()
@@ -35,13 +49,17 @@ fn snapshot() -> Snapshot {
             cpu_ratio: Some(0.25),
             memory_free_octets: Some(1024),
             bandwidth_free_bits: Some(800),
+            cpu_pressure_ratio: Some(0.125),
+            memory_pressure_ratio: Some(0.0),
             endpoints: Some(2),
             in_flight: 0,
             placed: 0,
             liveness: "alive".to_owned(),
             report_age_ms: Some(50),
+            sequence: Some(9),
             mac: None,
         }],
+        applications: vec![application("nginx", 7, 10), application("nginx", 8, 5)],
         migrations: Migrations {
             under_way: 1,
             questions: 2,
@@ -85,7 +103,7 @@ fn text() -> String {
     counters.ports[1].received_octets.add(1100);
     counters.dropped(Drop::Vlan).add(4);
     counters.entries[2].set(12);
-    let exporter = Exporter::new();
+    let mut exporter = Exporter::new();
     let mut latencies = Histogram::new(2).expect("two digits");
     for ns in [1_500, 90_000, 90_000, 2_000_000_000] {
         latencies.record(ns).expect("it grows");
@@ -118,12 +136,35 @@ fn counters_come_out_as_they_were_read() {
         ("ipos_boards_alive", 1.0),
         ("ipos_board_bandwidth_available_bytes_per_second{board=\"board1\"}", 100.0),
         ("ipos_board_report_age_seconds{board=\"board1\"}", 0.05),
+        ("ipos_board_cpu_pressure_ratio{board=\"board1\"}", 0.125),
+        ("ipos_application_memory_bytes{board=\"board1\",process=\"nginx\"}", 15.0),
+        ("ipos_application_cpu_cores{board=\"board1\",process=\"nginx\"}", 1.0),
+        ("ipos_application_processes{board=\"board1\",process=\"nginx\"}", 4.0),
         ("ipos_port_missed_total{port=\"wan\"}", 6.0),
         ("ipos_mbufs_used", 40.0),
     ] {
         let found = value(&text, series);
         assert!((found - expected).abs() < 1e-9, "{series}: {found}");
     }
+}
+
+#[test]
+fn an_application_that_has_ended_says_zero_and_names_without_end_are_one_series() {
+    let mut exporter = Exporter::new();
+    let mut render = |applications| {
+        let snapshot = Snapshot { applications, ..Snapshot::default() };
+        exporter.render(&about(), &[], &[], &snapshot)
+    };
+    let memory = |text: &str, process: &str| {
+        value(text, &format!("ipos_application_memory_bytes{{board=\"board1\",process=\"{process}\"}}"))
+    };
+    assert!((memory(&render(vec![application("nginx", 7, 10)]), "nginx") - 10.0).abs() < 1e-9);
+    assert!(memory(&render(Vec::new()), "nginx").abs() < 1e-9);
+    let many = (0..APPLICATIONS_MAX as u32 + 9).map(|id| application(&format!("p{id}"), id + 1, 1)).collect();
+    let text = render(many);
+    // One place is nginx's.
+    assert!((memory(&text, "other") - 10.0).abs() < 1e-9, "{}", memory(&text, "other"));
+    assert!(!text.contains("process=\"p1007\""));
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub enum What {
     #[value(alias = "listening")]
     #[serde(alias = "listening")]
     Sockets,
+    /// Application Information Table (Fig. 12)
+    Applications,
     /// URL Map (Fig. 12)
     Urls,
     /// Services, and which boards may take their connections, or why not
@@ -148,6 +150,7 @@ fn rows(what: What, collector: &Collector, snapshot: &Snapshot) -> Value {
     match what {
         What::Servers => json!(snapshot.servers),
         What::Sockets => json!(snapshot.sockets),
+        What::Applications => json!(snapshot.applications),
         What::Urls => json!(collector.about.urls),
         What::Services => json!(snapshot.services),
         What::Tables => {
@@ -270,6 +273,7 @@ mod tests {
     #[test]
     fn every_table_has_its_shape() {
         assert_eq!(ask(What::Servers, 0, 0), json!({ "rows": [] }));
+        assert_eq!(ask(What::Applications, 0, 0), json!({ "rows": [] }));
         assert_eq!(ask(What::Urls, 0, 0)["rows"][0]["service"], "web");
         let packets = ask(What::Packets, 0, 0);
         assert_eq!((&packets["rows"]["received"], &packets["rows"]["forwarded"]), (&json!(4), &json!(4)));

@@ -3,7 +3,7 @@
 use ipos_wire::tcb::Tcb;
 
 use super::super::boards::tests::{MS, TIMES, address, alive, farm, mac, unheard};
-use super::super::listening::Part;
+use super::super::gather::Part;
 use super::super::listening::tests::socket;
 use super::super::state::tests::QUIET;
 use super::super::testing::{WORKER, World, board, flow, id};

@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use ipos_pipelines::handoff::PortIndex;
 use ipos_wire::mac::Mac;
 
+use super::absurd::Absurd;
+use super::applications::Applications;
 use super::counters::Ended;
 use super::listening::Listening;
 use super::standing::Standing;
@@ -131,6 +133,10 @@ pub struct Board {
     pub standing: Standing,
     /// Its Listening Sockets Table.
     pub listening: Listening,
+    /// Its Application Information Table.
+    pub applications: Applications,
+    /// What was said about reports of its that cannot be.
+    pub(super) absurd: Absurd,
     /// Attempts under way.
     pub in_flight: u32,
     /// Endpoints placed there since its last report.
@@ -155,6 +161,8 @@ impl Board {
             reported_at_ns: 0,
             said_alive: false,
             listening: Listening::default(),
+            applications: Applications::default(),
+            absurd: Absurd::default(),
             in_flight: 0,
             placed: 0,
             ended: [0; Ended::ALL.len()],

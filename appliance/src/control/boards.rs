@@ -9,9 +9,12 @@ use std::net::Ipv4Addr;
 use ipos_pipelines::handoff::{BoardId, PortIndex};
 use ipos_wire::mac::Mac;
 
+use super::absurd::Report;
+use super::applications::Application;
 use super::board::{Board, BoardSettings, Liveness, LivenessSettings};
 use super::counters::Ignored;
-use super::listening::{Part, Taken};
+use super::gather::{Part, Taken};
+use super::listening::Socket;
 use super::state::State;
 
 /// Nanoseconds per millisecond.
@@ -213,8 +216,8 @@ impl Boards {
     pub fn report(&mut self, now_ns: u64, id: BoardId, state: State) -> Result<(), Ignored> {
         let times = self.times;
         let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::UnknownMac)?;
-        if !state.is_plausible() {
-            return Err(Ignored::AbsurdReport);
+        if let Some(what) = state.wrong() {
+            return Err(board.absurd.ignore(&board.settings.name, Report::State, what));
         }
         // An agent that starts again with an older clock is believed once its former life is over.
         let heard = board.liveness(now_ns, &times) != Liveness::Dead;
@@ -222,6 +225,7 @@ impl Boards {
             return Err(Ignored::StaleReport);
         }
         board.listening.follow(state.epoch, state.sequence);
+        board.applications.follow(state.epoch, state.sequence);
         board.state = Some(state);
         board.reported_at_ns = now_ns;
         board.placed = 0;
@@ -232,17 +236,23 @@ impl Boards {
     ///
     /// # Errors
     /// Why it is ignored.
-    pub fn sockets(&mut self, id: BoardId, part: Part) -> Result<bool, Ignored> {
+    pub fn sockets(&mut self, id: BoardId, part: Part<Socket>) -> Result<bool, Ignored> {
         let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::UnknownMac)?;
-        match board.listening.take(part) {
-            Taken::Complete => Ok(true),
-            Taken::Waiting => Ok(false),
-            Taken::Stale => Err(Ignored::StaleReport),
-            Taken::Absurd => Err(Ignored::AbsurdReport),
-        }
+        let taken = board.listening.take(part);
+        judged(board, Report::Sockets, taken)
     }
 
-    /// Changes of liveness since the last call. A dead board's listening sockets are forgotten.
+    /// Takes a part of a board's application information report. `Ok(true)` when the table is new.
+    ///
+    /// # Errors
+    /// Why it is ignored.
+    pub fn applications(&mut self, id: BoardId, part: Part<Application>) -> Result<bool, Ignored> {
+        let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::UnknownMac)?;
+        let taken = board.applications.take(part, board.state.as_ref());
+        judged(board, Report::Applications, taken)
+    }
+
+    /// Changes of liveness since the last call. A dead board's lists are forgotten.
     pub fn transitions(&mut self, now_ns: u64) -> Vec<Transition> {
         let times = self.times;
         let mut changes = Vec::new();
@@ -258,6 +268,8 @@ impl Boards {
                     board.standing.join(now_ns);
                 } else {
                     board.listening.clear();
+                    board.applications.clear();
+                    board.absurd.clear();
                     board.ask_at_ns = now_ns;
                 }
                 changes.push(Transition { board: BoardId(place as u16), alive });
@@ -285,6 +297,16 @@ impl Boards {
             Liveness::Suspect => true,
             Liveness::Unheard | Liveness::Dead => self.may_hold(id, now_ns),
         })
+    }
+}
+
+/// `Ok(true)` when the part made the table new.
+fn judged(board: &mut Board, report: Report, taken: Taken) -> Result<bool, Ignored> {
+    match taken {
+        Taken::Complete => Ok(true),
+        Taken::Waiting => Ok(false),
+        Taken::Stale => Err(Ignored::StaleReport),
+        Taken::Absurd(what) => Err(board.absurd.ignore(&board.settings.name, report, what)),
     }
 }
 

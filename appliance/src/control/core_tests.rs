@@ -4,8 +4,8 @@ use ipos_pipelines::config::Role;
 use ipos_pipelines::handoff::{Answer, BoardId, Place};
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{
-    Ack, Closed, ClosedReason, Detach, HeldState, Holds, Listening, ListeningRow, Protocol, RefusalReason,
-    Refused, ServerState, Trailer,
+    Ack, ApplicationRow, Applications, Closed, ClosedReason, Detach, HeldState, Holds, Listening,
+    ListeningRow, Protocol, RefusalReason, Refused, ReportPart, ServerState, Trailer,
 };
 use ipos_wire::tcb::OptionBits;
 use ipos_wire::{arp, ethernet};
@@ -13,6 +13,7 @@ use ipos_wire::{arp, ethernet};
 use super::super::boards::tests::unheard;
 use super::super::boards::tests::{MS, TIMES, address, mac};
 use super::super::cookies::tests::counting;
+use super::super::snapshot;
 use super::super::standing::WEIGHT_DEFAULT;
 use super::super::testing::{Recorder, World, flow};
 use super::*;
@@ -93,12 +94,17 @@ fn state(n: u16, sequence: u32) -> ServerState {
         link_speed_bps: 0,
         bandwidth_available_bps: 0,
         endpoints_held: 0,
+        pressure: None,
         tag: [0; 16],
     }
 }
 
 fn report(state: &ServerState, from: Mac) -> Vec<u8> {
     frame(from, ETHERTYPE, ServerState::LEN, |body| state.emit(body))
+}
+
+fn part_of_report(n: u16, sequence: u32) -> ReportPart {
+    ReportPart { board: address(n), appliance: OURS, part: 0, parts: 1, epoch: 1000, sequence }
 }
 
 fn sockets(n: u16) -> Vec<u8> {
@@ -113,7 +119,7 @@ fn sockets(n: u16) -> Vec<u8> {
         name: ListeningRow::name_from("nginx"),
     };
     let mut body = vec![0; 1500];
-    let listening = Listening::emit(address(n), OURS, 0, 1, 1000, 1, &[row], &mut body);
+    let listening = Listening::emit(&part_of_report(n, 1), &[row], &mut body);
     frame(mac(n), ETHERTYPE, listening, |out| out[..listening].copy_from_slice(&body[..listening]))
 }
 
@@ -270,6 +276,42 @@ fn what_is_no_boards_or_malformed_is_ignored_for_its_reason() {
     }
     assert_eq!(core.frame(MS, FARM, &good, &mut out), Ok(()), "and the good one still counts");
     assert_eq!(out.commands(), [""; 0]);
+}
+
+fn applications(n: u16, from: Mac, sequence: u32, processes: u16) -> Vec<u8> {
+    let row = ApplicationRow {
+        pid: 7,
+        processes,
+        interval_ms: 1000,
+        memory: 1 << 20,
+        cpu: 250,
+        name: ListeningRow::name_from("nginx"),
+    };
+    frame(from, ETHERTYPE, Applications::buffer_len(1), |body| {
+        Applications::emit(&part_of_report(n, sequence), &[row], body);
+    })
+}
+
+#[test]
+fn applications_are_taken_in_order_from_the_board_itself_and_go_with_it() {
+    let (mut core, mut out) = awake();
+    let rows = |core: &Core| snapshot::of(core, 0, &[]).applications;
+    assert_eq!(core.frame(MS, FARM, &applications(0, mac(0), 1, 3), &mut out), Ok(()));
+    let row = rows(&core).pop().expect("nginx");
+    assert_eq!((row.board.as_str(), row.process.as_str(), row.processes), ("board1", "nginx", 3));
+    assert_eq!((row.memory_octets, row.cpu_cores, row.sequence), (1 << 20, Some(0.025), Some(1)));
+    for (message, why) in [
+        (applications(0, mac(0), 1, 4), Ignored::StaleReport),
+        (applications(0, mac(0), 2, 0), Ignored::AbsurdReport),
+        (applications(1, mac(0), 2, 4), Ignored::WrongAddress),
+        (applications(0, mac(0), 2, 4)[..90].to_vec(), Ignored::BadLength),
+    ] {
+        assert_eq!(core.frame(MS, FARM, &message, &mut out), Err(why));
+    }
+    assert_eq!((rows(&core).len(), core.counters.did(Did::ApplicationsTaken)), (1, 1));
+    core.tick(0, &mut out);
+    core.tick(1010 * MS, &mut out);
+    assert_eq!(rows(&core).len(), 0, "the board is dead");
 }
 
 #[test]

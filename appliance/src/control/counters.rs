@@ -80,6 +80,7 @@ counted! {
         StrayNotice = "stray_notice", "A board's notice of a stray packet was passed to its worker.";
         ReportTaken = "report_taken", "A server state report (0x10) was taken.";
         SocketsTaken = "sockets_taken", "A complete listening sockets report (0x11) was taken.";
+        ApplicationsTaken = "applications_taken", "A complete application information report (0x12) was taken.";
         ArpSent = "arp_sent", "An ARP request for a board was sent.";
         MacLearned = "mac_learned", "A board's MAC address became known, or changed.";
         BoardUp = "board_up", "A board came alive.";

@@ -1,16 +1,21 @@
 //! Frames of the boards: who sent it, what it says, whom it concerns.
 
+use std::net::Ipv4Addr;
+
 use ipos_pipelines::handoff::{BoardId, Command, PortIndex};
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{
-    self, Ack, Closed, ClosedReason, HeldState, Listening, ListeningRow, Message, ServerState,
+    self, Ack, ApplicationRow, Closed, ClosedReason, HeldState, List, ListeningRow, Message, ReportPart,
+    ServerState,
 };
 use ipos_wire::{arp, ethernet};
 
+use super::applications::Application;
 use super::context::Context;
 use super::core::Core;
 use super::counters::{Did, Ignored};
-use super::listening::{Part, Socket};
+use super::gather::Part;
+use super::listening::Socket;
 use super::sink::Sink;
 use super::state::State;
 
@@ -90,12 +95,16 @@ fn take(
             ctx.boards.report(now_ns, board, state_of(&state))?;
             ctx.counters.count(Did::ReportTaken);
         }
-        Message::Listening(listening) => {
-            if Some(listening.board) != board_address || Some(listening.appliance) != own_address {
-                return Err(Ignored::WrongAddress);
-            }
-            if ctx.boards.sockets(board, part_of(&listening))? {
+        Message::Listening(list) => {
+            addressed(&list.report, board_address, own_address)?;
+            if ctx.boards.sockets(board, part_of(&list, socket_of))? {
                 ctx.counters.count(Did::SocketsTaken);
+            }
+        }
+        Message::Applications(list) => {
+            addressed(&list.report, board_address, own_address)?;
+            if ctx.boards.applications(board, part_of(&list, application_of))? {
+                ctx.counters.count(Did::ApplicationsTaken);
             }
         }
         // What appliances say to boards.
@@ -170,16 +179,27 @@ fn state_of(state: &ServerState) -> State {
         link_bits: state.link_speed_bps,
         bandwidth_free_bits: state.bandwidth_available_bps,
         endpoints: state.endpoints_held,
+        pressure: state.pressure,
     }
 }
 
-fn part_of(listening: &Listening<'_>) -> Part {
+/// A report's header has to name the board that sent it and this appliance.
+fn addressed(
+    report: &ReportPart,
+    board: Option<Ipv4Addr>,
+    appliance: Option<Ipv4Addr>,
+) -> Result<(), Ignored> {
+    let right = Some(report.board) == board && Some(report.appliance) == appliance;
+    if right { Ok(()) } else { Err(Ignored::WrongAddress) }
+}
+
+fn part_of<R: ipos::Row, T>(list: &List<'_, R>, row: impl Fn(&R) -> T) -> Part<T> {
     Part {
-        epoch: listening.epoch,
-        sequence: listening.sequence,
-        part: listening.part,
-        parts: listening.parts,
-        rows: listening.rows().map(|row| socket_of(&row)).collect(),
+        epoch: list.report.epoch,
+        sequence: list.report.sequence,
+        part: list.report.part,
+        parts: list.report.parts,
+        rows: list.rows().map(|it| row(&it)).collect(),
     }
 }
 
@@ -193,5 +213,16 @@ fn socket_of(row: &ListeningRow) -> Socket {
         queue_limit: row.queue_max,
         process_id: row.pid,
         process: row.name_str().to_owned(),
+    }
+}
+
+fn application_of(row: &ApplicationRow) -> Application {
+    Application {
+        process_id: row.pid,
+        process: row.name_str().to_owned(),
+        processes: row.processes,
+        memory_octets: row.memory,
+        cpu_hundredths: row.cpu,
+        interval_ms: row.interval_ms,
     }
 }

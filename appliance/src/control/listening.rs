@@ -1,6 +1,9 @@
-//! The Listening Sockets Table (Fig. 12) of one board, put together from the parts of its 0x11 reports (docs/wire.md).
+//! The Listening Sockets Table (Fig. 12) of one board, from its 0x11 reports (docs/wire.md).
 
 use std::net::Ipv4Addr;
+
+use super::gather::{Gathered, Part, Taken};
+use super::state::{CONNECTIONS_MAX, PROCESS_MAX};
 
 /// One listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +20,7 @@ pub struct Socket {
     pub queue: u32,
     /// How many may wait.
     pub queue_limit: u32,
-    /// The process that listens.
+    /// The process that listens; 0 when the board does not know it.
     pub process_id: u32,
     /// The process's name.
     pub process: String,
@@ -28,65 +31,46 @@ impl Socket {
     pub fn covers(&self, address: Ipv4Addr, port: u16) -> bool {
         self.port == port && !self.mptcp && (self.address.is_unspecified() || self.address == address)
     }
-}
 
-/// One part of a report.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// When the agent started, Unix seconds.
-    pub epoch: u32,
-    /// The report's number.
-    pub sequence: u32,
-    /// Which part, from 0.
-    pub part: u8,
-    /// How many parts.
-    pub parts: u8,
-    /// Its rows.
-    pub rows: Vec<Socket>,
-}
-
-/// What became of a part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// The table is that of this report now.
-    Complete,
-    /// Other parts are to come.
-    Waiting,
-    /// Older than what is known: ignored.
-    Stale,
-    /// No such part can be: ignored.
-    Absurd,
+    /// Why there cannot be such a socket. A queue longer than its limit can be: the limit may have been lowered.
+    fn wrong(&self) -> Option<&'static str> {
+        let never_bound = self.address.is_multicast() || self.address.is_broadcast();
+        [
+            (self.port == 0, "a socket that listens on port 0"),
+            (never_bound, "a socket bound to an address that none can have"),
+            (self.dual_stack && !self.address.is_unspecified(), "a socket bound to [::] and to an address"),
+            (self.process_id == 0 && !self.process.is_empty(), "a process that has a name and no id"),
+            (self.process_id > PROCESS_MAX, "a process id that none can have"),
+            (
+                self.queue > CONNECTIONS_MAX || self.queue_limit > i32::MAX as u32,
+                "an accept queue that none can have",
+            ),
+        ]
+        .into_iter()
+        .find_map(|(is_so, what)| is_so.then_some(what))
+    }
 }
 
 /// The table of one board.
 #[derive(Debug, Default)]
 pub struct Listening {
-    /// Epoch and sequence of the table.
-    known: Option<(u32, u32)>,
-    sockets: Vec<Socket>,
-    gathering: Option<Gathering>,
-}
-
-#[derive(Debug)]
-struct Gathering {
-    report: (u32, u32),
-    parts: Vec<Option<Vec<Socket>>>,
+    table: Gathered<Socket>,
 }
 
 impl Listening {
     /// The sockets, as last reported in full.
     pub fn sockets(&self) -> &[Socket] {
-        &self.sockets
+        self.table.rows()
     }
 
     /// Whether some socket takes connections to this endpoint.
     pub fn covers(&self, address: Ipv4Addr, port: u16) -> bool {
-        self.sockets.iter().any(|socket| socket.covers(address, port))
+        self.sockets().iter().any(|socket| socket.covers(address, port))
     }
 
     /// Whether there has been a complete report.
     pub fn is_known(&self) -> bool {
-        self.known.is_some()
+        self.table.sequence().is_some()
     }
 
     /// Forgets everything: the board is dead, and an agent that starts with an older clock must be believed.
@@ -94,46 +78,14 @@ impl Listening {
         *self = Self::default();
     }
 
-    /// Takes note of the board's newest state report, whose epoch and sequence its socket reports share. A table or a
-    /// part that claims to be from elsewhere, or from later, must not keep the board's own reports out as stale.
+    /// See [`Gathered::follow`].
     pub fn follow(&mut self, epoch: u32, sequence: u32) {
-        let strays = |report: (u32, u32)| report.0 != epoch || report.1 > sequence;
-        if self.known.is_some_and(strays) {
-            self.known = Some((epoch, sequence.saturating_sub(1)));
-        }
-        if self.gathering.as_ref().is_some_and(|gathering| strays(gathering.report)) {
-            self.gathering = None;
-        }
+        self.table.follow(epoch, sequence);
     }
 
     /// Takes a part. A report replaces the table once all its parts have come.
-    pub fn take(&mut self, part: Part) -> Taken {
-        if part.part >= part.parts {
-            return Taken::Absurd;
-        }
-        let report = (part.epoch, part.sequence);
-        let newest = self.gathering.as_ref().map(|gathering| gathering.report).max(self.known);
-        if newest.is_some_and(|newest| report < newest) || self.known == Some(report) {
-            return Taken::Stale;
-        }
-        let fresh = || Gathering { report, parts: vec![None; usize::from(part.parts)] };
-        if self.gathering.as_ref().is_none_or(|gathering| gathering.report != report) {
-            self.gathering = Some(fresh());
-        }
-        let gathering = self.gathering.get_or_insert_with(fresh);
-        if gathering.parts.len() != usize::from(part.parts) {
-            return Taken::Absurd;
-        }
-        if let Some(slot) = gathering.parts.get_mut(usize::from(part.part)) {
-            *slot = Some(part.rows);
-        }
-        if gathering.parts.iter().any(Option::is_none) {
-            return Taken::Waiting;
-        }
-        self.sockets = gathering.parts.drain(..).flatten().flatten().collect();
-        self.known = Some(report);
-        self.gathering = None;
-        Taken::Complete
+    pub fn take(&mut self, part: Part<Socket>) -> Taken {
+        self.table.take(part, |rows| rows.iter().find_map(Socket::wrong))
     }
 }
 
@@ -155,68 +107,38 @@ pub(crate) mod tests {
         }
     }
 
-    fn part(report: (u32, u32), part: u8, parts: u8, port: u16) -> Part {
-        Part { epoch: report.0, sequence: report.1, part, parts, rows: vec![socket([0; 4], port)] }
-    }
-
     #[test]
-    fn a_report_from_nowhere_is_outlived() {
-        let mut table = Listening::default();
-        let part = |epoch, sequence, parts, port| Part {
-            epoch,
+    fn a_socket_that_cannot_be_keeps_its_part_out() {
+        let sound = socket([0; 4], 80);
+        let part = |sequence, socket: &Socket| Part {
+            epoch: 1,
             sequence,
             part: 0,
-            parts,
-            rows: vec![socket([0; 4], port)],
+            parts: 1,
+            rows: vec![sound.clone(), socket.clone()],
         };
-        assert_eq!(table.take(part(1000, 7, 1, 80)), Taken::Complete);
-        // Forged: a whole table, and a part of one, from an epoch that is never reached.
-        assert_eq!(table.take(part(u32::MAX, 9, 1, 81)), Taken::Complete);
-        assert_eq!(table.take(part(u32::MAX, 10, 2, 82)), Taken::Waiting);
-        assert_eq!(table.take(part(1000, 8, 1, 80)), Taken::Stale);
-        table.follow(1000, 9);
-        assert_eq!(table.take(part(1000, 9, 1, 80)), Taken::Complete);
-        assert_eq!(table.sockets().iter().map(|s| s.port).collect::<Vec<_>>(), [80]);
-        // The board's own order goes on.
-        table.follow(1000, 10);
-        assert_eq!(table.take(part(1000, 9, 1, 83)), Taken::Stale);
-    }
-
-    #[test]
-    fn a_report_counts_once_all_its_parts_have_come_in_any_order() {
         let mut table = Listening::default();
-        assert_eq!(table.take(part((1, 1), 1, 2, 81)), Taken::Waiting);
-        assert!(table.sockets().is_empty());
-        assert_eq!(table.take(part((1, 1), 0, 2, 80)), Taken::Complete);
-        assert_eq!(table.sockets().iter().map(|s| s.port).collect::<Vec<_>>(), [80, 81]);
-        assert_eq!(table.take(part((1, 2), 0, 1, 8080)), Taken::Complete);
-        assert_eq!(table.sockets().len(), 1);
-    }
-
-    #[test]
-    fn parts_of_different_reports_are_never_mixed() {
-        let mut table = Listening::default();
-        assert_eq!(table.take(part((1, 1), 0, 2, 80)), Taken::Waiting);
-        assert_eq!(table.take(part((1, 2), 1, 2, 81)), Taken::Waiting);
-        assert_eq!(table.take(part((1, 1), 1, 2, 82)), Taken::Stale);
-        assert_eq!(table.take(part((1, 2), 0, 2, 83)), Taken::Complete);
-        assert_eq!(table.sockets().iter().map(|s| s.port).collect::<Vec<_>>(), [83, 81]);
-    }
-
-    #[test]
-    fn old_and_impossible_parts_change_nothing() {
-        let mut table = Listening::default();
-        assert_eq!(table.take(part((2, 5), 0, 1, 80)), Taken::Complete);
-        assert_eq!(table.take(part((2, 5), 0, 1, 81)), Taken::Stale);
-        assert_eq!(table.take(part((2, 4), 0, 1, 81)), Taken::Stale);
-        assert_eq!(table.take(part((1, 9), 0, 1, 81)), Taken::Stale);
-        assert_eq!(table.take(part((2, 6), 2, 2, 81)), Taken::Absurd);
-        assert_eq!(table.take(part((2, 6), 0, 0, 81)), Taken::Absurd);
-        assert_eq!(table.take(part((2, 6), 0, 3, 81)), Taken::Waiting);
-        assert_eq!(table.take(part((2, 6), 1, 2, 81)), Taken::Absurd, "the number of parts differs");
+        let overfull = Socket { queue: 600, ..sound.clone() };
+        let unknown = Socket { process_id: 0, process: String::new(), ..sound.clone() };
+        assert_eq!(table.take(part(1, &overfull)), Taken::Complete);
+        assert_eq!(table.take(part(2, &unknown)), Taken::Complete);
+        let nonsense = [
+            Socket { port: 0, ..sound.clone() },
+            Socket { address: Ipv4Addr::new(224, 0, 0, 1), ..sound.clone() },
+            Socket { address: Ipv4Addr::BROADCAST, ..sound.clone() },
+            Socket { dual_stack: true, address: Ipv4Addr::LOCALHOST, ..sound.clone() },
+            Socket { process_id: 0, ..sound.clone() },
+            Socket { process_id: PROCESS_MAX + 1, ..sound.clone() },
+            Socket { queue: u32::MAX, ..sound.clone() },
+            Socket { queue_limit: u32::MAX, ..sound.clone() },
+        ];
+        for socket in nonsense {
+            assert!(matches!(table.take(part(3, &socket)), Taken::Absurd(_)), "{socket:?}");
+        }
+        assert_eq!(table.sockets(), [sound.clone(), unknown]);
         assert!(table.covers(Ipv4Addr::new(198, 51, 100, 1), 80));
         table.clear();
-        assert_eq!(table.take(part((1, 1), 0, 1, 82)), Taken::Complete);
+        assert_eq!(table.take(part(1, &sound)), Taken::Complete, "an older report after its death");
     }
 
     #[test]

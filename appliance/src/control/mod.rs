@@ -1,9 +1,12 @@
 //! The control core: one lcore that talks to the boards, owns the farm's state tables and decides.
 //!
 //! The road: [`turn`] takes events and time to [`core`]; [`input`] reads the boards' frames; [`boards`], [`board`], [`state`],
-//! [`standing`] and [`listening`] are the tables; [`attempts`] with [`selection`] and [`detaches`] moves endpoints; [`holders`] asks who has
-//! one; [`outlet`] with [`emit`] carries it all away. All but `turn` and `outlet` are pure state machines.
+//! [`standing`], [`listening`] and [`applications`] are the tables, [`gather`] puts those together that come in parts;
+//! [`attempts`] with [`selection`] and [`detaches`] moves endpoints; [`holders`] asks who has one; [`outlet`] with [`emit`]
+//! carries it all away. All but `turn` and `outlet` are pure state machines.
 
+pub mod absurd;
+pub mod applications;
 pub mod attempts;
 pub mod board;
 pub mod board_set;
@@ -15,6 +18,7 @@ pub mod counters;
 pub mod delays;
 pub mod detaches;
 pub mod emit;
+pub mod gather;
 pub mod holders;
 pub mod ids;
 pub mod input;

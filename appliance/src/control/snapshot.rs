@@ -17,6 +17,8 @@ pub struct Snapshot {
     pub servers: Vec<ServerRow>,
     /// The Listening Sockets Table (Fig. 12).
     pub sockets: Vec<SocketRow>,
+    /// The Application Information Table (Fig. 12).
+    pub applications: Vec<ApplicationRow>,
     /// Services, and the boards that may take their connections.
     pub services: Vec<ServiceRow>,
     /// Migrations.
@@ -58,6 +60,10 @@ pub struct ServerRow {
     pub memory_free_octets: Option<u64>,
     /// Available bandwidth, bits per second; `None` also when the link's speed is unknown.
     pub bandwidth_free_bits: Option<u64>,
+    /// Share of the last ten seconds in which a task waited for a CPU, 0..=1; `None` where the kernel does not tell.
+    pub cpu_pressure_ratio: Option<f64>,
+    /// Share of the last ten seconds in which a task waited for memory, 0..=1; `None` where the kernel does not tell.
+    pub memory_pressure_ratio: Option<f64>,
     /// Endpoints that it holds.
     pub endpoints: Option<u32>,
     /// Attempts under way.
@@ -68,6 +74,8 @@ pub struct ServerRow {
     pub liveness: String,
     /// Since the last report, milliseconds.
     pub report_age_ms: Option<u64>,
+    /// That report's sequence number.
+    pub sequence: Option<u32>,
     /// Its MAC address, once known.
     pub mac: Option<String>,
 }
@@ -95,6 +103,29 @@ pub struct SocketRow {
     pub queue: u32,
     /// How many may wait.
     pub queue_limit: u32,
+}
+
+/// A row of the Application Information Table: the figure's columns, then ours.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ApplicationRow {
+    /// Process.
+    pub process: String,
+    /// Resident memory of all its processes, octets.
+    pub memory_octets: u64,
+    /// CPU of all its processes, 1 is one core; `None` when it has not been measured yet.
+    pub cpu_cores: Option<f64>,
+    /// How long that was measured, milliseconds.
+    pub interval_ms: u16,
+    /// Processes counted.
+    pub processes: u16,
+    /// The process's id.
+    pub process_id: u32,
+    /// Server IP.
+    pub server: Ipv4Addr,
+    /// The board's name.
+    pub board: String,
+    /// The sequence of the report that said so.
+    pub sequence: Option<u32>,
 }
 
 /// A service.
@@ -214,6 +245,7 @@ pub fn of(core: &Core, now_ns: u64, services: &[ServiceName]) -> Snapshot {
     Snapshot {
         servers: core.boards.iter().map(|(_, board)| server(core, board, now_ns)).collect(),
         sockets: core.boards.iter().flat_map(|(_, board)| sockets(board)).collect(),
+        applications: core.boards.iter().flat_map(|(_, board)| applications(board)).collect(),
         services: services.iter().map(|name| service(core, now_ns, name)).collect(),
         migrations: Migrations {
             under_way: core.attempts.count(),
@@ -233,6 +265,7 @@ fn server(core: &Core, board: &Board, now_ns: u64) -> ServerRow {
     let state = board.state.as_ref();
     let age_ms = now_ns.saturating_sub(board.reported_at_ns) / super::boards::MS_NS;
     let liveness = board.liveness(now_ns, core.boards.times());
+    let pressure = state.and_then(|state| state.pressure);
     ServerRow {
         name: board.settings.name.clone(),
         alive: liveness == Liveness::Alive,
@@ -241,11 +274,14 @@ fn server(core: &Core, board: &Board, now_ns: u64) -> ServerRow {
         cpu_ratio: state.map(|state| f64::from(state.cpu_hundredths) / 10_000.0),
         memory_free_octets: state.map(|state| state.memory_free_octets),
         bandwidth_free_bits: state.filter(|state| state.link_bits > 0).map(|state| state.bandwidth_free_bits),
+        cpu_pressure_ratio: pressure.map(|pressure| f64::from(pressure.cpu) / 10_000.0),
+        memory_pressure_ratio: pressure.map(|pressure| f64::from(pressure.memory) / 10_000.0),
         endpoints: state.map(|state| state.endpoints),
         in_flight: board.in_flight,
         placed: board.placed,
         liveness: liveness.name().to_owned(),
         report_age_ms: state.map(|_| age_ms),
+        sequence: state.map(|state| state.sequence),
         mac: board.mac.map(|mac| mac.to_string()),
     }
 }
@@ -262,6 +298,20 @@ fn sockets(board: &Board) -> impl Iterator<Item = SocketRow> {
         mptcp: socket.mptcp,
         queue: socket.queue,
         queue_limit: socket.queue_limit,
+    })
+}
+
+fn applications(board: &Board) -> impl Iterator<Item = ApplicationRow> {
+    board.applications.rows().iter().map(|application| ApplicationRow {
+        process: application.process.clone(),
+        memory_octets: application.memory_octets,
+        cpu_cores: (application.interval_ms > 0).then(|| f64::from(application.cpu_hundredths) / 10_000.0),
+        interval_ms: application.interval_ms,
+        processes: application.processes,
+        process_id: application.process_id,
+        server: board.settings.address,
+        board: board.settings.name.clone(),
+        sequence: board.applications.sequence(),
     })
 }
 

@@ -1,5 +1,7 @@
 //! The Server State Table (Fig. 12), one row: what a board says of itself in 0x10 (docs/wire.md).
 
+use ipos_wire::ipos::Pressure;
+
 /// A board's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
@@ -29,27 +31,37 @@ pub struct State {
     pub bandwidth_free_bits: u64,
     /// Endpoints held.
     pub endpoints: u32,
+    /// Pressure, where the board's kernel tells it.
+    pub pressure: Option<Pressure>,
 }
 
 /// More connections than any kernel holds: the report is nonsense.
-const CONNECTIONS_MAX: u32 = 1 << 30;
+pub(super) const CONNECTIONS_MAX: u32 = 1 << 30;
+
+/// The largest process id that Linux can give (`PID_MAX_LIMIT`), less one.
+pub(super) const PROCESS_MAX: u32 = (1 << 22) - 1;
 
 /// The longest interval that an agent can have, milliseconds.
 const INTERVAL_MAX_MS: u16 = 60_000;
 
 impl State {
-    /// Whether such a state can be. A board that reports nonsense must not draw all connections by it.
-    pub fn is_plausible(&self) -> bool {
-        self.cores > 0
-            && self.cpu_hundredths <= 10_000
-            && (1..=INTERVAL_MAX_MS).contains(&self.interval_ms)
-            && self.connections <= CONNECTIONS_MAX
-            && self.endpoints <= CONNECTIONS_MAX
-            && self.memory_octets > 0
-            && self.memory_free_octets <= self.memory_octets
-            && (self.link_bits > 0 || self.bandwidth_free_bits == 0)
-            && self.bandwidth_free_bits <= self.link_bits
-            && self.sequence > 0
+    /// Why there cannot be such a state. A board that reports nonsense must not draw all connections by it.
+    pub fn wrong(&self) -> Option<&'static str> {
+        let pressure = self.pressure.unwrap_or(Pressure { cpu: 0, memory: 0 });
+        [
+            (self.sequence == 0, "sequence 0"),
+            (!(1..=INTERVAL_MAX_MS).contains(&self.interval_ms), "an interval that no agent can have"),
+            (self.cores == 0, "no cores"),
+            (self.cpu_hundredths > 10_000, "a CPU utilisation above 100 %"),
+            (pressure.cpu > 10_000 || pressure.memory > 10_000, "a pressure above 100 %"),
+            (self.connections > CONNECTIONS_MAX, "more connections than any kernel holds"),
+            (self.endpoints > CONNECTIONS_MAX, "more endpoints than any kernel holds"),
+            (self.memory_octets == 0, "no memory"),
+            (self.memory_free_octets > self.memory_octets, "more free memory than memory"),
+            (self.bandwidth_free_bits > self.link_bits, "more free bandwidth than the link has"),
+        ]
+        .into_iter()
+        .find_map(|(is_so, what)| is_so.then_some(what))
     }
 
     /// Whether it was sent after another one.
@@ -77,13 +89,16 @@ pub(crate) mod tests {
         link_bits: 10_000_000_000,
         bandwidth_free_bits: 9_000_000_000,
         endpoints: 2,
+        pressure: None,
     };
 
     #[test]
     fn nonsense_is_recognised_field_by_field() {
-        assert!(QUIET.is_plausible());
+        assert_eq!(QUIET.wrong(), None);
         let unknown_speed = State { link_bits: 0, bandwidth_free_bits: 0, ..QUIET };
-        assert!(unknown_speed.is_plausible());
+        assert_eq!(unknown_speed.wrong(), None);
+        let pressed = State { pressure: Some(Pressure { cpu: 10_000, memory: 0 }), ..QUIET };
+        assert_eq!(pressed.wrong(), None);
         let nonsense = [
             State { cores: 0, ..QUIET },
             State { cpu_hundredths: 10_001, ..QUIET },
@@ -94,8 +109,13 @@ pub(crate) mod tests {
             State { memory_free_octets: (1 << 30) + 1, ..QUIET },
             State { link_bits: 1, ..QUIET },
             State { sequence: 0, ..QUIET },
+            State { pressure: Some(Pressure { cpu: 10_001, memory: 0 }), ..QUIET },
+            State { pressure: Some(Pressure { cpu: 0, memory: 10_001 }), ..QUIET },
         ];
-        assert!(nonsense.iter().all(|state| !state.is_plausible()));
+        let mut said: Vec<&str> = nonsense.iter().filter_map(State::wrong).collect();
+        assert_eq!(said.len(), nonsense.len());
+        said.dedup();
+        assert_eq!(said.len(), 10, "each in its own words: {said:?}");
     }
 
     #[test]

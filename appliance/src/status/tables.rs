@@ -15,6 +15,8 @@ const SERVERS: &[Column] = &[
     ("BANDWIDTH FREE", |row| bits(&row["bandwidth_free_bits"])),
     ("BOARD", |row| plain(&row["name"])),
     ("STATE", |row| plain(&row["liveness"])),
+    ("CPU PRESSURE", |row| percent(&row["cpu_pressure_ratio"])),
+    ("MEMORY PRESSURE", |row| percent(&row["memory_pressure_ratio"])),
     ("REPORT AGE", |row| unit(&row["report_age_ms"], "ms")),
     ("ENDPOINTS", |row| plain(&row["endpoints"])),
     ("IN FLIGHT", |row| plain(&row["in_flight"])),
@@ -30,6 +32,16 @@ const SOCKETS: &[Column] = &[
     ("BOUND TO", |row| if row["dual_stack"] == true { "[::]".to_owned() } else { plain(&row["address"]) }),
     ("QUEUE", |row| format!("{}/{}", plain(&row["queue"]), plain(&row["queue_limit"]))),
     ("MPTCP", |row| if row["mptcp"] == true { "yes".to_owned() } else { "no".to_owned() }),
+    ("BOARD", |row| plain(&row["board"])),
+];
+
+const APPLICATIONS: &[Column] = &[
+    ("PROCESS", |row| plain(&row["process"])),
+    ("MEMORY", |row| octets(&row["memory_octets"])),
+    ("CPU", |row| percent(&row["cpu_cores"])),
+    ("PROCESSES", |row| plain(&row["processes"])),
+    ("PID", |row| plain(&row["process_id"])),
+    ("SERVER IP", |row| plain(&row["server"])),
     ("BOARD", |row| plain(&row["board"])),
 ];
 
@@ -131,6 +143,7 @@ pub fn render(what: What, rows: &Value) -> String {
     match what {
         What::Servers => table(SERVERS, array(rows)),
         What::Sockets => table(SOCKETS, array(rows)),
+        What::Applications => table(APPLICATIONS, array(rows)),
         What::Urls => table(URLS, array(rows)),
         What::Services => table(SERVICES, &candidates(array(rows))),
         What::Flows => flow_titles() + &array(rows).iter().map(flow).collect::<String>(),
@@ -277,6 +290,20 @@ mod tests {
         let line = text.lines().nth(1).expect("a row");
         assert!(line.starts_with("192.0.2.11  -                1.5 %"), "{line}");
         assert_eq!(counts(&json!({"a": 0, "b": 2})), "b 2");
+    }
+
+    #[test]
+    fn an_application_has_the_figures_columns_first() {
+        let rows = json!([
+            {"process": "nginx", "memory_octets": 20_971_520, "cpu_cores": 1.5, "interval_ms": 1000, "processes": 3,
+             "process_id": 77, "server": "192.0.2.11", "board": "board1", "sequence": 9},
+            {"process": "new", "memory_octets": 0, "cpu_cores": null, "interval_ms": 0, "processes": 1,
+             "process_id": 78, "server": "192.0.2.11", "board": "board1", "sequence": 9}]);
+        let text = render(What::Applications, &rows);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "PROCESS  MEMORY  CPU      PROCESSES  PID  SERVER IP   BOARD");
+        assert_eq!(lines[1], "nginx    20 MiB  150.0 %  3          77   192.0.2.11  board1");
+        assert_eq!(lines[2], "new      0 MiB   -        1          78   192.0.2.11  board1");
     }
 
     #[test]

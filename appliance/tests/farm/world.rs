@@ -180,6 +180,7 @@ impl World {
                 link_speed_bps: 0,
                 bandwidth_available_bps: 0,
                 endpoints_held: 0,
+                pressure: None,
                 tag: [0; 16],
             };
             let mut message = [0; ipos::ServerState::LEN];
@@ -196,17 +197,15 @@ impl World {
                 name: ipos::ListeningRow::name_from("nginx"),
             };
             let mut message = [0; 128];
-            let (epoch, sequence) = (AGENT_EPOCH, self.sequence);
-            let len = ipos::Listening::emit(
-                board.address(),
-                FARM_ADDRESS,
-                0,
-                1,
-                epoch,
-                sequence,
-                &[row],
-                &mut message,
-            );
+            let report = ipos::ReportPart {
+                board: board.address(),
+                appliance: FARM_ADDRESS,
+                part: 0,
+                parts: 1,
+                epoch: AGENT_EPOCH,
+                sequence: self.sequence,
+            };
+            let len = ipos::Listening::emit(&report, &[row], &mut message);
             self.receives_from(board, &message[..len]);
         }
         self.is_reporting = false;

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ipos_wire::ethernet;
-use ipos_wire::ipos::{Listening, ListeningRow, ServerState};
+use ipos_wire::ipos::{Listening, ListeningRow, ReportPart, ServerState};
 use ipos_wire::tcb::OptionBits;
 
 use crate::boards::Farm;
@@ -72,6 +72,7 @@ impl Reporter {
             link_speed_bps: LINK_BPS,
             bandwidth_available_bps: LINK_BPS,
             endpoints_held: held,
+            pressure: None,
             tag: [0; 16],
         };
         self.frame(way, ServerState::LEN, lane, |body| state.emit(body));
@@ -85,9 +86,16 @@ impl Reporter {
             pid: std::process::id(),
             name: ListeningRow::name_from("ipos-pktgen"),
         }];
-        let (epoch, sequence) = (self.epoch_s, self.sequence);
+        let report = ReportPart {
+            board,
+            appliance: self.appliance,
+            part: 0,
+            parts: 1,
+            epoch: self.epoch_s,
+            sequence: self.sequence,
+        };
         self.frame(way, Listening::buffer_len(rows.len()), lane, |body| {
-            Listening::emit(board, self.appliance, 0, 1, epoch, sequence, &rows, body);
+            Listening::emit(&report, &rows, body);
         });
     }
 

@@ -33,6 +33,8 @@ pub const TYPE_HOLDS: u8 = 0x09;
 pub const TYPE_SERVER_STATE: u8 = 0x10;
 /// Listening sockets, board to appliance.
 pub const TYPE_LISTENING: u8 = 0x11;
+/// Application information, board to appliance.
+pub const TYPE_APPLICATIONS: u8 = 0x12;
 
 /// Where the type lies in the header.
 pub const TYPE_AT: usize = 12;
@@ -43,7 +45,7 @@ const CHECKSUM_AT: usize = 14;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Protocol {
-    /// The message speaks of no connection (0x10 and 0x11).
+    /// The message speaks of no connection (0x10 to 0x12).
     None = 0,
     /// TCP.
     Tcp = 1,

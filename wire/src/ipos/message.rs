@@ -1,13 +1,13 @@
 //! Any ipOS message, told apart by its type.
 
 use super::header::{
-    HEADER_LEN, Header, Protocol, TYPE_ACK, TYPE_CLOSED, TYPE_CONNECTION, TYPE_DETACH, TYPE_HOLDS,
-    TYPE_LISTENING, TYPE_PACKET, TYPE_REFUSED, TYPE_SERVER_STATE, TYPE_WHO_HOLDS,
+    HEADER_LEN, Header, Protocol, TYPE_ACK, TYPE_APPLICATIONS, TYPE_CLOSED, TYPE_CONNECTION, TYPE_DETACH,
+    TYPE_HOLDS, TYPE_LISTENING, TYPE_PACKET, TYPE_REFUSED, TYPE_SERVER_STATE, TYPE_WHO_HOLDS,
 };
 use super::octets::{first, u8_at};
 use super::{
-    Ack, Closed, Detach, Error, Holds, Listening, Refused, ServerState, TcpConnection, UdpConnection,
-    WhoHolds, decapsulate,
+    Ack, Applications, Closed, Detach, Error, Holds, Listening, Refused, ServerState, TcpConnection,
+    UdpConnection, WhoHolds, decapsulate,
 };
 use crate::error::Layer;
 
@@ -41,6 +41,8 @@ pub enum Message<'a> {
     ServerState(ServerState),
     /// 0x11.
     Listening(Listening<'a>),
+    /// 0x12.
+    Applications(Applications<'a>),
 }
 
 impl<'a> Message<'a> {
@@ -69,6 +71,7 @@ impl<'a> Message<'a> {
             TYPE_HOLDS => Message::Holds(Holds::parse(buffer)?),
             TYPE_SERVER_STATE => Message::ServerState(ServerState::parse(buffer)?),
             TYPE_LISTENING => Message::Listening(Listening::parse(buffer)?),
+            TYPE_APPLICATIONS => Message::Applications(Applications::parse(buffer)?),
             _ => return Ok(None),
         }))
     }
@@ -83,8 +86,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ipos::list::Row as _;
     use crate::ipos::testing::{APPLIANCE, BOARD, FLOW, TRAILER, reseal};
-    use crate::ipos::{ClosedReason, HeldState, RefusalReason, encapsulate};
+    use crate::ipos::{ApplicationRow, ClosedReason, HeldState, RefusalReason, ReportPart, encapsulate};
     use crate::tcb::OptionBits;
     use crate::tcb::tests::golden as golden_tcb;
 
@@ -113,6 +117,7 @@ mod tests {
             link_speed_bps: 6,
             bandwidth_available_bps: 7,
             endpoints_held: 8,
+            pressure: None,
             tag: [0; 16],
         }
     }
@@ -131,10 +136,17 @@ mod tests {
         let state = server_state();
         let mut packet = written(16, |buffer| encapsulate(flow, protocol, buffer));
         packet.extend(PACKET);
+        let report =
+            ReportPart { board: BOARD, appliance: APPLIANCE, part: 2, parts: 3, epoch: 4, sequence: 5 };
         let list = written(48, |buffer| {
-            Listening::emit(BOARD, APPLIANCE, 2, 3, 4, 5, &[], buffer);
+            Listening::emit(&report, &[], buffer);
         });
         let listening = Listening::parse(list.clone().leak()).expect("just emitted");
+        let row = ApplicationRow::parse(&[1; 32]);
+        let programs = written(80, |buffer| {
+            Applications::emit(&report, &[row], buffer);
+        });
+        let applications = Applications::parse(programs.clone().leak()).expect("just emitted");
         let header = Header { flow, kind: TYPE_PACKET, protocol };
         [
             (Message::TcpConnection(tcp), written(162, |buffer| tcp.emit(buffer)), 162),
@@ -148,6 +160,7 @@ mod tests {
             (Message::Holds(holds), written(44, |buffer| holds.emit(buffer)), 44),
             (Message::ServerState(state), written(96, |buffer| state.emit(buffer)), 96),
             (Message::Listening(listening), list, 48),
+            (Message::Applications(applications), programs, 80),
         ]
         .into()
     }
@@ -197,7 +210,7 @@ mod tests {
                 let allowed: &[u8] = match message {
                     Message::TcpConnection(_) => &[1, 2],
                     Message::UdpConnection(_) => &[2],
-                    Message::ServerState(_) | Message::Listening(_) => &[0],
+                    Message::ServerState(_) | Message::Listening(_) | Message::Applications(_) => &[0],
                     _ => &[1, 2],
                 };
                 // A TCP connection renamed UDP is a shorter message whose checksum is not this one.
@@ -218,7 +231,7 @@ mod tests {
         /// Random octets almost never get past the checksum; these do.
         #[test]
         fn no_well_summed_octets_make_it_panic(
-            which in 0_usize..11,
+            which in 0_usize..12,
             changes in prop::collection::vec((0_usize..200, any::<u8>()), 1..8),
             cut in 0_usize..220,
         ) {
@@ -231,8 +244,14 @@ mod tests {
             }
             reseal(&mut octets, covered);
             octets.truncate(cut);
-            if let Ok(Some(Message::Listening(listening))) = Message::parse(&octets) {
-                prop_assert!(listening.rows().all(|row| row.name_str().len() <= 12));
+            match Message::parse(&octets) {
+                Ok(Some(Message::Listening(list))) => {
+                    prop_assert!(list.rows().all(|row| row.name_str().len() <= 12));
+                }
+                Ok(Some(Message::Applications(list))) => {
+                    prop_assert!(list.rows().all(|row| row.name_str().len() <= 12));
+                }
+                _ => {}
             }
         }
     }

@@ -4,8 +4,11 @@
 //! leaves Ethernet padding behind it alone, because lengths come from the formats, never from the frame. `parse` never
 //! panics, whatever the octets; `emit` panics only when its buffer is shorter than the message.
 
+mod application;
 mod connection;
 mod header;
+mod list;
+mod listening;
 mod message;
 mod migration;
 pub(crate) mod octets;
@@ -17,15 +20,19 @@ pub(crate) mod testing;
 use crate::error::LengthError;
 use crate::{ipv4, tcb};
 
+pub use application::{ApplicationRow, Applications};
 pub use connection::{TcpConnection, UdpConnection};
 pub use header::{
-    HEADER_LEN, Header, Protocol, TRAILER_LEN, TYPE_ACK, TYPE_AT, TYPE_CLOSED, TYPE_CONNECTION, TYPE_DETACH,
-    TYPE_HOLDS, TYPE_LISTENING, TYPE_PACKET, TYPE_REFUSED, TYPE_SERVER_STATE, TYPE_WHO_HOLDS, Trailer,
+    HEADER_LEN, Header, Protocol, TRAILER_LEN, TYPE_ACK, TYPE_APPLICATIONS, TYPE_AT, TYPE_CLOSED,
+    TYPE_CONNECTION, TYPE_DETACH, TYPE_HOLDS, TYPE_LISTENING, TYPE_PACKET, TYPE_REFUSED, TYPE_SERVER_STATE,
+    TYPE_WHO_HOLDS, Trailer,
 };
+pub use list::{List, NAME_LEN, ROW_LEN, ROWS_MAX, ReportPart, Row, name_from, name_str};
+pub use listening::{Listening, ListeningRow};
 pub use message::Message;
 pub use migration::{Ack, Closed, ClosedReason, Detach, HeldState, Holds, RefusalReason, Refused, WhoHolds};
 pub use packet::{decapsulate, encapsulate};
-pub use state::{Listening, ListeningRow, ROW_LEN, ROWS_MAX, ServerState};
+pub use state::{Pressure, ServerState};
 
 /// Why octets are not the message that they claim to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -69,11 +76,11 @@ pub enum Error {
     /// What follows the header is not an IPv4 packet; offsets count from that packet.
     #[error("encapsulated packet: {0}")]
     Packet(ipv4::Error),
-    /// More listening rows than a message may have.
-    #[error("{0} listening rows in one message, more than {ROWS_MAX}")]
+    /// More rows than a list's message may have.
+    #[error("{0} rows in one message, more than {ROWS_MAX}")]
     Rows(u8),
     /// A part that the report does not have.
-    #[error("listening part {part} of {parts}, counted from 0")]
+    #[error("part {part} of {parts}, counted from 0")]
     Part {
         /// The part in the message.
         part: u8,
