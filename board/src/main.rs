@@ -8,6 +8,7 @@ mod effort;
 mod farm;
 mod interface;
 mod load;
+mod local;
 mod neighbours;
 mod pins;
 mod preflight;
@@ -18,7 +19,7 @@ mod sockets;
 mod sys;
 mod takeover;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -47,8 +48,12 @@ enum Command {
     Preflight,
     /// Remove programs, maps and links.
     Detach,
-    /// Print the counters of the programs.
-    Status,
+    /// Print the Local Table (the endpoints that this board holds) and the counters; needs no running agent.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -75,7 +80,7 @@ fn main() -> ExitCode {
             Ok(report.passed())
         }
         Command::Detach => detach(&config),
-        Command::Status => status(&config),
+        Command::Status { json } => status(&config, json),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -105,11 +110,23 @@ fn detach(config: &Config) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-fn status(config: &Config) -> anyhow::Result<bool> {
-    let counters = takeover::pinned_counters(&config.pin_directory)
-        .context("the programs are not in place: ipos-board run")?;
-    for (name, value) in counters {
-        println!("{name:<24} {value}");
+fn status(config: &Config, json: bool) -> anyhow::Result<bool> {
+    let directory = &config.pin_directory;
+    let missing = "the programs are not in place: ipos-board run";
+    let counters = takeover::pinned_counters(directory).context(missing)?;
+    let records = takeover::pinned_records(directory).context(missing)?;
+    let endpoints = local::table(&records).context("the sockets cannot be read")?;
+    // Whoever stops reading, such as `head`, has had enough.
+    let written = if json {
+        let counters: serde_json::Map<_, _> =
+            counters.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        writeln!(std::io::stdout(), "{}", serde_json::json!({ "endpoints": endpoints, "counters": counters }))
+    } else {
+        let counters = counters.iter().map(|(name, value)| format!("{name:<24} {value}\n"));
+        write!(std::io::stdout(), "{}\n{}", local::text(&endpoints), counters.collect::<String>())
+    };
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(true),
     }
-    Ok(true)
 }

@@ -64,6 +64,31 @@ pub fn settlement(flow: &Flow, migration_id: u64, destroyed: bool) -> [u8; 24] {
     out
 }
 
+/// What an operator is shown of a `struct endpoint`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// The attempt that made it.
+    pub migration_id: u64,
+    /// When it came into its state, nanoseconds of CLOCK_MONOTONIC; a live one: when it was stored.
+    pub changed_ns: u64,
+    /// See [`endpoint_state`].
+    pub state: &'static str,
+    /// The farm address of the appliance that it came from.
+    pub appliance: Ipv4Addr,
+}
+
+impl Record {
+    /// `None` for what no program of this version writes.
+    pub fn parse(octets: &[u8]) -> Option<Record> {
+        Some(Record {
+            migration_id: migration_id(octets)?,
+            changed_ns: u64::from_ne_bytes(array(octets, 8)?),
+            state: endpoint_state(octets)?,
+            appliance: Ipv4Addr::from(array::<4>(octets, 36)?),
+        })
+    }
+}
+
 /// `enum endpoint_state`, by the record's octets; `None` when they are no record.
 pub fn endpoint_state(record: &[u8]) -> Option<&'static str> {
     Some(match u32::from_ne_bytes(array(record, 32)?) {
@@ -126,7 +151,13 @@ mod tests {
         record[7] = 5;
         record[32..36].copy_from_slice(&3u32.to_ne_bytes());
         assert_eq!((migration_id(&record), endpoint_state(&record)), (Some(5), Some("live")));
+        record[8..16].copy_from_slice(&9u64.to_ne_bytes());
+        record[36..40].copy_from_slice(&[192, 0, 2, 2]);
+        let appliance = Ipv4Addr::new(192, 0, 2, 2);
+        let whole = Record { migration_id: 5, changed_ns: 9, state: "live", appliance };
+        assert_eq!(Record::parse(&record), Some(whole));
+        assert_eq!(Record::parse(&record[..39]), None);
         record[32..36].copy_from_slice(&77u32.to_ne_bytes());
-        assert_eq!(endpoint_state(&record), None);
+        assert_eq!((endpoint_state(&record), Record::parse(&record)), (None, None));
     }
 }

@@ -1,6 +1,10 @@
 //! Sockets of this network namespace, through the kernel's sock_diag.
 
-use std::{io, net::IpAddr};
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use ipos_wire::flow::Flow;
 use netlink_packet_core::{
@@ -35,7 +39,14 @@ pub struct Listener {
 pub struct SockDiag {
     socket: Socket,
     sequence: u32,
+    /// What the kernel answers, one datagram at a time.
+    answer: Vec<u8>,
+    /// Listeners by their cookie, and whether they speak Multipath TCP.
+    mptcp: HashMap<[u8; 8], bool>,
 }
+
+/// No datagram of the kernel's is longer (net/netlink/af_netlink.c), and it fills as much of it as there is room for.
+const ANSWER_MAX: usize = 1 << 16;
 
 impl SockDiag {
     /// Opens one in this network namespace.
@@ -46,7 +57,7 @@ impl SockDiag {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(SockDiag { socket, sequence: 0 })
+        Ok(SockDiag { socket, sequence: 0, answer: Vec::with_capacity(ANSWER_MAX), mptcp: HashMap::new() })
     }
 
     /// Every listening TCP socket that may take an IPv4 endpoint: bound to an IPv4 address, or dual-stack to `[::]`.
@@ -54,37 +65,81 @@ impl SockDiag {
     /// # Errors
     /// When the kernel refuses the dump.
     pub fn listeners(&mut self) -> io::Result<Vec<Listener>> {
+        let found = self.dump_listeners(ExtensionFlags::empty())?;
+        if found.iter().any(|response| !self.mptcp.contains_key(&response.header.socket_id.cookie)) {
+            // The kernel tells the protocol above TCP only beside tcp_info, which makes the answer four times as long; no
+            // socket ever changes it.
+            let known = self.dump_listeners(ExtensionFlags::INFO)?;
+            let entry = |response: InetResponse| (response.header.socket_id.cookie, is_mptcp(&response));
+            self.mptcp = known.into_iter().map(entry).collect();
+        }
+        let listener = |response: InetResponse| {
+            let header = response.header;
+            Listener {
+                address: header.socket_id.source_address,
+                port: header.socket_id.source_port,
+                queue: header.recv_queue,
+                queue_limit: header.send_queue,
+                inode: header.inode,
+                mptcp: self.mptcp.get(&header.socket_id.cookie).copied().unwrap_or(false),
+            }
+        };
+        Ok(found.into_iter().map(listener).collect())
+    }
+
+    fn dump_listeners(&mut self, extensions: ExtensionFlags) -> io::Result<Vec<InetResponse>> {
         let mut found = Vec::new();
         for family in [AF_INET, AF_INET6] {
-            for response in self.dump(family)? {
+            let listeners = self.dump(family, StateFlags::LISTEN, extensions.clone())?;
+            found.extend(listeners.into_iter().filter(|response| {
                 let covers_ipv4 =
                     family == AF_INET || response.header.socket_id.source_address.is_unspecified();
-                if !covers_ipv4 || is_ipv6_only(&response) {
+                covers_ipv4 && !is_ipv6_only(response)
+            }));
+        }
+        Ok(found)
+    }
+
+    /// The inode of every socket that holds a connection over IPv4, by the flow of a client that made it; 0 for one that still
+    /// waits to be accepted. TIME-WAIT is no socket any more.
+    ///
+    /// # Errors
+    /// When the kernel refuses the dump.
+    pub fn connections(&mut self) -> io::Result<HashMap<Flow, u32>> {
+        let states = StateFlags::ESTABLISHED
+            | StateFlags::FIN_WAIT1
+            | StateFlags::FIN_WAIT2
+            | StateFlags::CLOSE_WAIT
+            | StateFlags::LAST_ACK
+            | StateFlags::CLOSING;
+        let mut found = HashMap::new();
+        for family in [AF_INET, AF_INET6] {
+            for response in self.dump(family, states.clone(), ExtensionFlags::empty())? {
+                let id = &response.header.socket_id;
+                let (Some(client), Some(endpoint)) = (v4(id.destination_address), v4(id.source_address))
+                else {
                     continue;
-                }
-                let header = &response.header;
-                found.push(Listener {
-                    address: header.socket_id.source_address,
-                    port: header.socket_id.source_port,
-                    queue: header.recv_queue,
-                    queue_limit: header.send_queue,
-                    inode: header.inode,
-                    mptcp: is_mptcp(&response),
-                });
+                };
+                let flow = Flow {
+                    client,
+                    client_port: id.destination_port,
+                    endpoint,
+                    endpoint_port: id.source_port,
+                };
+                found.insert(flow, response.header.inode);
             }
         }
         Ok(found)
     }
 
-    fn dump(&mut self, family: u8) -> io::Result<Vec<InetResponse>> {
+    fn dump(
+        &mut self,
+        family: u8,
+        states: StateFlags,
+        extensions: ExtensionFlags,
+    ) -> io::Result<Vec<InetResponse>> {
         let socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
-        let request = InetRequest {
-            family,
-            protocol: IPPROTO_TCP,
-            extensions: ExtensionFlags::INFO,
-            states: StateFlags::LISTEN,
-            socket_id,
-        };
+        let request = InetRequest { family, protocol: IPPROTO_TCP, extensions, states, socket_id };
         self.send(SockDiagMessage::InetRequest(request), NLM_F_REQUEST | NLM_F_DUMP)?;
         let mut responses = Vec::new();
         self.receive(|payload: NetlinkPayload<SockDiagMessage>| match payload {
@@ -153,8 +208,9 @@ impl SockDiag {
         F: FnMut(NetlinkPayload<M>) -> io::Result<Option<T>>,
     {
         loop {
-            let (octets, _) = self.socket.recv_from_full()?;
-            let mut rest = octets.as_slice();
+            self.answer.clear();
+            self.socket.recv(&mut self.answer, 0)?;
+            let mut rest = self.answer.as_slice();
             while !rest.is_empty() {
                 let message = NetlinkMessage::<M>::deserialize(rest).map_err(io::Error::other)?;
                 let length =
@@ -166,6 +222,14 @@ impl SockDiag {
                 rest = rest.get(length.max(16)..).unwrap_or_default();
             }
         }
+    }
+}
+
+/// An IPv4 address, also where a dual-stack socket has it mapped.
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(v6) => v6.to_ipv4_mapped(),
     }
 }
 
@@ -224,11 +288,11 @@ fn is_ipv6_only(response: &InetResponse) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr as StdAddr, SocketAddrV4, TcpListener, TcpStream};
+    use std::net::{SocketAddr as StdAddr, SocketAddrV4, TcpListener, TcpStream};
 
     use super::*;
 
-    fn v4(address: StdAddr) -> SocketAddrV4 {
+    fn std_v4(address: StdAddr) -> SocketAddrV4 {
         match address {
             StdAddr::V4(v4) => v4,
             StdAddr::V6(v6) => panic!("{v6} is not IPv4"),
@@ -248,12 +312,33 @@ mod tests {
     }
 
     #[test]
+    fn connections_are_found_by_flow_and_have_an_inode_once_they_are_accepted() {
+        for listen in ["127.0.0.1:0", "[::]:0"] {
+            let listener = TcpListener::bind(listen).expect("listen");
+            let port = listener.local_addr().expect("address").port();
+            let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+            let near = std_v4(client.local_addr().expect("address"));
+            let flow = Flow {
+                client: *near.ip(),
+                client_port: near.port(),
+                endpoint: Ipv4Addr::LOCALHOST,
+                endpoint_port: port,
+            };
+            let mut diag = SockDiag::open().expect("sock_diag");
+            assert_eq!(diag.connections().expect("dump").get(&flow), Some(&0), "{listen}: not accepted yet");
+            let (_server, _) = listener.accept().expect("accept");
+            let inode = diag.connections().expect("dump").get(&flow).copied();
+            assert!(inode.is_some_and(|inode| inode > 0), "{listen}: {inode:?}");
+        }
+    }
+
+    #[test]
     fn a_socket_is_destroyed_once_and_its_listener_never() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
         let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
         let (mut server, _) = listener.accept().expect("accept");
         let (near, far) =
-            (v4(client.local_addr().expect("address")), v4(server.local_addr().expect("address")));
+            (std_v4(client.local_addr().expect("address")), std_v4(server.local_addr().expect("address")));
         let flow = Flow {
             client: *near.ip(),
             client_port: near.port(),

@@ -4,6 +4,7 @@
 //! over the pinned maps, and puts them in the place of the old ones (design: takeover.md).
 
 use std::{
+    collections::BTreeMap,
     io,
     mem::MaybeUninit,
     net::Ipv4Addr,
@@ -25,7 +26,7 @@ use crate::{
     counters,
     interface::Interface,
     pins,
-    records::{self, Event, LAYOUT_VERSION},
+    records::{self, Event, LAYOUT_VERSION, Record},
     sys::{self, Hook},
 };
 
@@ -351,6 +352,34 @@ pub fn pinned_counters(directory: &Path) -> Result<Vec<(&'static str, u64)>, Err
     (0u32..).zip(counters::NAMES).map(|(index, name)| Ok((name, counter(&map, index)?))).collect()
 }
 
+/// Records read in one system call.
+const BATCH: u32 = 4096;
+
+/// Every record of the pinned endpoint table; works without a running agent, and beside one that changes it.
+///
+/// # Errors
+/// When nothing is pinned in `directory`, or by an agent with another layout.
+pub fn pinned_records(directory: &Path) -> Result<BTreeMap<Flow, Record>, Error> {
+    let found = layout(directory)?;
+    if found != LAYOUT_VERSION {
+        return Err(Error::Layout { directory: directory.to_path_buf(), found });
+    }
+    let map = open_pinned(directory, "endpoints")?;
+    let batches =
+        map.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY).map_err(bpf("read the endpoint table"))?;
+    let record = |(key, value): (Vec<u8>, Vec<u8>)| {
+        Some((Flow::from_octets(key.get(..Flow::LEN)?.try_into().ok()?), Record::parse(&value)?))
+    };
+    Ok(batches.filter_map(record).collect())
+}
+
+fn layout(directory: &Path) -> Result<u32, Error> {
+    let map = open_pinned(directory, LAYOUT)?;
+    let key = 0u32.to_ne_bytes();
+    let value = map.lookup(&key, MapFlags::ANY).map_err(bpf("read the layout"))?.unwrap_or_default();
+    Ok(value.get(..4).and_then(|v| v.try_into().ok()).map_or(0, u32::from_ne_bytes))
+}
+
 fn open_pinned(directory: &Path, name: &str) -> Result<MapHandle, Error> {
     let path = directory.join(name);
     MapHandle::from_pinned_path(&path).map_err(bpf(format!("open {}", path.display())))
@@ -399,9 +428,7 @@ fn check_layout(directory: &Path) -> Result<(), Error> {
     let pin = directory.join(LAYOUT);
     let key = 0u32.to_ne_bytes();
     if pins::exists(&pin)? {
-        let map = open_pinned(directory, LAYOUT)?;
-        let value = map.lookup(&key, MapFlags::ANY).map_err(bpf("read the layout"))?.unwrap_or_default();
-        let found = value.get(..4).and_then(|v| v.try_into().ok()).map_or(0, u32::from_ne_bytes);
+        let found = layout(directory)?;
         if found != LAYOUT_VERSION {
             return Err(Error::Layout { directory: directory.to_path_buf(), found });
         }

@@ -51,6 +51,18 @@ fn reports_tell_the_real_state_and_the_real_processes() {
     let second = next_state(&mut appliance, |_| true);
     assert_eq!((second.epoch, second.sequence), (first.epoch, first.sequence + 1));
 
+    let application = appliance.message("nginx, its master and its worker", |message| match message {
+        Message::Applications(list) => list.rows().find(|row| row.pid == nginx && row.processes == 2),
+        _ => None,
+    });
+    assert_eq!(application.name_str(), "nginx");
+    assert!(application.memory > 1 << 20, "{application:?}");
+    let measured = appliance.message("its CPU", |message| match message {
+        Message::Applications(list) => list.rows().find(|row| row.pid == nginx && row.interval_ms > 0),
+        _ => None,
+    });
+    assert!((500..10_000).contains(&measured.interval_ms) && measured.cpu < 10_000, "{measured:?}");
+
     let mut client = Client::new(44_001, 80);
     client.migrate(&mut appliance, 1);
     client.get(&mut appliance, "/small");
@@ -251,4 +263,53 @@ fn an_appliance_that_moves_to_another_address_is_followed() {
     let after = Client::new(44_007, 80);
     after.migrate(&mut appliance, 2);
     assert_eq!(appliance.ask_who_holds(before.flow, 3).map(|held| held.1), Some(1));
+}
+
+#[test]
+fn status_shows_endpoints_pending_live_and_gone_with_their_processes_also_without_the_agent() {
+    let (mut world, mut appliance) = board_with_nginx(&Options::default());
+    let pending = Client::new(44_031, 80);
+    pending.migrate(&mut appliance, 0x0005_0000_0000_0001);
+    let mut live = Client::new(44_032, 80);
+    live.migrate(&mut appliance, 2);
+    live.get(&mut appliance, "/small");
+    let mut gone = Client::new(44_033, 80);
+    gone.migrate(&mut appliance, 3);
+    gone.get(&mut appliance, "/small");
+    gone.send_bare(&mut appliance, Flags::RST | Flags::ACK);
+    assert_eq!(appliance.closed(gone.flow).0, ClosedReason::Closed);
+    let held = world.counter("endpoints_held");
+    world.kill_agent();
+
+    let mut command = world.agent_command("status");
+    command.arg("--json");
+    let output = command.output().expect("runs");
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((told["counters"]["endpoints_held"].as_u64(), held), (Some(2), 2));
+    let rows = told["endpoints"].as_array().expect("a list");
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    let row = |client: &Client| {
+        let port = u64::from(client.flow.client_port);
+        rows.iter().find(|row| row["client_port"].as_u64() == Some(port)).expect("its row")
+    };
+    for (client, state, id) in [
+        (&pending, "pending", "0x0005000000000001"),
+        (&live, "live", "0x0000000000000002"),
+        (&gone, "gone", "0x0000000000000003"),
+    ] {
+        let row = row(client);
+        assert_eq!((row["state"].as_str(), row["migration_id"].as_str()), (Some(state), Some(id)), "{row}");
+        assert_eq!(row["appliance"], APPLIANCE.to_string());
+        assert_eq!((&row["endpoint"], &row["endpoint_port"]), (&SERVICE.to_string().into(), &80.into()));
+        assert!(row["age_ms"].as_u64().is_some_and(|age| age < 60_000), "{row}");
+    }
+    assert!(row(&pending)["process_id"].is_null() && row(&gone)["process_id"].is_null());
+    assert_eq!(row(&live)["process"], "nginx");
+    let worker = row(&live)["process_id"].as_u64().expect("accepted");
+    let socket = shell(&format!("ip netns exec {} ss -Htnp dport = :44032", world.board_namespace()));
+    assert!(socket.contains(&format!("(\"nginx\",pid={worker},")), "{worker}: {socket}");
+
+    assert!(outcome(world.agent_command("detach")).0);
+    let (passed, text) = outcome(world.agent_command("status"));
+    assert!(!passed && text.contains("ipos-board run"), "{text}");
 }
