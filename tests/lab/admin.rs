@@ -113,10 +113,10 @@ fn capture(lab: &Lab) -> String {
     let octets = || std::fs::metadata(&path).map_or(0, |file| file.len());
     wait_until("tcpdump listens", Duration::from_secs(5), || (octets() > 0).then_some(()));
     assert_eq!(Curl::get(lab, "/a/1k", &[]).status, 200);
-    // A report comes every 100 ms: two more, and all before them has been written.
+    // A report comes every 100 ms, applications every second: two seconds of them, and all before has been written.
     let before = octets();
-    wait_until("tcpdump has written the request and reports", Duration::from_secs(5), || {
-        (octets() > before + 500).then_some(())
+    wait_until("tcpdump has written the request and reports", Duration::from_secs(10), || {
+        (octets() > before + 6000).then_some(())
     });
     tcpdump.kill().expect("tcpdump still runs");
     tcpdump.wait().expect("tcpdump ends");
@@ -133,7 +133,7 @@ fn wireshark_reads_the_farm(lab: &Lab) {
         .expect("tshark can be run");
     assert!(output.status.success(), "{}", said(&output));
     let text = String::from_utf8_lossy(&output.stdout);
-    for kind in [0x01, 0x02, 0x03, 0x10, 0x11] {
+    for kind in [0x01, 0x02, 0x03, 0x10, 0x11, 0x12] {
         let name = format!("0x{kind:02x}\t1");
         assert!(
             text.lines().any(|line| line.trim_end() == name),

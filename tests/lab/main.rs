@@ -4,12 +4,14 @@
 //! with a fresh one. Needs root and the release binaries (`make build`); `make test-lab` sees to both.
 
 mod admin;
+mod cost;
 mod failure;
 mod frames;
 mod http;
 mod lifecycle;
 mod restart;
 mod shared;
+mod tables;
 mod tcp;
 
 use std::process::ExitCode;
@@ -45,11 +47,20 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    let all: &[&[Test]] =
-        &[http::CORE, http::TESTS, tcp::TESTS, admin::TESTS, frames::TESTS, failure::TESTS, restart::TESTS];
+    let all: &[&[Test]] = &[
+        http::CORE,
+        http::TESTS,
+        tcp::TESTS,
+        admin::TESTS,
+        tables::TESTS,
+        frames::TESTS,
+        failure::TESTS,
+        restart::TESTS,
+    ];
     let mut trials = Vec::new();
     for (shape, groups) in [
         (PLAIN, all),
+        (PLAIN, &[cost::TESTS][..]),
         (XDP, &[http::CORE, restart::CORE, admin::CORE, frames::CORE][..]),
         (ONE_PORT, &[http::CORE, restart::CORE, frames::BOTH][..]),
         (WORKERS, all),
