@@ -3,8 +3,8 @@
 
     crowd.py COUNT PATH [REUSE]
 
-Opens COUNT connections, then sends one request on each, reads all answers and says so. With REUSE it waits for a line,
-sends another request on every connection, and says what came back.
+Opens COUNT connections, then sends one request on each, reads all answers and says so, with the connections' ports. With
+REUSE it waits for a line, sends another request on every connection, and says what came back.
 """
 
 import collections
@@ -47,7 +47,8 @@ def main():
         except OSError as error:
             failures.append(f"connect: {error}")
     more, boards = ask(connections, path)
-    http1.say(connections=len(connections), failures=failures + more, boards=boards)
+    http1.say(connections=len(connections), failures=failures + more, boards=boards,
+              ports=[sock.getsockname()[1] for sock, _ in connections])
     if len(sys.argv) > 3:
         http1.heard()
         failures, boards = ask(connections, path)

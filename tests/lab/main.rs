@@ -9,6 +9,7 @@ mod failure;
 mod frames;
 mod http;
 mod lifecycle;
+mod loss;
 mod restart;
 mod shared;
 mod tables;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         tables::TESTS,
         frames::TESTS,
         failure::TESTS,
+        loss::TESTS,
         restart::TESTS,
     ];
     let mut trials = Vec::new();

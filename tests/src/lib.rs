@@ -4,9 +4,11 @@
 //! The tests are in `lab/`, by intent; the clients that curl cannot be made to be are in `clients/`, in Python.
 
 pub mod client;
+pub mod endpoints;
 pub mod lab;
 pub mod wait;
 
 pub use client::{Curl, Script};
+pub use endpoints::Record;
 pub use lab::{Lab, Shape};
 pub use wait::wait_until;

@@ -10,7 +10,7 @@ import sys
 from . import appliance, balancer, board, network, plan, proxy
 from .system import Daemon, LabError, end_processes, lock, log_tail
 
-NEEDED = ("ip", "ethtool", "sysctl", "nginx", "ss", "mount", "umount")
+NEEDED = ("ip", "tc", "ethtool", "sysctl", "nginx", "ss", "mount", "umount")
 
 BALANCERS = ("haproxy", "nginx-proxy", "appliance")
 
@@ -96,6 +96,9 @@ def _parser():
     link.add_argument("board", type=int)
     link.add_argument("state", choices=("up", "down"))
     link.set_defaults(run=lambda options: _board_verb(lambda n: network.link(n, options.state))(options))
+    loss = commands.add_parser("loss", help="let the cable between appliance and boards lose frames, each way; 0: none")
+    loss.add_argument("percent", type=int)
+    loss.set_defaults(run=_loss)
     for name, action, text in (
             ("kill-appliance", lambda _: _when_up(appliance.kill), "SIGKILL the appliance"),
             ("stop-appliance", lambda _: _when_up(_stop_appliance), "SIGTERM the appliance; says how long it took"),
@@ -265,6 +268,12 @@ def _board_verb(action):
                 raise LabError(f"there is no board {options.board}: this lab has 1 to {state.boards}")
             action(options.board)
     return verb
+
+
+def _loss(options):
+    if not 0 <= options.percent < 100:
+        raise LabError(f"loss {options.percent}: 0 to 99 percent are possible")
+    _when_up(lambda: network.lose(options.percent))
 
 
 def _start_nginx(number):
