@@ -181,12 +181,23 @@ pub struct Pending {
 /// The time stamps of a connection (RFC 7323).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamps {
-    /// TSval of the client's first packet with data: what replayed segments carry.
+    /// TSval of the client's first packet with data, the last time that it was sent: what replayed segments carry. The board
+    /// echoes it, and the client takes the time since for the round trip.
     pub first: u32,
     /// TS.Recent: what our answers echo.
     pub recent: u32,
     /// The client's last TSecr: what replayed segments carry.
     pub echoed: u32,
+}
+
+impl Timestamps {
+    /// The client has sent its first packet again.
+    pub fn sent_again(&mut self, tsval: u32) {
+        // RFC 7323, section 5.2: later, modulo 2^32.
+        if tsval.wrapping_sub(self.first) < 1 << 31 {
+            self.first = tsval;
+        }
+    }
 }
 
 /// An answer of the appliance's own that is on its way.

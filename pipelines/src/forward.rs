@@ -42,10 +42,23 @@ pub fn unsettled(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbu
             core.happened(Happening::Proven);
             settle(core, entry);
         }
-        Some(Settling::Retransmission) => return migrate::repeat(core, entry),
+        Some(Settling::Retransmission) => {
+            sent_again(core, entry, packet, &mbuf);
+            return migrate::repeat(core, entry);
+        }
         Some(Settling::Open) | None => {}
     }
     self::packet(core, entry, packet, mbuf)
+}
+
+/// The replay carries the time stamp of the retransmission: an old one would make the client believe in a round trip as long
+/// as all its waiting, and wait for longer than that from then on.
+fn sent_again(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &Mbuf) {
+    let theirs = packet.options(mbuf).ok().and_then(|options| options.timestamps);
+    let ours = core.pending_of(entry).and_then(|pending| pending.timestamps.as_mut());
+    if let (Some(ours), Some(theirs)) = (ours, theirs) {
+        ours.sent_again(theirs.tsval);
+    }
 }
 
 enum Settling {

@@ -158,6 +158,9 @@ fn take(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &Mbuf) -> Re
         if offset <= pending.acked as i32 && theirs.tsval.wrapping_sub(ours.recent) < 1 << 31 {
             ours.recent = theirs.tsval;
         }
+        if offset == 0 {
+            ours.sent_again(theirs.tsval);
+        }
         ours.echoed = theirs.tsecr;
     }
     let assembly = core.assemblies.at_mut(&pending.assembly);

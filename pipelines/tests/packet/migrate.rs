@@ -113,6 +113,28 @@ fn a_replay_carries_the_first_time_stamp_and_the_last_echo() {
 }
 
 #[test]
+fn a_repeated_replay_carries_the_time_stamp_of_the_retransmission() {
+    let mut rig = Rig::new();
+    let mut client = Client::new();
+    let (place, _) = rig.migrate(&mut client, REQUEST);
+    client.tsval += 1_400;
+    assert_eq!(rig.client(&client.data(0, REQUEST)), Verdict::Held);
+    assert!(matches!(only(rig.told()), Event::Repeat { .. }));
+    rig.migrated(&place);
+    let stamps = rig.forwarded().segment().options.timestamps.expect("time stamps are in force");
+    assert_eq!(
+        stamps.tsval, 8_400,
+        "the board echoes it, and the client takes the time since for the round trip"
+    );
+    // A late copy of the first transmission does not set it back.
+    client.tsval -= 1_400;
+    assert_eq!(rig.client(&client.data(0, REQUEST)), Verdict::Held);
+    rig.told();
+    rig.migrated(&place);
+    assert_eq!(rig.forwarded().segment().options.timestamps, Some(stamps));
+}
+
+#[test]
 fn what_lies_past_a_gap_is_not_replayed() {
     let mut rig = Rig::new();
     let mut client = Client::plain();
