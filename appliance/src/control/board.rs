@@ -127,6 +127,8 @@ pub struct Board {
     pub state: Option<State>,
     /// When that came.
     pub reported_at_ns: u64,
+    /// Another machine that claims its address.
+    pub(super) rival: Option<Mac>,
     /// Whether it was last said to be alive, so that each change is said once.
     pub(super) said_alive: bool,
     /// What is wanted of it.
@@ -165,6 +167,7 @@ impl Board {
             absurd: Absurd::default(),
             in_flight: 0,
             placed: 0,
+            rival: None,
             ended: [0; Ended::ALL.len()],
             refusals: [0; REFUSALS.len()],
         }

@@ -40,6 +40,8 @@ const UNICAST_TRIES: u32 = 3;
 pub enum Learned {
     /// The MAC address is new, or another one: the workers must hear of it.
     Moved(BoardId, Mac),
+    /// A second machine claims the address of a board that lives, which keeps it. Said once for each such machine.
+    Contested(BoardId, Mac),
     /// Nothing new.
     Known,
 }
@@ -144,6 +146,7 @@ impl Boards {
         let id = *self.by_address.get(&address).ok_or(Ignored::OtherArp)?;
         let owner = self.of_mac(mac).filter(|owner| *owner != id);
         let inherited = owner.is_some_and(|owner| self.has_lost_its_mac(owner, now_ns));
+        let times = self.times;
         let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::OtherArp)?;
         if board.settings.port != port {
             return Err(Ignored::OtherArp);
@@ -155,6 +158,13 @@ impl Boards {
         if fixed || restless || (owner.is_some() && !inherited) {
             return Err(Ignored::ForgedArp);
         }
+        // Its reports come from the address that is known: whoever else claims it would get its connections.
+        if moves && board.liveness(now_ns, &times) == Liveness::Alive {
+            return match board.rival.replace(mac) {
+                Some(rival) if rival == mac => Err(Ignored::AddressConflict),
+                _ => Ok(Learned::Contested(id, mac)),
+            };
+        }
         board.asked = 0;
         board.ask_at_ns = now_ns + CONFIRM_NS;
         if board.mac == Some(mac) {
@@ -163,6 +173,7 @@ impl Boards {
         if let Some(old) = board.mac.replace(mac) {
             self.by_mac.retain(|row| row.0 != old);
             board.moved_at_ns = Some(now_ns);
+            board.rival = None;
         }
         if let Some(owner) = owner.and_then(|owner| self.board_mut(owner)) {
             owner.mac = None;

@@ -106,6 +106,20 @@ fn two_machines_that_claim_one_address_change_it_once_a_second() {
 }
 
 #[test]
+fn a_board_that_lives_keeps_its_address_and_its_rival_is_named_once() {
+    let mut boards = farm(1);
+    alive(&mut boards, 0, 5_000, 0);
+    let (first, second) = (Mac([2, 0, 0, 0, 9, 9]), Mac([2, 0, 0, 0, 9, 8]));
+    let mut learn = |at_ms: u64, mac| boards.learn(at_ms * MS, PortIndex(1), address(0), mac);
+    assert_eq!(learn(5_010, first), Ok(Learned::Contested(BoardId(0), first)));
+    assert_eq!(learn(5_020, first), Err(Ignored::AddressConflict), "said, and counted from now on");
+    assert_eq!(learn(5_030, mac(0)), Ok(Learned::Known), "it is the board's still");
+    assert_eq!(learn(5_040, second), Ok(Learned::Contested(BoardId(0), second)));
+    // Its reports have stopped: it may have another card now.
+    assert_eq!(learn(5_300, first), Ok(Learned::Moved(BoardId(0), first)));
+}
+
+#[test]
 fn boards_that_change_places_are_found_once_they_are_dead() {
     let mut boards = farm(2);
     (0..2).for_each(|id| alive(&mut boards, id, 0, 0));

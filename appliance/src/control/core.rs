@@ -164,10 +164,22 @@ impl Core {
         mac: Mac,
         sink: &mut dyn Sink,
     ) -> Result<(), Ignored> {
-        if let Learned::Moved(board, mac) = self.boards.learn(now_ns, port, address, mac)? {
-            self.counters.count(Did::MacLearned);
-            tracing::info!(board = self.board_name(board), %address, %mac, "MAC address learned");
-            self.tell_all(sink, || Command::Board { board, mac, port });
+        match self.boards.learn(now_ns, port, address, mac)? {
+            Learned::Moved(board, mac) => {
+                self.counters.count(Did::MacLearned);
+                tracing::info!(board = self.board_name(board), %address, %mac, "MAC address learned");
+                self.tell_all(sink, || Command::Board { board, mac, port });
+            }
+            Learned::Contested(board, rival) => {
+                self.counters.ignore(Ignored::AddressConflict);
+                tracing::warn!(
+                    board = self.board_name(board),
+                    %address,
+                    %rival,
+                    "two machines have the board's address; the one that reports keeps it. Give the other one an address of its own"
+                );
+            }
+            Learned::Known => {}
         }
         Ok(())
     }

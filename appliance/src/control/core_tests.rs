@@ -316,6 +316,17 @@ fn applications_are_taken_in_order_from_the_board_itself_and_go_with_it() {
 
 #[test]
 fn liveness_and_secrets_change_with_time_alone() {
+#[test]
+fn a_second_machine_with_a_boards_address_is_counted_and_moves_nothing() {
+    let (mut core, mut out) = awake();
+    let rival = arp_reply(0, Mac([2, 0, 0, 0, 9, 9]));
+    assert_eq!(core.frame(MS, FARM, &rival, &mut out), Ok(()), "said in the log");
+    assert_eq!(core.counters.ignored(Ignored::AddressConflict), 1);
+    assert_eq!(core.frame(2 * MS, FARM, &rival, &mut out), Err(Ignored::AddressConflict));
+    assert_eq!(core.frame(3 * MS, FARM, &report(&state(0, 2), mac(0)), &mut out), Ok(()));
+    assert_eq!(out.commands(), [""; 0], "the workers go on sending to the board");
+}
+
     let (mut core, mut out) = awake();
     core.tick(0, &mut out);
     assert_eq!(core.counters.did(Did::BoardUp), 2);

@@ -34,6 +34,7 @@ counted! {
         BadArp = "bad_arp", "Malformed ARP.";
         OtherArp = "other_arp", "ARP from an address that is no configured board's, or from the wrong port.";
         ForgedArp = "forged_arp", "ARP that claims a board's address for another MAC address than the configured one, for that of another board that lives, or for a second one within a second.";
+        AddressConflict = "address_conflict", "ARP by which a second machine claims the address of a board that lives: two machines have one address.";
         UnknownMac = "unknown_mac", "An ipOS frame from a MAC address that is no board's.";
         WrongAddress = "wrong_address", "A report whose source address is another board's, or not meant for this appliance.";
         WrongPort = "wrong_port", "A frame on another port than the board's.";
