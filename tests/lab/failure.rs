@@ -13,6 +13,9 @@ pub const TESTS: &[Test] = &[
     ("the_link_of_a_board_down", the_link_of_a_board_down),
     ("the_agent_of_a_board_killed", the_agent_of_a_board_killed),
     ("an_agent_restarts_under_load", an_agent_restarts_under_load),
+    ("nginx_killed_under_load", nginx_killed_under_load),
+    ("the_link_lost_under_load", the_link_lost_under_load),
+    ("the_agent_killed_under_load", the_agent_killed_under_load),
     ("no_board_left_is_answered_503", no_board_left_is_answered_503),
 ];
 
@@ -107,6 +110,85 @@ fn an_agent_restarts_under_load(lab: &Lab) {
     lab.verb(&["start-agent", "1"]);
     let failed: Vec<_> = rows(&stream.hear()).into_iter().filter(|row| row.2 != "board1").collect();
     assert!(failed.is_empty(), "{failed:?}");
+    board_1_is_used(lab);
+}
+
+/// What became of sixteen clients' requests while something happened to board 1.
+struct Losses {
+    requests: usize,
+    failed: usize,
+    /// From what happened to the start of the last request that failed, seconds.
+    last_failed_s: f64,
+    slowest_s: f64,
+    /// Requests that began a second and a half after it, or later.
+    late: usize,
+}
+
+/// Lets something happen to board 1 in the midst of requests of 40 ms, each on a connection of its own. Whatever fails had been
+/// accepted by board 1: its Local Table has the connection. What begins after the appliance has noticed lands on board 2.
+#[track_caller]
+fn under_load(lab: &Lab, what: &str, happens: impl FnOnce()) -> Losses {
+    let mut load = Script::start(lab, "client", "churn.py", &["/app/slow?ms=40", "16", "4", "3"]);
+    load.hear();
+    let begin = Instant::now();
+    happens();
+    let at_s = begin.elapsed().as_secs_f64();
+    let told = load.hear();
+    let accepted = lab.local_table(1);
+    let mut losses =
+        Losses { requests: 0, failed: 0, last_failed_s: f64::NEG_INFINITY, slowest_s: 0.0, late: 0 };
+    for row in told["rows"].as_array().expect("churn.py lists its requests") {
+        let number = |key: &str| row[key].as_f64().expect("times are numbers");
+        let (port, outcome) =
+            (row["port"].as_u64().unwrap_or(0) as u16, row["outcome"].as_str().unwrap_or(""));
+        losses.requests += 1;
+        if !outcome.starts_with("board") {
+            losses.failed += 1;
+            losses.last_failed_s = losses.last_failed_s.max(number("at_s") - at_s);
+            assert!(accepted.contains_key(&port), "not accepted by board 1, and failed: {row}");
+        } else {
+            losses.slowest_s = losses.slowest_s.max(number("took_s"));
+        }
+        if number("at_s") > at_s + 1.5 {
+            losses.late += 1;
+            assert_eq!(outcome, "board2", "{what}: {row}");
+        }
+    }
+    println!(
+        "{what}: {} requests, {} failed, all accepted by the board; the slowest of the others took {:.3} s",
+        losses.requests, losses.failed, losses.slowest_s
+    );
+    assert!(losses.late > 100, "only {} requests after the appliance noticed", losses.late);
+    losses
+}
+
+fn nginx_killed_under_load(lab: &Lab) {
+    let losses = under_load(lab, "SIGKILL of nginx", || {
+        lab.verb(&["kill-nginx", "1"]);
+    });
+    // Its kernel refuses at once.
+    assert!(losses.last_failed_s < 0.5, "a request failed {:.3} s after", losses.last_failed_s);
+    assert!(losses.failed <= 16, "the clients had 16 under way: {}", losses.failed);
+    lab.verb(&["start-nginx", "1"]);
+    board_1_is_used(lab);
+}
+
+fn the_link_lost_under_load(lab: &Lab) {
+    let losses = under_load(lab, "loss of the link", || {
+        lab.verb(&["link", "1", "down"]);
+    });
+    assert!(losses.failed <= 16, "the clients had 16 under way: {}", losses.failed);
+    assert!(losses.slowest_s < 1.5, "a request took {:.3} s", losses.slowest_s);
+    lab.verb(&["link", "1", "up"]);
+    board_1_is_used(lab);
+}
+
+fn the_agent_killed_under_load(lab: &Lab) {
+    let losses = under_load(lab, "SIGKILL of the agent", || {
+        lab.verb(&["kill-agent", "1"]);
+    });
+    assert_eq!(losses.failed, 0, "the kernel goes on without the agent");
+    lab.verb(&["start-agent", "1"]);
     board_1_is_used(lab);
 }
 

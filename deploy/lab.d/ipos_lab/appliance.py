@@ -59,6 +59,10 @@ port = {port}
 kind = "http"
 """
 
+CHECK = """\
+check = {{ http = "{path}", interval_ms = 200, timeout_ms = 500 }}
+"""
+
 MAP = """
 [[service.map]]
 path = "{path}"
@@ -102,6 +106,8 @@ def configuration(options):
         text += PORT.format(name=name, device=_device(options, number, name), role=role,
                             address=f"{address}/{plan.FARM_PREFIX}")
     text += SERVICE.format(address=plan.SERVICE, port=plan.SERVICE_PORT)
+    if options.check is not None:
+        text += CHECK.format(path=options.check)
     for path, number in (("/a/", 1), ("/b/", 2)):
         if number <= options.boards:
             text += MAP.format(path=path, board=f"board{number}")

@@ -49,6 +49,10 @@ http {{
         add_header X-Client $remote_addr:$remote_port always;
 
         location / {{ }}
+        location = /health {{
+            if (-f {directory}/unhealthy) {{ return 503; }}
+            return 200 "fine\\n";
+        }}
         location /a/ {{ alias {directory}/www/; }}
         location /b/ {{ alias {directory}/www/; }}
         # The server closes first.
@@ -164,6 +168,11 @@ def start_agent(number):
 def kill_agent(number):
     """Ends the agent the hard way."""
     agent(number).stop(signal.SIGKILL)
+
+
+def kill_nginx(number):
+    """Ends nginx the hard way, master and worker at once."""
+    nginx(number).stop(signal.SIGKILL)
 
 
 def wait_listening(number, port, daemon):

@@ -70,6 +70,8 @@ def _parser():
     up.add_argument("--after-polls", metavar="C,W", help="empty polls before control core and workers sleep")
     up.add_argument("--sleep-us", type=int, metavar="N", help="how long control core and workers sleep")
     up.add_argument("--one-port", action="store_true", help="one port that faces clients and farm")
+    up.add_argument("--check", metavar="PATH", help="health checks of the boards: /health, which is 503 while a board's "
+                    "directory has a file `unhealthy`")
     up.set_defaults(run=_up)
 
     down = commands.add_parser("down", help="end and remove all of it, whatever state it is in")
@@ -85,6 +87,7 @@ def _parser():
 
     for name, action, text in (
             ("stop-nginx", lambda n: board.nginx(n).stop(), "end a board's nginx"),
+            ("kill-nginx", board.kill_nginx, "SIGKILL a board's nginx, all its processes at once"),
             ("start-nginx", _start_nginx, "start a board's nginx"),
             ("kill-agent", board.kill_agent, "SIGKILL a board's agent"),
             ("stop-agent", lambda n: board.agent(n).stop(), "SIGTERM a board's agent"),
@@ -111,7 +114,7 @@ def _up(options):
     wanted = plan.Options(boards=options.boards, port=options.port, ethertype=options.ethertype,
                           haproxy=options.haproxy, nginx_proxy=options.nginx_proxy, memory=options.memory,
                           workers=options.workers, one_port=options.one_port, cpus=_cpus(options),
-                          after_polls=_after_polls(options), sleep_us=options.sleep_us)
+                          after_polls=_after_polls(options), sleep_us=options.sleep_us, check=options.check)
     if not 1 <= wanted.boards <= plan.BOARDS_MAX:
         raise LabError(f"--boards {wanted.boards}: 1 to {plan.BOARDS_MAX} are possible")
     if wanted.workers < 1:

@@ -67,6 +67,8 @@ class Options:
     sleep_us: int | None = None
     """How long they sleep; None leaves it to the appliance."""
     one_port: bool = False
+    check: str | None = None
+    """The path that the appliance checks its boards by; None leaves them unchecked."""
     ready: bool = False
     """Whether `up` came to its end."""
     hugepages_before: int | None = None
