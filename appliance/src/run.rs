@@ -141,7 +141,7 @@ fn start(
     let common = Common { config, snapshot: config::snapshot::of(config)?, hash_key, unix_us };
     let started = Instant::now();
     let core_settings =
-        settings::core(config, epoch, owners.clone(), &ports.settings, &common.snapshot.pools);
+        settings::core(config, epoch, owners.clone(), &ports.settings, &common.snapshot.pools, unix_us);
     let core = Core::new(core_settings, Box::new(random), 0);
     let services = settings::services(config);
     let lanes = launch(common, &core, &mempool, &counters, &mut ports)?;

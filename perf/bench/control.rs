@@ -42,6 +42,8 @@ pub fn turn(pool: &Mempool, events: Receiver<Event>, commands: Sender<Command>) 
             capacity: 65_536,
             appliance_id: 1,
         },
+        checks: Vec::new(),
+        started_unix_us: 0,
         ask: AskSettings { retry_ns: 50 * MS_NS, tries: 2, outstanding: 1024 },
     };
     let mut number = 0;

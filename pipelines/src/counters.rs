@@ -71,6 +71,7 @@ counted! {
         Answered = "answered", "Answered or settled by the appliance itself.";
         Held = "held", "Its octets or the frame itself wait in an entry.";
         Control = "control", "Handed to the control core.";
+        Check = "check", "A board's answer to a health check, handed to the control core.";
         Steered = "steered", "Handed to the worker that owns the flow, which counts it again.";
         Dropped = "dropped", "Dropped, for exactly one of the reasons in ipos_drops_total.";
     }

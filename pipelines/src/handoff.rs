@@ -4,6 +4,7 @@
 //! is a bounded ring with one producer and one consumer; its ends are different types, each with only its own side's
 //! operations. A full queue is counted by the side that found it full and is never waited on (design: system.md, roles).
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,6 +33,9 @@ pub struct PortIndex(pub u8);
 
 /// The most boards that a farm may have.
 pub const BOARDS_MAX: usize = 1024;
+
+/// The appliance's own TCP ports, from which the control core checks whether boards serve. What comes back to them goes to it.
+pub const CHECK_PORTS: RangeInclusive<u16> = 49_152..=65_535;
 
 /// The most ports that an appliance may have.
 pub const PORTS_MAX: usize = 8;
@@ -87,8 +91,8 @@ pub enum Event {
         /// The board to ask; `None` asks every live board.
         board: Option<BoardId>,
     },
-    /// A frame from a farm port that is the control core's business: an ipOS message of any type but 0x02, or ARP. It
-    /// starts at its Ethernet header.
+    /// A frame from a farm port that is the control core's business: an ipOS message of any type but 0x02, ARP, or a
+    /// board's answer to a health check. It starts at its Ethernet header.
     Frame {
         /// Where it came in.
         port: PortIndex,

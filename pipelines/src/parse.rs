@@ -14,7 +14,7 @@ use ipos_wire::{arp, ethernet, icmp, ipv4, tcp};
 
 use crate::config::PortSettings;
 use crate::counters::Drop;
-use crate::handoff::PortIndex;
+use crate::handoff::{CHECK_PORTS, PortIndex};
 use crate::services::Services;
 
 /// A frame that the appliance may act on.
@@ -32,6 +32,8 @@ pub enum Parsed {
     IcmpError(Flow),
     /// An ipOS frame on a port that faces the farm.
     Ipos,
+    /// A service's TCP packet to one of the ports that the control core checks boards from.
+    Check,
 }
 
 /// The headers of a TCP packet, in host order, and where its parts lie in the frame.
@@ -186,6 +188,9 @@ fn ipv4(
         return Err(Drop::IpOptions);
     }
     let source = packet.src();
+    if !to_service && port.role.faces_farm() && services.has_address(source) && is_to_check_port(&packet) {
+        return Ok(Parsed::Check);
+    }
     if !may_be_a_client(source) || source == destination || services.has_address(source) {
         return Err(Drop::BadSource);
     }
@@ -194,6 +199,13 @@ fn ipv4(
         ipv4::PROTOCOL_ICMP => icmp(packet.payload()),
         _ => Err(Drop::OtherProtocol),
     }
+}
+
+/// Whether a packet goes to a port of the control core's, which checks it whole.
+fn is_to_check_port(packet: &ipv4::Packet<&[u8]>) -> bool {
+    packet.protocol() == ipv4::PROTOCOL_TCP
+        && tcp::Segment::new_checked(packet.payload())
+            .is_ok_and(|segment| CHECK_PORTS.contains(&segment.dst_port()))
 }
 
 /// Answers never go to addresses that no single host can have.

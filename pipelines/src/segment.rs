@@ -42,7 +42,7 @@ pub struct Way {
 pub fn to_client(mbuf: &mut Mbuf, way: Way, flow: &Flow, segment: &Segment<'_>) -> bool {
     let from = (flow.endpoint, flow.endpoint_port);
     let to = (flow.client, flow.client_port);
-    let ip_len = ipv4::HEADER_LEN + tcp_len(segment);
+    let ip_len = packet_len(segment);
     let Some(frame) = resized(mbuf, ethernet::HEADER_LEN + ip_len) else { return false };
     let Some((ethernet, packet)) = frame.split_at_mut_checked(ethernet::HEADER_LEN) else { return false };
     write_ethernet(ethernet, way, ethernet::ETHERTYPE_IPV4);
@@ -56,7 +56,7 @@ pub fn to_client(mbuf: &mut Mbuf, way: Way, flow: &Flow, segment: &Segment<'_>) 
 pub fn to_board(mbuf: &mut Mbuf, way: Way, ethertype: u16, flow: &Flow, segment: &Segment<'_>) -> bool {
     let from = (flow.client, flow.client_port);
     let to = (flow.endpoint, flow.endpoint_port);
-    let ip_len = ipv4::HEADER_LEN + tcp_len(segment);
+    let ip_len = packet_len(segment);
     let headers = ethernet::HEADER_LEN + ipos::HEADER_LEN;
     let Some(frame) = resized(mbuf, headers + ip_len) else { return false };
     let Some((front, packet)) = frame.split_at_mut_checked(headers) else { return false };
@@ -84,8 +84,15 @@ fn tcp_len(segment: &Segment<'_>) -> usize {
     tcp::HEADER_LEN + segment.options.emitted_len() + segment.payload.len()
 }
 
+/// Octets of the IPv4 packet that carries a segment.
+#[inline]
+pub fn packet_len(segment: &Segment<'_>) -> usize {
+    ipv4::HEADER_LEN + tcp_len(segment)
+}
+
+/// Writes the IPv4 packet that carries a segment, [`packet_len`] octets.
 #[inline(always)]
-fn write_packet(packet: &mut [u8], from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), segment: &Segment<'_>) {
+pub fn write_packet(packet: &mut [u8], from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), segment: &Segment<'_>) {
     let Some((header, rest)) = packet.split_at_mut_checked(ipv4::HEADER_LEN) else { return };
     ipv4::Repr {
         src: from.0,

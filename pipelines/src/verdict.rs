@@ -14,6 +14,8 @@ pub enum Verdict {
     Held,
     /// Handed to the control core.
     Control,
+    /// A board's answer to a health check, handed to the control core.
+    Check,
     /// Handed to the worker that owns the flow.
     Steered,
     /// Dropped.
@@ -29,6 +31,7 @@ impl Verdict {
             Verdict::Answered => Outcome::Answered,
             Verdict::Held => Outcome::Held,
             Verdict::Control => Outcome::Control,
+            Verdict::Check => Outcome::Check,
             Verdict::Steered => Outcome::Steered,
             Verdict::Drop(_) => Outcome::Dropped,
         }

@@ -261,7 +261,8 @@ fn packet(core: &mut Core, peers: &mut Peers, owners: &Owners, arrived: Arrived)
         Parsed::ArpRequest(request) => reply::arp(core, port, request, mbuf),
         Parsed::Echo => reply::echo(core, port, mbuf),
         Parsed::IcmpError(flow) => forward::icmp_error(core, flow, mbuf),
-        Parsed::ArpFarm => to_control(core, port, mbuf),
+        Parsed::ArpFarm => to_control(core, port, mbuf, Verdict::Control),
+        Parsed::Check => to_control(core, port, mbuf, Verdict::Check),
         Parsed::Ipos => farm_frame(core, port, mbuf),
     }
 }
@@ -322,13 +323,13 @@ fn farm_frame(core: &mut Core, port: PortIndex, mbuf: Mbuf) -> Verdict {
     let body = mbuf.data().get(ethernet::HEADER_LEN..).unwrap_or_default();
     match ipos::Header::parse(body) {
         Ok(header) if header.kind == ipos::TYPE_PACKET => Verdict::Drop(Drop::UnexpectedIpos),
-        Ok(_) => to_control(core, port, mbuf),
+        Ok(_) => to_control(core, port, mbuf, Verdict::Control),
         Err(_) => Verdict::Drop(Drop::BadIpos),
     }
 }
 
-fn to_control(core: &mut Core, port: PortIndex, frame: Mbuf) -> Verdict {
-    if core.tell(Event::Frame { port, frame }) { Verdict::Control } else { Verdict::Drop(Drop::ControlFull) }
+fn to_control(core: &mut Core, port: PortIndex, frame: Mbuf, taken: Verdict) -> Verdict {
+    if core.tell(Event::Frame { port, frame }) { taken } else { Verdict::Drop(Drop::ControlFull) }
 }
 
 /// Nothing to do.

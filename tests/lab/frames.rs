@@ -37,7 +37,7 @@ fn account(lab: &Lab) -> Account {
     let number = |key: &str| {
         packets[key].as_u64().unwrap_or_else(|| panic!("status packets has no `{key}`: {packets}"))
     };
-    let outcomes = ["forwarded", "answered", "held", "control", "steered", "dropped"];
+    let outcomes = ["forwarded", "answered", "held", "control", "check", "steered", "dropped"];
     let drops = packets["drops"].as_object().expect("drops are listed by reason");
     let dropped: u64 = drops.values().filter_map(serde_json::Value::as_u64).sum();
     assert_eq!(dropped, number("dropped"), "drops by reason do not add up: {packets}");

@@ -7,6 +7,7 @@ mod admin;
 mod cost;
 mod failure;
 mod frames;
+mod health;
 mod http;
 mod lifecycle;
 mod loss;
@@ -30,6 +31,9 @@ const XDP: Shape =
 
 /// One port that faces clients and boards.
 const ONE_PORT: Shape = Shape { name: "one_port", options: &["--one-port", "--ethertype", "0x0007"] };
+
+/// Boards are checked.
+const CHECKED: Shape = Shape { name: "checked", options: &["--check", "/health"] };
 
 /// Two workers behind two queues per port.
 const WORKERS: Shape = Shape { name: "two_workers", options: &["--workers", "2", "--memory", "no-huge"] };
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         (XDP, &[http::CORE, restart::CORE, admin::CORE, frames::CORE][..]),
         (ONE_PORT, &[http::CORE, restart::CORE, frames::BOTH][..]),
         (WORKERS, all),
+        (CHECKED, &[health::TESTS][..]),
     ] {
         for (name, test) in groups.iter().copied().flatten().copied() {
             trials.push(shared::trial(shape, name, test));

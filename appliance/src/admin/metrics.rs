@@ -11,7 +11,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 
 use super::collector::About;
 use super::rows::{ENTRY_TABLES, TrafficRow};
-use crate::control::snapshot::{ApplicationRow, LaneRow, PortRow, ServerRow, Snapshot};
+use crate::control::health::Verdict;
+use crate::control::snapshot::{ApplicationRow, LaneRow, PortRow, ServerRow, ServiceRow, Snapshot};
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,12 @@ pub const METRICS: &[(&str, Type, &str)] = &[
         "ipos_placement_seconds",
         Type::Histogram,
         "From the segment that completed a request's head to the request on its way to its board.",
+    ),
+    ("ipos_checks_total", Type::Counter, "Health checks of a service on a board, by how they ended."),
+    (
+        "ipos_board_healthy",
+        Type::Gauge,
+        "Whether a service's health checks of a board pass; absent before the first verdict.",
     ),
     ("ipos_migrations_under_way", Type::Gauge, "Requests that wait for a board."),
     ("ipos_questions_under_way", Type::Gauge, "Questions who holds an endpoint that wait for the farm."),
@@ -243,6 +250,7 @@ impl Exporter {
             migrations(snapshot);
             snapshot.servers.iter().for_each(board);
             self.applications.iter().for_each(|((board, process), needs)| application(board, process, needs));
+            snapshot.services.iter().for_each(checks);
             snapshot.ports.iter().for_each(port);
         });
         self.recorder.handle().render()
@@ -390,6 +398,21 @@ fn board(server: &ServerRow) {
     level("ipos_board_cpu_pressure_ratio", server.cpu_pressure_ratio);
     level("ipos_board_memory_pressure_ratio", server.memory_pressure_ratio);
     level("ipos_board_report_age_seconds", server.report_age_ms.map(|ms| ms as f64 / 1000.0));
+}
+
+fn checks(service: &ServiceRow) {
+    for board in &service.boards {
+        let Some(check) = &board.check else { continue };
+        let labels = [("service", service.service.clone()), ("board", board.board.clone())];
+        for (result, count) in &check.ended {
+            let [service, board] = labels.clone();
+            counter!("ipos_checks_total", &[service, board, ("result", result.clone())]).absolute(*count);
+        }
+        if check.verdict != Verdict::Unknown.name() {
+            let passing = check.verdict == Verdict::Passing.name();
+            gauge!("ipos_board_healthy", &labels).set(f64::from(u8::from(passing)));
+        }
+    }
 }
 
 fn port(row: &PortRow) {

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::control::board::REFUSALS;
-use crate::control::counters::{Did, Ended, Ignored};
-use crate::control::snapshot::{Mbufs, MigrationRow, Migrations};
+use crate::control::counters::{Checked, Did, Ended, Ignored};
+use crate::control::snapshot::{CandidateRow, CheckRow, Mbufs, MigrationRow, Migrations, ServiceRow};
 
 const DOCS: &str = include_str!("../../../docs/metrics.md");
 
@@ -60,6 +60,21 @@ fn snapshot() -> Snapshot {
             mac: None,
         }],
         applications: vec![application("nginx", 7, 10), application("nginx", 8, 5)],
+        services: vec![ServiceRow {
+            service: "web".to_owned(),
+            address: [198, 51, 100, 1].into(),
+            port: 80,
+            boards: vec![CandidateRow {
+                board: "board1".to_owned(),
+                load: None,
+                unfit: None,
+                check: Some(CheckRow {
+                    verdict: "failing".to_owned(),
+                    last: None,
+                    ended: named(Checked::ALL.iter().map(|how| how.name()).collect()),
+                }),
+            }],
+        }],
         migrations: Migrations {
             under_way: 1,
             questions: 2,
@@ -243,6 +258,7 @@ fn the_documentation_lists_every_metric_and_every_value_of_its_labels() {
     Outcome::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     Drop::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     Happening::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
+    Checked::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     Ended::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     Did::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     Ignored::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
@@ -253,6 +269,7 @@ fn the_documentation_lists_every_metric_and_every_value_of_its_labels() {
         .map(|it| it.name())
         .chain(Drop::ALL.iter().map(|it| it.name()))
         .chain(Happening::ALL.iter().map(|it| it.name()))
+        .chain(Checked::ALL.iter().map(|it| it.name()))
         .chain(Ended::ALL.iter().map(|it| it.name()))
         .chain(Did::ALL.iter().map(|it| it.name()))
         .chain(Ignored::ALL.iter().map(|it| it.name()))

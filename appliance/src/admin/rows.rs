@@ -104,7 +104,7 @@ impl ShardRow {
 pub struct PacketsRow {
     /// Packets received on all ports, or handed over by other workers.
     pub received: u64,
-    /// By outcome: forwarded, answered, held, control, steered, dropped.
+    /// By outcome: forwarded, answered, held, control, check, steered, dropped.
     #[serde(flatten)]
     pub outcomes: BTreeMap<String, u64>,
     /// Dropped, by reason.

@@ -319,6 +319,7 @@ fn resolve(service: &ServiceDraft, farm: &Farm, notes: &Notes) -> Service {
         port: service.port.value,
         boards,
         maps: maps.collect(),
+        check: service.check.clone(),
     }
 }
 

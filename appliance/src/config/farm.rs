@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipos_pipelines::config::Role;
 
-use super::model::{Device, MacText, Port, Subnet};
+use super::model::{Check, CheckHost, CheckPath, Device, MacText, Port, Subnet};
 use super::read::{At, Section};
 use crate::control::standing::{WEIGHT_DEFAULT, WEIGHT_MAX};
 
@@ -36,6 +36,8 @@ pub struct ServiceDraft {
     pub boards: Option<At<Vec<At<String>>>>,
     /// The URL map.
     pub maps: Vec<MapDraft>,
+    /// How its boards are checked, if they are.
+    pub check: Option<Check>,
 }
 
 /// A row of the URL map that names its boards.
@@ -119,8 +121,26 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
     let boards = section.strings("boards", "all boards");
     let maps = section.sections("map", "service.map");
     let maps = maps.iter().filter_map(map).collect();
+    let check = section.optional_section("check", "service.check").and_then(|section| check(&section));
     section.finish();
-    Some(ServiceDraft { name: name?, address: address?, port: port?, boards, maps })
+    Some(ServiceDraft { name: name?, address: address?, port: port?, boards, maps, check })
+}
+
+fn check(section: &Section<'_>) -> Option<Check> {
+    let path = section.required::<CheckPath>("http", "the path of a request, such as \"/health\"");
+    let host =
+        section.parsed::<CheckHost>("host", "a host name for the request, such as \"www.example.org\"");
+    let check = Check {
+        path: path?.value.0,
+        host: host.map(|host| host.value.0),
+        expect: section.integer("expect", 100u16..=599, 200).value,
+        interval_ms: section.integer("interval_ms", 100u32..=3_600_000, 1000).value,
+        timeout_ms: section.integer("timeout_ms", 10u32..=600_000, 1000).value,
+        fall: section.integer("fall", 1u32..=1000, 3).value,
+        rise: section.integer("rise", 1u32..=1000, 2).value,
+    };
+    section.finish();
+    Some(check)
 }
 
 fn map(section: &Section<'_>) -> Option<MapDraft> {

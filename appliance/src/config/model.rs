@@ -172,6 +172,59 @@ pub struct Service {
     pub boards: Vec<u16>,
     /// The URL map.
     pub maps: Vec<Map>,
+    /// How its boards are checked, if they are.
+    pub check: Option<Check>,
+}
+
+/// `[service.check]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The path that is requested.
+    pub path: String,
+    /// The host that is requested; `None` for the service's address.
+    pub host: Option<String>,
+    /// The status of a good answer.
+    pub expect: u16,
+    /// From the start of one check to that of the next, milliseconds.
+    pub interval_ms: u32,
+    /// How long an answer may take, milliseconds.
+    pub timeout_ms: u32,
+    /// Failed checks in a row until a board gets no connections.
+    pub fall: u32,
+    /// Passed checks in a row until it gets them again.
+    pub rise: u32,
+}
+
+/// The longest path and the longest host name of a check, octets: with both, the request is one segment of the least MSS.
+const CHECK_TEXT_MAX: usize = 200;
+
+/// Whether text can stand in a request's head as it is.
+fn is_plain(text: &str) -> bool {
+    (1..=CHECK_TEXT_MAX).contains(&text.len()) && text.bytes().all(|octet| octet.is_ascii_graphic())
+}
+
+/// A path for a check: printable, without spaces, at most 200 octets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckPath(pub String);
+
+impl FromStr for CheckPath {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text.starts_with('/') && is_plain(text) { Ok(Self(text.to_owned())) } else { Err(()) }
+    }
+}
+
+/// A host name for a check, with or without port: printable, without spaces, at most 200 octets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckHost(pub String);
+
+impl FromStr for CheckHost {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if is_plain(text) { Ok(Self(text.to_owned())) } else { Err(()) }
+    }
 }
 
 /// `[[service.map]]`
@@ -349,6 +402,21 @@ mod tests {
         assert_eq!(null.interface(), None);
         for wrong in ["", "eth0", "81:00.0", "net_null0,,", "net_null 0", "0000:81:00"] {
             assert_eq!(wrong.parse::<Device>(), Err(()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_a_check_requests_cannot_carry_a_second_request() {
+        assert!(
+            "/health?deep=1".parse::<CheckPath>().is_ok()
+                && "www.example.org:8080".parse::<CheckHost>().is_ok()
+        );
+        let long = format!("/{}", "a".repeat(200));
+        for wrong in ["", "health", "/a b", "/a\r\nX: y", "/\u{e4}", &long] {
+            assert_eq!(wrong.parse::<CheckPath>(), Err(()), "{wrong}");
+        }
+        for wrong in ["", "a b", "a\r\nX: y", &long] {
+            assert_eq!(wrong.parse::<CheckHost>(), Err(()), "{wrong}");
         }
     }
 

@@ -125,6 +125,11 @@ impl<'a> Section<'a> {
         Section { notes: self.notes, path: key, table, offset, asked: RefCell::default() }
     }
 
+    /// A table of this table, when the text has it. `path` is its name from the root.
+    pub fn optional_section(&self, key: &'static str, path: &'static str) -> Option<Section<'a>> {
+        self.has(key).then(|| Section { path, ..self.section(key) })
+    }
+
     /// The tables of an array of tables. `path` is its name from the root.
     pub fn sections(&self, key: &'static str, path: &'static str) -> Vec<Section<'a>> {
         let Some(value) = self.find(key) else { return Vec::new() };

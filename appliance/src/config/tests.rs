@@ -342,7 +342,9 @@ fn documented() -> Vec<(String, String)> {
 #[test]
 fn the_documentation_names_every_key_and_states_its_default() {
     let notes = Notes::default();
-    parse::parse(SHORT, &notes).expect("a good text");
+    for text in [SHORT, EXAMPLE] {
+        parse::parse(text, &notes).expect("a good text");
+    }
     let mut program = notes.defaults();
     let mut documentation = documented();
     program.sort();

@@ -260,7 +260,7 @@ impl Attempts {
     }
 
     /// An acknowledgement that no request waits for: a duplicate, or that of an abandoned attempt.
-    fn late_ack(&mut self, ctx: &mut Context<'_>, board: BoardId, id: u64) {
+    pub(super) fn late_ack(&mut self, ctx: &mut Context<'_>, board: BoardId, id: u64) {
         ctx.counters.ignore(Ignored::LateAnswer);
         if id != 0 {
             self.detaches.late_ack(ctx, board, id);

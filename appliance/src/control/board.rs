@@ -8,6 +8,7 @@ use ipos_wire::mac::Mac;
 use super::absurd::Absurd;
 use super::applications::Applications;
 use super::counters::Ended;
+use super::health::{Health, Outcome};
 use super::listening::Listening;
 use super::standing::Standing;
 use super::state::State;
@@ -79,6 +80,8 @@ pub enum Unfit {
     NoWeight,
     /// Its kernel lacks TCP options that clients are offered: these bits.
     Options(u16),
+    /// Its health check fails, the last one in this way.
+    Unhealthy(Outcome),
     /// Nothing listens on the service's port, at an address that covers the service's.
     NotListening,
 }
@@ -91,6 +94,7 @@ impl Unfit {
             Unfit::NoMac => "its MAC address is not known: no answer to ARP".to_owned(),
             Unfit::Draining => "draining".to_owned(),
             Unfit::NoWeight => "its weight is 0".to_owned(),
+            Unfit::Unhealthy(outcome) => format!("its health check fails: {}", outcome.sentence()),
             Unfit::NotListening => "nothing listens for the service there".to_owned(),
             Unfit::Options(bits) => {
                 let names = ["timestamps", "sack", "window_scale", "ecn"];
@@ -123,16 +127,18 @@ pub struct Board {
     pub(super) ask_at_ns: u64,
     pub(super) asked: u32,
     pub(super) moved_at_ns: Option<u64>,
+    /// Another machine that claims its address.
+    pub(super) rival: Option<Mac>,
     /// Its last report.
     pub state: Option<State>,
     /// When that came.
     pub reported_at_ns: u64,
-    /// Another machine that claims its address.
-    pub(super) rival: Option<Mac>,
     /// Whether it was last said to be alive, so that each change is said once.
     pub(super) said_alive: bool,
     /// What is wanted of it.
     pub standing: Standing,
+    /// What health checks say.
+    pub health: Health,
     /// Its Listening Sockets Table.
     pub listening: Listening,
     /// Its Application Information Table.
@@ -159,15 +165,16 @@ impl Board {
             ask_at_ns: 0,
             asked: 0,
             moved_at_ns: None,
+            rival: None,
             state: None,
             reported_at_ns: 0,
             said_alive: false,
+            health: Health::default(),
             listening: Listening::default(),
             applications: Applications::default(),
             absurd: Absurd::default(),
             in_flight: 0,
             placed: 0,
-            rival: None,
             ended: [0; Ended::ALL.len()],
             refusals: [0; REFUSALS.len()],
         }
@@ -209,6 +216,9 @@ impl Board {
         }
         if !self.listening.covers(endpoint.0, endpoint.1) {
             return Err(Unfit::NotListening);
+        }
+        if let Some(outcome) = self.health.failing(endpoint) {
+            return Err(Unfit::Unhealthy(outcome));
         }
         Ok(u64::from(state.connections) + u64::from(self.in_flight) + u64::from(self.placed))
     }

@@ -12,6 +12,7 @@ use ipos_wire::mac::Mac;
 use super::attempts::{AttemptSettings, Attempts};
 use super::board::{BoardSettings, LivenessSettings};
 use super::boards::{Boards, Learned, MS_NS};
+use super::checks::{CheckSettings, Checks, Stamp};
 use super::context::Context;
 use super::cookies::{Cookies, Random};
 use super::counters::{ControlCounters, Did, Ignored};
@@ -45,6 +46,10 @@ pub struct CoreSettings {
     pub attempts: AttemptSettings,
     /// How the farm is asked.
     pub ask: AskSettings,
+    /// Which services are checked.
+    pub checks: Vec<CheckSettings>,
+    /// The clock's zero, Unix microseconds.
+    pub started_unix_us: u64,
 }
 
 /// The control core.
@@ -56,6 +61,8 @@ pub struct Core {
     pub attempts: Attempts,
     /// Questions under way.
     pub holders: Holders,
+    /// Health checks.
+    pub checks: Checks,
     /// What is counted.
     pub counters: ControlCounters,
     pub(super) ids: Ids,
@@ -74,8 +81,20 @@ pub(super) struct Fixed {
 impl Core {
     /// Nothing heard, nothing under way.
     pub fn new(settings: CoreSettings, random: Random, now_ns: u64) -> Self {
+        let mut boards = Boards::new(settings.boards, settings.liveness, now_ns);
+        for service in &settings.checks {
+            for id in &service.boards {
+                if let Some(board) = boards.board_mut(*id) {
+                    board.health.watch(service.endpoint);
+                }
+            }
+        }
+        let stamp =
+            Stamp { appliance_id: settings.attempts.appliance_id, started_unix_us: settings.started_unix_us };
+        let addresses = settings.ports.iter().map(|port| port.address).collect();
         Self {
-            boards: Boards::new(settings.boards, settings.liveness, now_ns),
+            boards,
+            checks: Checks::new(settings.checks, addresses, stamp, now_ns),
             attempts: Attempts::new(settings.attempts, settings.pools),
             holders: Holders::new(settings.ask),
             counters: ControlCounters::default(),
@@ -197,10 +216,13 @@ impl Core {
 
     /// Time passes: repeats, deadlines, ARP, liveness, secrets.
     pub fn tick(&mut self, now_ns: u64, sink: &mut dyn Sink) {
-        let Self { boards, counters, ids, attempts, holders, .. } = self;
+        let Self { boards, counters, ids, attempts, holders, checks, .. } = self;
         let ctx = &mut Context { now_ns, boards, counters, ids, sink };
         attempts.tick(ctx);
         holders.tick(ctx);
+        while let Some((board, flow, id)) = checks.tick(ctx) {
+            attempts.detaches.begin(ctx, board, flow, id);
+        }
         if now_ns >= self.next_housekeeping_ns {
             self.next_housekeeping_ns = now_ns + HOUSEKEEPING_NS;
             self.housekeeping(now_ns, sink);

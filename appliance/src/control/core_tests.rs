@@ -53,6 +53,8 @@ fn core() -> Core {
             capacity: 100,
             appliance_id: 1,
         },
+        checks: Vec::new(),
+        started_unix_us: 0,
         ask: AskSettings { retry_ns: 50 * MS, tries: 2, outstanding: 10 },
     };
     Core::new(settings, counting(), 0)
@@ -315,8 +317,6 @@ fn applications_are_taken_in_order_from_the_board_itself_and_go_with_it() {
 }
 
 #[test]
-fn liveness_and_secrets_change_with_time_alone() {
-#[test]
 fn a_second_machine_with_a_boards_address_is_counted_and_moves_nothing() {
     let (mut core, mut out) = awake();
     let rival = arp_reply(0, Mac([2, 0, 0, 0, 9, 9]));
@@ -327,6 +327,8 @@ fn a_second_machine_with_a_boards_address_is_counted_and_moves_nothing() {
     assert_eq!(out.commands(), [""; 0], "the workers go on sending to the board");
 }
 
+#[test]
+fn liveness_and_secrets_change_with_time_alone() {
     let (mut core, mut out) = awake();
     core.tick(0, &mut out);
     assert_eq!(core.counters.did(Did::BoardUp), 2);

@@ -63,6 +63,19 @@ counted! {
 }
 
 counted! {
+    /// How a health check ended.
+    Checked {
+        Passed = "passed", "The board answered with the expected status.";
+        OtherStatus = "other_status", "It answered with another status.";
+        NotHttp = "not_http", "It answered something that is no HTTP/1.x status line.";
+        Cut = "cut", "The connection ended before a status line.";
+        Refused = "refused", "The board refused the endpoint (0x04).";
+        Silent = "silent", "The board did not acknowledge the endpoint in time.";
+        NoAnswer = "no_answer", "The board acknowledged the endpoint, but no answer came in time: it takes connections and does not serve them.";
+    }
+}
+
+counted! {
     /// Things that happen in the control core.
     Did {
         Placed = "placed", "A request asked for a board.";

@@ -2,13 +2,14 @@
 
 use std::net::Ipv4Addr;
 
-use ipos_wire::ipos::{Detach, Protocol, TcpConnection, Trailer, WhoHolds};
+use ipos_pipelines::segment::{packet_len, write_packet};
+use ipos_wire::ipos::{self, Detach, Protocol, TcpConnection, Trailer, WhoHolds};
 use ipos_wire::mac::Mac;
 use ipos_wire::{arp, ethernet};
 
 use super::sink::Message;
 
-/// Octets of the longest frame: a Connection Packet (Fig. 11E).
+/// Octets of the longest message: a Connection Packet (Fig. 11E).
 pub const FRAME_MAX: usize = ethernet::HEADER_LEN + TcpConnection::LEN;
 
 /// Octets of the shortest Ethernet frame without its check sequence: shorter ones are padded with zeros, because not
@@ -34,6 +35,9 @@ pub fn frame_len(message: &Message) -> usize {
         Message::Connection { .. } => TcpConnection::LEN,
         Message::Detach { .. } => Detach::LEN,
         Message::Question { .. } => WhoHolds::LEN,
+        Message::Segment { segment, payload, .. } => {
+            ipos::HEADER_LEN + packet_len(&segment.with(payload.as_deref().unwrap_or_default()))
+        }
         Message::WhoHas(_) => arp::LEN,
     };
     (ethernet::HEADER_LEN + len).max(FRAME_MIN)
@@ -64,6 +68,16 @@ pub fn emit(from: Sender, to: Mac, message: &Message, frame: &mut [u8]) {
             WhoHolds { flow: *flow, protocol: Protocol::Tcp, trailer: Trailer::open(*id) }.emit(body);
             WhoHolds::LEN
         }
+        Message::Segment { flow, segment, payload } => {
+            let segment = segment.with(payload.as_deref().unwrap_or_default());
+            let (header, packet) = body.split_at_mut(ipos::HEADER_LEN);
+            ipos::encapsulate(*flow, Protocol::Tcp, header);
+            let len = packet_len(&segment);
+            let (client, endpoint) = ((flow.client, flow.client_port), (flow.endpoint, flow.endpoint_port));
+            let (packet, _) = packet.split_at_mut(len);
+            write_packet(packet, client, endpoint, &segment);
+            ipos::HEADER_LEN + len
+        }
         Message::WhoHas(address) => {
             let request = arp::Repr {
                 operation: arp::Operation::Request,
@@ -85,7 +99,6 @@ pub fn emit(from: Sender, to: Mac, message: &Message, frame: &mut [u8]) {
 mod tests {
     use super::*;
     use ipos_wire::flow::Flow;
-    use ipos_wire::ipos;
     use ipos_wire::tcb::Tcb;
 
     const FROM: Sender =

@@ -8,9 +8,10 @@ use ipos_wire::ipos::{
     self, Ack, ApplicationRow, Closed, ClosedReason, HeldState, List, ListeningRow, Message, ReportPart,
     ServerState,
 };
-use ipos_wire::{arp, ethernet};
+use ipos_wire::{arp, ethernet, ipv4, tcp};
 
 use super::applications::Application;
+use super::check_client::Heard;
 use super::context::Context;
 use super::core::Core;
 use super::counters::{Did, Ignored};
@@ -40,6 +41,10 @@ pub(super) fn frame(
         }
         return core.arp(now_ns, port, arp.sender_ip, arp.sender_mac, sink);
     }
+    if frame.ethertype() == ethernet::ETHERTYPE_IPV4 {
+        let board = core.boards.identify(frame.src(), port)?;
+        return answer_to_check(core, now_ns, board, frame.payload(), sink);
+    }
     if frame.ethertype() != core.settings.ethertype {
         return Err(Ignored::UnknownType);
     }
@@ -51,6 +56,32 @@ pub(super) fn frame(
     }
     let message = Message::parse(frame.payload()).map_err(reason)?.ok_or(Ignored::UnknownType)?;
     take(core, now_ns, port, board, message, sink)
+}
+
+/// What a board's kernel says to the appliance's own address: it answers a health check.
+fn answer_to_check(
+    core: &mut Core,
+    now_ns: u64,
+    board: BoardId,
+    packet: &[u8],
+    sink: &mut dyn Sink,
+) -> Result<(), Ignored> {
+    let packet = ipv4::Packet::new_checked(packet).map_err(|_| Ignored::BadLength)?;
+    let segment = tcp::Segment::new_checked(packet.payload()).map_err(|_| Ignored::BadLength)?;
+    let (endpoint, client) = (packet.src(), packet.dst());
+    if !segment.checksum_ok(endpoint, client) {
+        return Err(Ignored::BadChecksum);
+    }
+    let flow = Flow { client, client_port: segment.dst_port(), endpoint, endpoint_port: segment.src_port() };
+    let Core { boards, counters, ids, checks, .. } = core;
+    if !checks.owns(&flow) {
+        return Err(Ignored::UnknownType);
+    }
+    let ctx = &mut Context { now_ns, boards, counters, ids, sink };
+    let heard =
+        Heard { seq: segment.seq(), ack: segment.ack(), flags: segment.flags(), payload: segment.payload() };
+    checks.heard(ctx, board, flow, heard);
+    Ok(())
 }
 
 fn reason(error: ipos::Error) -> Ignored {
@@ -72,10 +103,13 @@ fn take(
 ) -> Result<(), Ignored> {
     let own_address = core.settings.ports.get(usize::from(port.0)).map(|port| port.address);
     let board_address = core.boards.board(board).map(|board| board.settings.address);
-    let Core { boards, counters, ids, attempts, holders, .. } = core;
+    let Core { boards, counters, ids, attempts, holders, checks, .. } = core;
     let ctx = &mut Context { now_ns, boards, counters, ids, sink };
     match message {
         Message::Ack(ack) => acknowledged(core, now_ns, board, &ack, sink),
+        Message::Refused(refused) if checks.owns(&refused.flow) => {
+            checks.refused(ctx, board, &refused.flow, refused.trailer.id, refused.reason.code());
+        }
         Message::Refused(refused) => {
             attempts.refused(ctx, board, refused.flow, refused.trailer.id, refused.reason.code());
         }
@@ -119,10 +153,14 @@ fn take(
 
 /// 0x03: the board has taken an endpoint over.
 fn acknowledged(core: &mut Core, now_ns: u64, board: BoardId, ack: &Ack, sink: &mut dyn Sink) {
-    let Core { boards, counters, ids, attempts, .. } = core;
+    let Core { boards, counters, ids, attempts, checks, .. } = core;
     let ctx = &mut Context { now_ns, boards, counters, ids, sink };
     let id = ack.trailer.map_or(0, |trailer| trailer.id);
-    attempts.acknowledged(ctx, board, ack.flow, id);
+    if !checks.owns(&ack.flow) {
+        attempts.acknowledged(ctx, board, ack.flow, id);
+    } else if !checks.acknowledged(ctx, board, &ack.flow, id) {
+        attempts.late_ack(ctx, board, id);
+    }
 }
 
 /// 0x07: the endpoint closed, is not held, or was a stray packet's.
@@ -133,9 +171,14 @@ fn closed(
     notice: &Closed,
     sink: &mut dyn Sink,
 ) -> Result<(), Ignored> {
-    let Core { boards, counters, ids, attempts, holders, .. } = core;
+    let Core { boards, counters, ids, attempts, holders, checks, .. } = core;
     let ctx = &mut Context { now_ns, boards, counters, ids, sink };
     let (flow, id) = (notice.flow, notice.trailer.id);
+    if checks.owns(&flow) {
+        attempts.detaches.confirmed(board, id);
+        checks.closed(ctx, board, &flow, id);
+        return Ok(());
+    }
     match notice.reason {
         ClosedReason::NotHeld => {
             let expected = holders.not_held(ctx, board, flow, id) || attempts.detaches.confirmed(board, id);

@@ -2,8 +2,9 @@
 //!
 //! The road: [`turn`] takes events and time to [`core`]; [`input`] reads the boards' frames; [`boards`], [`board`], [`state`],
 //! [`standing`], [`listening`] and [`applications`] are the tables, [`gather`] puts those together that come in parts;
-//! [`attempts`] with [`selection`] and [`detaches`] moves endpoints; [`holders`] asks who has one; [`outlet`] with [`emit`]
-//! carries it all away. All but `turn` and `outlet` are pure state machines.
+//! [`attempts`] with [`selection`] and [`detaches`] moves endpoints; [`holders`] asks who has one; [`checks`] with
+//! [`check_client`] sees whether boards serve, [`health`] what came of it; [`outlet`] with [`emit`] carries it all away. All
+//! but `turn` and `outlet` are pure state machines.
 
 pub mod absurd;
 pub mod applications;
@@ -11,6 +12,8 @@ pub mod attempts;
 pub mod board;
 pub mod board_set;
 pub mod boards;
+pub mod check_client;
+pub mod checks;
 pub mod context;
 pub mod cookies;
 pub mod core;
@@ -19,6 +22,7 @@ pub mod delays;
 pub mod detaches;
 pub mod emit;
 pub mod gather;
+pub mod health;
 pub mod holders;
 pub mod ids;
 pub mod input;

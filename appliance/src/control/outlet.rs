@@ -141,7 +141,8 @@ impl Sink for Outlet {
         let worker = match message {
             Message::Connection { flow, .. }
             | Message::Detach { flow, .. }
-            | Message::Question { flow, .. } => self.owners.owner(flow),
+            | Message::Question { flow, .. }
+            | Message::Segment { flow, .. } => self.owners.owner(flow),
             Message::WhoHas(_) => WorkerId(0),
         };
         self.transmit(worker, way, from, message);

@@ -4,11 +4,14 @@
 //! tests.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use ipos_pipelines::handoff::{Command, PortIndex, WorkerId};
 use ipos_wire::flow::Flow;
 use ipos_wire::mac::Mac;
 use ipos_wire::tcb::Tcb;
+
+use super::check_client::Segment;
 
 /// Where decisions go.
 pub trait Sink {
@@ -54,6 +57,15 @@ pub enum Message {
         flow: Flow,
         /// The question's own id.
         id: u64,
+    },
+    /// 0x02: a segment of a health check's.
+    Segment {
+        /// The connection.
+        flow: Flow,
+        /// The segment.
+        segment: Segment,
+        /// Its payload.
+        payload: Option<Arc<[u8]>>,
     },
     /// ARP: who has this address?
     WhoHas(Ipv4Addr),

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Liveness, REFUSALS};
 use super::core::Core;
-use super::counters::{Did, Ended, Ignored};
+use super::counters::{Checked, Did, Ended, Ignored};
+use super::health::{Outcome, ServiceHealth};
 
 /// The control core at one moment.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -150,6 +151,19 @@ pub struct CandidateRow {
     pub load: Option<u64>,
     /// Why it cannot be.
     pub unfit: Option<String>,
+    /// What health checks say, when the service is checked.
+    pub check: Option<CheckRow>,
+}
+
+/// The health checks of one service on one board.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CheckRow {
+    /// `unknown`, `passing` or `failing`.
+    pub verdict: String,
+    /// How the last one ended, in words.
+    pub last: Option<String>,
+    /// All of them, by how they ended.
+    pub ended: BTreeMap<String, u64>,
 }
 
 /// Migrations so far.
@@ -323,6 +337,7 @@ fn service(core: &Core, now_ns: u64, service: &ServiceName) -> ServiceRow {
             board: board.settings.name.clone(),
             load: fit.ok(),
             unfit: fit.err().map(super::board::Unfit::reason),
+            check: board.health.of((service.address, service.port)).map(check),
         })
     };
     ServiceRow {
@@ -330,6 +345,15 @@ fn service(core: &Core, now_ns: u64, service: &ServiceName) -> ServiceRow {
         address: service.address,
         port: service.port,
         boards: service.boards.iter().filter_map(candidate).collect(),
+    }
+}
+
+fn check(health: &ServiceHealth) -> CheckRow {
+    let ended = Checked::ALL.iter().zip(health.ended).map(|(how, count)| (how.name().to_owned(), count));
+    CheckRow {
+        verdict: health.verdict.name().to_owned(),
+        last: health.last.map(Outcome::sentence),
+        ended: ended.collect(),
     }
 }
 

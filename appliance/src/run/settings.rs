@@ -1,5 +1,7 @@
 //! From the configuration to what control core and admin thread are told.
 
+use std::net::Ipv4Addr;
+
 use ipos_pipelines::config::PortSettings;
 use ipos_pipelines::handoff::{BoardId, PortIndex};
 use ipos_pipelines::steer::Owners;
@@ -7,11 +9,13 @@ use ipos_wire::mac::Mac;
 
 use crate::admin::collector::About;
 use crate::admin::rows::UrlRow;
-use crate::config::model::Config;
+use crate::config::model::{Check, Config};
 use crate::control::attempts::AttemptSettings;
 use crate::control::board::{BoardSettings, LivenessSettings};
 use crate::control::boards::MS_NS;
+use crate::control::checks::CheckSettings;
 use crate::control::core::CoreSettings;
+use crate::control::health::Patience;
 use crate::control::holders::AskSettings;
 use crate::control::selection::Pools;
 use crate::control::snapshot::ServiceName;
@@ -27,6 +31,7 @@ pub fn core(
     owners: Owners,
     ports: &[PortSettings],
     pools: &[Vec<BoardId>],
+    started_unix_us: u64,
 ) -> CoreSettings {
     let migration = &config.migration;
     CoreSettings {
@@ -59,12 +64,41 @@ pub fn core(
             capacity: migration.attempts as usize,
             appliance_id: config.appliance.id,
         },
+        checks: checks(config),
+        started_unix_us,
         ask: AskSettings {
             retry_ns: ms(config.ask.retry_ms),
             tries: config.ask.tries,
             outstanding: config.ask.outstanding as usize,
         },
     }
+}
+
+/// The services that are checked.
+fn checks(config: &Config) -> Vec<CheckSettings> {
+    let named = config.services.iter().zip(services(config));
+    let checked = named.filter_map(|(service, named)| Some((service.check.as_ref()?, named)));
+    let settings = checked.map(|(check, service)| CheckSettings {
+        endpoint: (service.address, service.port),
+        request: request(check, service.address).into_bytes().into(),
+        service: service.name,
+        boards: service.boards,
+        expect: check.expect,
+        interval_ns: ms(check.interval_ms),
+        timeout_ns: ms(check.timeout_ms),
+        patience: Patience { fall: check.fall, rise: check.rise },
+    });
+    settings.collect()
+}
+
+/// What a check sends.
+fn request(check: &Check, address: Ipv4Addr) -> String {
+    let host = check.host.clone().unwrap_or_else(|| address.to_string());
+    format!(
+        "GET {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: ipos-appliance/{}\r\nConnection: close\r\n\r\n",
+        check.path,
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 /// The services' names, each with all its boards.

@@ -57,6 +57,8 @@ const SERVICES: &[Column] = &[
     ("ADDRESS", |row| format!("{}:{}", plain(&row["address"]), plain(&row["port"]))),
     ("BOARD", |row| plain(&row["board"])),
     ("LOAD", |row| plain(&row["load"])),
+    ("CHECK", |row| or(&row["check"]["verdict"], "")),
+    ("LAST CHECK", |row| or(&row["check"]["last"], "")),
     ("WHY NOT", |row| or(&row["unfit"], "")),
 ];
 
@@ -123,6 +125,7 @@ const WORKERS: &[Column] = &[
     ("+ ANSWERED", |row| plain(&row["packets"]["answered"])),
     ("+ HELD", |row| plain(&row["packets"]["held"])),
     ("+ CONTROL", |row| plain(&row["packets"]["control"])),
+    ("+ CHECK", |row| plain(&row["packets"]["check"])),
     ("+ STEERED", |row| plain(&row["packets"]["steered"])),
     ("+ DROPPED", |row| plain(&row["packets"]["dropped"])),
 ];
@@ -133,6 +136,7 @@ const ACCOUNT: &[Column] = &[
     ("+ ANSWERED", |row| plain(&row["answered"])),
     ("+ HELD", |row| plain(&row["held"])),
     ("+ CONTROL", |row| plain(&row["control"])),
+    ("+ CHECK", |row| plain(&row["check"])),
     ("+ STEERED", |row| plain(&row["steered"])),
     ("+ DROPPED", |row| plain(&row["dropped"])),
     ("REASONS", |row| counts(&row["drops"])),
@@ -309,10 +313,11 @@ mod tests {
     #[test]
     fn a_service_has_a_line_for_each_of_its_boards() {
         let rows = json!([{"service": "web", "address": "198.51.100.1", "port": 80, "boards": [
-            {"board": "board1", "load": 3, "unfit": null},
-            {"board": "board2", "load": null, "unfit": "draining"}]}]);
+            {"board": "board1", "load": 3, "unfit": null, "check": {"verdict": "passing", "last": "status 200"}},
+            {"board": "board2", "load": null, "unfit": "draining", "check": null}]}]);
         let text = render(What::Services, &rows);
         assert_eq!(text.lines().count(), 3);
-        assert!(text.contains("198.51.100.1:80  board2  -     draining"), "{text}");
+        assert!(text.contains("198.51.100.1:80  board1  3     passing  status 200"), "{text}");
+        assert!(text.contains("198.51.100.1:80  board2  -                          draining"), "{text}");
     }
 }

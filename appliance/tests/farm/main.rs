@@ -3,6 +3,7 @@
 
 #[path = "../../../pipelines/tests/common/mod.rs"]
 mod common;
+mod health;
 mod world;
 
 use ipos_pipelines::counters::Happening;

@@ -5,7 +5,9 @@ use std::mem;
 use ipos_appliance::control::attempts::AttemptSettings;
 use ipos_appliance::control::board::{BoardSettings, LivenessSettings};
 use ipos_appliance::control::boards::MS_NS;
+use ipos_appliance::control::checks::CheckSettings;
 use ipos_appliance::control::core::{Core, CoreSettings};
+use ipos_appliance::control::health::Patience;
 use ipos_appliance::control::holders::AskSettings;
 use ipos_appliance::control::outlet::Outlet;
 use ipos_appliance::control::selection::Pools;
@@ -17,14 +19,18 @@ use ipos_pipelines::verdict::Verdict;
 use ipos_wire::flow::Flow;
 use ipos_wire::mac::Mac;
 use ipos_wire::tcb::OptionBits;
-use ipos_wire::{ethernet, ipos};
+use ipos_wire::{ethernet, ipos, ipv4, tcp};
 use std::net::Ipv4Addr;
 
 use crate::common::setup::{FARM_PORT, HASH_KEY};
 use crate::common::{
-    Client, Encapsulated, FARM_ADDRESS, FARM_MAC, IN_POLL, Rig, Setup, WAN_ADDRESS, WAN_MAC,
+    Client, Encapsulated, FARM_ADDRESS, FARM_MAC, IN_POLL, Rig, SERVICE, Segment, Setup, WAN_ADDRESS, WAN_MAC,
 };
 
+/// What a check asks.
+pub const CHECK: &[u8] = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+/// Between two checks of a board, and how long one may take.
+pub const CHECK_MS: u64 = 500;
 const ETHERTYPE: u16 = 0x88b5;
 const REPORT_MS: u64 = 100;
 /// When the boards' agents started, Unix seconds.
@@ -62,6 +68,8 @@ pub enum Sent {
     Question(Board, u64),
     /// 0x02, with the payload of the segment inside.
     Packet(Board, Vec<u8>),
+    /// 0x02 of a health check: its flow and the segment.
+    Checked(Board, Flow, Segment),
 }
 
 pub struct World {
@@ -84,8 +92,30 @@ impl World {
         world
     }
 
+    /// Two boards that live and listen, and are checked.
+    pub fn checked() -> Self {
+        let checks = CheckSettings {
+            service: "web".to_owned(),
+            endpoint: (SERVICE, 80),
+            boards: vec![BoardId(0), BoardId(1)],
+            request: CHECK.to_vec().into(),
+            expect: 200,
+            interval_ns: CHECK_MS * MS_NS,
+            timeout_ns: CHECK_MS * MS_NS,
+            patience: Patience { fall: 3, rise: 2 },
+        };
+        let mut world = Self::with(vec![checks]);
+        world.reporting = vec![FIRST, SECOND];
+        world.report();
+        world
+    }
+
     /// Two boards that have not been heard of yet.
     pub fn unheard() -> Self {
+        Self::with(Vec::new())
+    }
+
+    fn with(checks: Vec<CheckSettings>) -> Self {
         let mut rig = Rig::with(Setup { boards_known: false, ..Setup::default() });
         // The rig's own end of the queue of commands stays unused: the control core has the only one.
         let (unused, _) = queue(1);
@@ -119,6 +149,8 @@ impl World {
                 capacity: 100,
                 appliance_id: 9,
             },
+            checks,
+            started_unix_us: 1_700_000_000_000_000,
             ask: AskSettings { retry_ns: 50 * MS_NS, tries: 2, outstanding: 100 },
         };
         let core = Core::new(settings, Box::new(|| [0x5a; 16]), 0);
@@ -153,6 +185,13 @@ impl World {
             }
             self.turn();
         }
+    }
+
+    /// What the checks say of a board: the verdict, and how the last one ended.
+    pub fn verdict(&self, board: Board) -> (&'static str, Option<String>) {
+        let of = self.core.boards.board(BoardId(u16::from(board.0) - 1)).expect("a board of the world");
+        let health = of.health.of((SERVICE, 80)).expect("it is checked");
+        (health.verdict.name(), health.last.map(|outcome| outcome.sentence()))
     }
 
     /// Boards stop reporting.
@@ -258,6 +297,29 @@ impl World {
         self.receives_from(board, &message);
     }
 
+    /// A board's kernel answers a check: an Ethernet frame of its own to the appliance's address.
+    pub fn serves(&mut self, board: Board, flow: Flow, segment: tcp::Repr, payload: &[u8]) {
+        let tcp_len = tcp::HEADER_LEN + payload.len();
+        let mut frame = vec![0xa5; ethernet::HEADER_LEN + ipv4::HEADER_LEN + tcp_len];
+        let (front, packet) = frame.split_at_mut(ethernet::HEADER_LEN);
+        ethernet::Repr { dst: FARM_MAC, src: board.mac(), ethertype: ethernet::ETHERTYPE_IPV4 }.emit(front);
+        let (header, body) = packet.split_at_mut(ipv4::HEADER_LEN);
+        ipv4::Repr {
+            src: flow.endpoint,
+            dst: flow.client,
+            protocol: ipv4::PROTOCOL_TCP,
+            ttl: 64,
+            ident: 0,
+            dont_fragment: true,
+            payload_len: tcp_len,
+        }
+        .emit(header);
+        segment.emit(body, payload, flow.endpoint, flow.client);
+        frame.resize(frame.len().max(60), 0);
+        assert_eq!(self.rig.on_farm(&frame), Verdict::Check);
+        self.turn();
+    }
+
     /// What has left on the farm port since the last call.
     pub fn sent(&mut self) -> Vec<Sent> {
         self.rig.farm_frames().iter().filter_map(|frame| read(frame)).collect()
@@ -301,6 +363,9 @@ fn read(frame: &[u8]) -> Option<Sent> {
         }
         ipos::TYPE_WHO_HOLDS => {
             Sent::Question(board, ipos::WhoHolds::parse(bytes).expect("a question").trailer.id)
+        }
+        ipos::TYPE_PACKET if header.flow.client == FARM_ADDRESS => {
+            Sent::Checked(board, header.flow, Encapsulated::read(frame, ETHERTYPE).segment())
         }
         ipos::TYPE_PACKET => Sent::Packet(board, Encapsulated::read(frame, ETHERTYPE).segment().payload),
         other => panic!("type {other:#x} to a board"),

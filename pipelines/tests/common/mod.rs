@@ -121,6 +121,7 @@ impl Node {
             (Outcome::Answered, None) => Verdict::Answered,
             (Outcome::Held, None) => Verdict::Held,
             (Outcome::Control, None) => Verdict::Control,
+            (Outcome::Check, None) => Verdict::Check,
             (Outcome::Steered, None) => Verdict::Steered,
             (Outcome::Dropped, Some(reason)) => Verdict::Drop(*reason),
             other => panic!("one packet, this outcome: {other:?}"),

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_dpdk::mempool::HEADROOM_OCTETS;
 use ipos_pipelines::counters::Drop;
+use ipos_pipelines::handoff::Event;
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::Protocol;
@@ -14,7 +15,7 @@ use ipos_wire::{checksum, ipos};
 
 use crate::common::client::CLIENT_MAC;
 use crate::common::scripts::{REQUEST, REQUEST_LEN};
-use crate::common::{Client, FARM_MAC, Ground, Rig, Seg, Setup, WAN_ADDRESS, WAN_MAC};
+use crate::common::{Client, FARM_ADDRESS, FARM_MAC, Ground, Rig, Seg, Setup, WAN_ADDRESS, WAN_MAC, only};
 
 /// A SYN's frame with one octet changed, and the IPv4 checksum made good again where `mend` says so.
 fn changed(at: usize, value: u8, mend: bool) -> Vec<u8> {
@@ -54,6 +55,35 @@ fn icmp(message: &[u8]) -> Vec<u8> {
     let sum = checksum::of(&frame[14..34]);
     frame[24..26].copy_from_slice(&sum.to_be_bytes());
     frame
+}
+
+/// What a board's kernel says to the appliance's own address, from a service's port.
+fn answer_to(port: u16) -> Vec<u8> {
+    let endpoint = Client::plain().flow;
+    let flow = Flow {
+        client: endpoint.endpoint,
+        client_port: endpoint.endpoint_port,
+        endpoint: FARM_ADDRESS,
+        endpoint_port: port,
+    };
+    let mut frame = Seg { flow, flags: Flags::ACK, ..Client::plain().syn() }.frame();
+    frame[..6].copy_from_slice(&FARM_MAC.0);
+    frame
+}
+
+#[test]
+fn an_answer_to_a_check_goes_to_the_control_core_and_to_nobody_else() {
+    let mut rig = Rig::new();
+    for port in [49_152, 65_535] {
+        assert_eq!(rig.on_farm(&answer_to(port)), Verdict::Check);
+        assert!(matches!(only(rig.told()), Event::Frame { .. }));
+    }
+    assert_eq!(rig.on_farm(&answer_to(49_151)), Verdict::Drop(Drop::BadSource), "no port for checks");
+    // Clients cannot reach the control core so.
+    let mut frame = answer_to(50_000);
+    frame[..6].copy_from_slice(&WAN_MAC.0);
+    assert_eq!(rig.on_wan(&frame), Verdict::Drop(Drop::OtherAddress));
+    rig.assert_silent();
 }
 
 /// An IPv4 packet with a word of options.
