@@ -14,6 +14,7 @@ local ETHERTYPE = 0x88b5
 local ETHERTYPE_OF_FIGURE = 0x0007
 local ETHERNET_LEN, HEADER_LEN, TRAILER_LEN, TAG_LEN = 14, 16, 24, 16
 local LIST_FIXED_LEN, ROW_LEN, ROWS_MAX = 32, 32, 40
+local ORDER_LEN, OFFERS_FIXED_LEN, OFFER_LEN, OFFERS_MAX, NAME_LEN = 88, 32, 64, 20, 32
 local TCP, UDP = 1, 2
 
 local types = {
@@ -21,6 +22,7 @@ local types = {
 	[0x05] = "Detach", [0x06] = "Detached / still busy", [0x07] = "Endpoint closed", [0x08] = "Who holds this endpoint?",
 	[0x09] = "I hold this endpoint", [0x10] = "Server state", [0x11] = "Listening sockets",
 	[0x12] = "Application information",
+	[0x20] = "Order", [0x21] = "Outcome", [0x22] = "Offers",
 }
 local protocols = { [0] = "none", [TCP] = "TCP", [UDP] = "UDP" }
 local refusal_reasons = {
@@ -32,6 +34,11 @@ local refusal_reasons = {
 local closed_reasons = {
 	[0] = "the endpoint closed", [1] = "not held", [2] = "stray packet for an endpoint that is not held",
 	[3] = "given up by force",
+}
+local actions = { [1] = "start", [2] = "stop" }
+local progress = {
+	[1] = "starting", [2] = "listening", [3] = "stopping", [4] = "stopped", [5] = "busy", [16] = "not listed",
+	[17] = "exited", [18] = "never listened", [19] = "backing off", [20] = "cannot be started", [21] = "unknown action",
 }
 local held_states = { [1] = "pending", [2] = "live" }
 local tcp_states = {
@@ -97,6 +104,23 @@ local f = {
 	app_memory = ProtoField.uint64("ipos_farm.application.memory", "Resident memory (octets)"),
 	app_cpu = ProtoField.uint32("ipos_farm.application.cpu", "CPU (hundredths of a percent of one core)"),
 	app_name = ProtoField.string("ipos_farm.application.name", "Process name"),
+	-- Spawning.
+	action = ProtoField.uint8("ipos_farm.order.action", "Action", base.DEC, actions),
+	order = ProtoField.uint64("ipos_farm.order.id", "Order", base.HEX),
+	application = ProtoField.string("ipos_farm.application", "Application"),
+	progress = ProtoField.uint8("ipos_farm.outcome.progress", "Progress", base.DEC, progress),
+	retry = ProtoField.uint32("ipos_farm.retry_ms", "Not again for (ms)"),
+	process = ProtoField.uint32("ipos_farm.outcome.pid", "Process id"),
+	detail = ProtoField.uint32("ipos_farm.outcome.detail", "Exit status or error number"),
+	offer_memory = ProtoField.uint64("ipos_farm.offer.memory", "Memory needed (octets)"),
+	offer_cpu = ProtoField.uint16("ipos_farm.offer.cpu", "CPU needed (hundredths of a core)"),
+	offer_max = ProtoField.uint16("ipos_farm.offer.instances_max", "Instances at most"),
+	offer_listening = ProtoField.uint16("ipos_farm.offer.listening", "Instances that listen"),
+	offer_starting = ProtoField.uint16("ipos_farm.offer.starting", "Instances that start"),
+	offer_failures = ProtoField.uint16("ipos_farm.offer.failures", "Failures"),
+	offer_draining = ProtoField.bool("ipos_farm.offer.draining", "Draining", 16, nil, 0x0001),
+	offer_address = ProtoField.ipv4("ipos_farm.offer.address", "Address"),
+	offer_port = ProtoField.uint16("ipos_farm.offer.port", "Port"),
 	-- TCP options, in the control block and in the server state.
 	options = ProtoField.uint16("ipos_farm.options", "TCP options", base.HEX),
 	option_timestamps = ProtoField.bool("ipos_farm.options.timestamps", "Timestamps", 16, nil, 0x0001),
@@ -192,6 +216,12 @@ local function lengths(tvb)
 	elseif kind == 0x11 or kind == 0x12 then
 		local rows = tvb:len() >= LIST_FIXED_LEN and tvb(19, 1):uint() or 0
 		local len = LIST_FIXED_LEN + ROW_LEN * math.min(rows, ROWS_MAX) + TAG_LEN
+		return len, len
+	elseif kind == 0x20 or kind == 0x21 then
+		return ORDER_LEN, ORDER_LEN
+	elseif kind == 0x22 then
+		local rows = tvb:len() >= OFFERS_FIXED_LEN and tvb(19, 1):uint() or 0
+		local len = OFFERS_FIXED_LEN + OFFER_LEN * math.min(rows, OFFERS_MAX) + TAG_LEN
 		return len, len
 	end
 end
@@ -306,6 +336,57 @@ local function add_application(tree, range)
 	row:add(f.app_name, range(20, 12), name)
 end
 
+local function add_order(tree, tvb)
+	add_version(tree, tvb(16, 1))
+	local name = tvb(40, NAME_LEN):stringz()
+	tree:add(f.action, tvb(17, 1))
+	tree:add(f.order, tvb(24, 8))
+	tree:add(f.application, tvb(40, NAME_LEN), name)
+	tree:add(f.tag, tvb(72, TAG_LEN))
+	return string.format(": %s %s", actions[tvb(17, 1):uint()] or "unknown action for", name)
+end
+
+local function add_outcome(tree, tvb)
+	add_version(tree, tvb(16, 1))
+	local name = tvb(40, NAME_LEN):stringz()
+	tree:add(f.progress, tvb(17, 1))
+	tree:add(f.retry, tvb(20, 4))
+	tree:add(f.order, tvb(24, 8))
+	tree:add(f.process, tvb(32, 4))
+	tree:add(f.detail, tvb(36, 4))
+	tree:add(f.application, tvb(40, NAME_LEN), name)
+	tree:add(f.tag, tvb(72, TAG_LEN))
+	return string.format(": %s %s", name, progress[tvb(17, 1):uint()] or "unknown progress")
+end
+
+local function add_offers(tree, tvb)
+	add_version(tree, tvb(16, 1))
+	tree:add(f.part, tvb(17, 1))
+	tree:add(f.parts, tvb(18, 1))
+	tree:add(f.rows, tvb(19, 1))
+	tree:add(f.epoch, tvb(20, 4))
+	tree:add(f.sequence, tvb(24, 4))
+	local rows = math.min(tvb(19, 1):uint(), OFFERS_MAX)
+	for number = 0, rows - 1 do
+		local range = tvb(OFFERS_FIXED_LEN + OFFER_LEN * number, OFFER_LEN)
+		local name = range(0, NAME_LEN):stringz()
+		local row = tree:add(range, string.format("Application %s", name))
+		row:add(f.application, range(0, NAME_LEN), name)
+		row:add(f.offer_memory, range(32, 8))
+		row:add(f.offer_cpu, range(40, 2))
+		row:add(f.offer_max, range(42, 2))
+		row:add(f.offer_listening, range(44, 2))
+		row:add(f.offer_starting, range(46, 2))
+		row:add(f.offer_failures, range(48, 2))
+		row:add(f.offer_draining, range(50, 2))
+		row:add(f.retry, range(52, 4))
+		row:add(f.offer_address, range(56, 4))
+		row:add(f.offer_port, range(60, 2))
+	end
+	tree:add(f.tag, tvb(OFFERS_FIXED_LEN + OFFER_LEN * rows, TAG_LEN))
+	return string.format(", part %d of %d, %d rows", tvb(17, 1):uint(), tvb(18, 1):uint(), rows)
+end
+
 local function add_coded(tree, tvb, field, words)
 	local code = tvb(16, 1)
 	tree:add(field, code)
@@ -337,6 +418,9 @@ local bodies = {
 	[0x10] = add_server_state,
 	[0x11] = function(tree, tvb) return add_list(tree, tvb, add_socket) end,
 	[0x12] = function(tree, tvb) return add_list(tree, tvb, add_application) end,
+	[0x20] = add_order,
+	[0x21] = add_outcome,
+	[0x22] = add_offers,
 }
 
 local function add_header(tree, tvb, covered)

@@ -2,9 +2,9 @@
 
 use ipos_wire::checksum;
 use ipos_wire::ipos::{
-    Ack, HEADER_LEN, List, Listening, Message, Protocol, Row, TYPE_ACK, TYPE_APPLICATIONS, TYPE_CONNECTION,
-    TYPE_LISTENING, TYPE_PACKET, TYPE_SERVER_STATE, TYPE_WHO_HOLDS, TcpConnection, UdpConnection,
-    encapsulate,
+    Ack, HEADER_LEN, List, Listening, Message, Offers, Protocol, Row, TYPE_ACK, TYPE_APPLICATIONS, TYPE_CONNECTION,
+    TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME, TYPE_PACKET, TYPE_SERVER_STATE, TYPE_WHO_HOLDS,
+    TcpConnection, UdpConnection, encapsulate,
 };
 use ipos_wire::tcb::Tcb;
 
@@ -43,6 +43,11 @@ fn survives(octets: &[u8]) {
             applications.rows().for_each(|row| assert!(row.name.starts_with(row.name_str().as_bytes())));
         }
         _ => {}
+    }
+    if let Message::Offers(offers) = message {
+        for row in offers.rows() {
+            assert!(row.name.0.starts_with(row.name.as_str().as_bytes()));
+        }
     }
 }
 
@@ -92,6 +97,15 @@ fn written(message: &Message<'_>) -> Vec<u8> {
         }
         Message::Listening(listening) => return written_list(listening),
         Message::Applications(applications) => return written_list(applications),
+        Message::Order(order) => {
+            order.emit(&mut buffer);
+            88
+        }
+        Message::Outcome(outcome) => {
+            outcome.emit(&mut buffer);
+            88
+        }
+        Message::Offers(offers) => return written_offers(offers),
     };
     buffer[..len].to_vec()
 }
@@ -101,8 +115,21 @@ fn written_list<R: Row>(list: &List<'_, R>) -> Vec<u8> {
     let rows: Vec<_> = list.rows().collect();
     let mut buffer = [0xa5; MESSAGE_MAX];
     let len = List::emit(&list.report, &rows, &mut buffer);
-    let mut message = buffer[..len].to_vec();
-    message[len - 16..].copy_from_slice(&list.tag);
+    tagged(&buffer[..len], &list.tag)
+}
+
+/// The same for what a board may start.
+fn written_offers(offers: &Offers<'_>) -> Vec<u8> {
+    let rows: Vec<_> = offers.rows().collect();
+    let mut buffer = [0xa5; MESSAGE_MAX];
+    let len = Offers::emit(&offers.head, &rows, &mut buffer);
+    tagged(&buffer[..len], &offers.tag)
+}
+
+fn tagged(message: &[u8], tag: &[u8; 16]) -> Vec<u8> {
+    let mut message = message.to_vec();
+    let at = message.len() - tag.len();
+    message[at..].copy_from_slice(tag);
     // The reader passes over reserved bits and ports; only what it keeps can be compared.
     assert!(seal(&mut message));
     message
@@ -122,6 +149,8 @@ fn seal(message: &mut [u8]) -> bool {
         TYPE_LISTENING | TYPE_APPLICATIONS => {
             Listening::buffer_len(message.get(19).copied().unwrap_or_default().into())
         }
+        TYPE_ORDER | TYPE_OUTCOME => 88,
+        TYPE_OFFERS => Offers::buffer_len(message.get(19).copied().unwrap_or_default().into()),
         _ => return false,
     };
     let Some(covered) = message.get_mut(..covered) else { return false };

@@ -11,9 +11,9 @@ use std::net::Ipv4Addr;
 
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{
-    Ack, ApplicationRow, Applications, Closed, ClosedReason, Detach, HEADER_LEN, HeldState, Holds, Listening,
-    ListeningRow, Pressure, Protocol, RefusalReason, Refused, ReportPart, ServerState, TcpConnection,
-    Trailer, UdpConnection, WhoHolds, encapsulate,
+    Ack, Action, ApplicationName, ApplicationRow, Applications, Closed, ClosedReason, Detach, HEADER_LEN, HeldState,
+    Holds, Listening, ListeningRow, Offer, Offers, OffersHead, Order, Outcome, Pressure, Progress, Protocol,
+    RefusalReason, Refused, ReportPart, ServerState, TcpConnection, Trailer, UdpConnection, WhoHolds, encapsulate,
 };
 use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
@@ -94,6 +94,7 @@ fn messages() -> Vec<Sent> {
     let mut messages = connections();
     messages.extend(answers());
     messages.extend(reports());
+    messages.extend(spawning());
     messages.extend(oddities());
     messages
 }
@@ -270,6 +271,46 @@ fn reports() -> Vec<Sent> {
         Applications::emit(&report, &[application], buffer);
     });
     vec![(written(ServerState::LEN, |buffer| state.emit(buffer)), true), (list, true), (applications, true)]
+}
+
+/// 0x20 to 0x22.
+fn spawning() -> Vec<Sent> {
+    let (board, appliance, id, tag) = (BOARD, APPLIANCE, TRAILER.id, [0; 16]);
+    let name = ApplicationName::new("web").expect("a plain name");
+    let order = Order { board, appliance, action: Action::Start, id, name, tag };
+    let outcome = Outcome {
+        board,
+        appliance,
+        progress: Progress::Exited,
+        retry_ms: 1_500,
+        id,
+        pid: 4_242,
+        detail: 1,
+        name,
+        tag,
+    };
+    let row = Offer {
+        name,
+        memory: 64 << 20,
+        cpu_hundredths: 50,
+        instances_max: 2,
+        listening: 1,
+        starting: 1,
+        failures: 3,
+        draining: true,
+        retry_ms: 1_500,
+        address: ENDPOINT,
+        port: 80,
+    };
+    let head = OffersHead { board, appliance, part: 0, parts: 1, epoch: 1_700_000_000, sequence: 7 };
+    let offers = written(Offers::buffer_len(1), |buffer| {
+        Offers::emit(&head, &[row], buffer);
+    });
+    vec![
+        (written(Order::LEN, |buffer| order.emit(buffer)), false),
+        (written(Outcome::LEN, |buffer| outcome.emit(buffer)), true),
+        (offers, true),
+    ]
 }
 
 /// What farms may meet and dissectors must survive: a type of the future, and a message damaged on its way.

@@ -61,7 +61,7 @@ impl Drop for Scratch {
 }
 
 /// What every frame of one EtherType must show: type, protocol, client and endpoint ports, checksum, Info column.
-const MESSAGES: [(&str, &str); 16] = [
+const MESSAGES: [(&str, &str); 19] = [
     ("0x01|1|49152|80|1", "Connection 192.0.2.10:49152 > 198.51.100.1:80 to 10.0.0.21:8080"),
     ("0x01|2|49153|9000|1", "Connection 192.0.2.10:49153 > 198.51.100.1:9000 to 10.0.0.21:9001"),
     ("0x02|1|49152|80|1", "Packet: "),
@@ -76,6 +76,9 @@ const MESSAGES: [(&str, &str); 16] = [
     ("0x10|0|0|0|1", "Server state 10.0.0.21:0 > 10.0.0.1:0, sequence 7"),
     ("0x11|0|0|0|1", "Listening sockets 10.0.0.21:0 > 10.0.0.1:0, part 0 of 1, 2 rows"),
     ("0x12|0|0|0|1", "Application information 10.0.0.21:0 > 10.0.0.1:0, part 0 of 1, 1 rows"),
+    ("0x20|0|0|0|1", "Order 10.0.0.21:0 > 10.0.0.1:0: start web"),
+    ("0x21|0|0|0|1", "Outcome 10.0.0.21:0 > 10.0.0.1:0: web exited"),
+    ("0x22|0|0|0|1", "Offers 10.0.0.21:0 > 10.0.0.1:0, part 0 of 1, 1 rows"),
     ("0x55|1|49152|80|", "Unknown type 0x55 192.0.2.10:49152 > 198.51.100.1:80"),
     ("0x04|1|49152|80|0", "Migration refused 192.0.2.10:49152 > 198.51.100.1:80: unknown code 77"),
 ];
@@ -207,6 +210,35 @@ fn bodies_and_reports_are_shown() {
         "ipos_farm.application.name",
     ];
     one("ipos_farm.type == 0x12", &row, "4242|5|1000|5368709120|15000|nginx");
+}
+
+#[test]
+fn orders_outcomes_and_offers_are_shown() {
+    let scratch = Scratch::new("spawning", &frames());
+    let one = |filter: &str, fields: &[&str], values: &str| {
+        assert_eq!(scratch.fields(filter, fields), [values, values], "{filter}");
+    };
+    one(
+        "ipos_farm.order.action == 1",
+        &["ipos_farm.order.id", "ipos_farm.application"],
+        "0x5152535455565758|web",
+    );
+    let outcome =
+        ["ipos_farm.retry_ms", "ipos_farm.outcome.pid", "ipos_farm.outcome.detail", "ipos_farm.application"];
+    one("ipos_farm.outcome.progress == 17", &outcome, "1500|4242|1|web");
+    let offer = [
+        "ipos_farm.application",
+        "ipos_farm.offer.memory",
+        "ipos_farm.offer.cpu",
+        "ipos_farm.offer.instances_max",
+        "ipos_farm.offer.listening",
+        "ipos_farm.offer.starting",
+        "ipos_farm.offer.failures",
+        "ipos_farm.retry_ms",
+        "ipos_farm.offer.address",
+        "ipos_farm.offer.port",
+    ];
+    one("ipos_farm.offer.draining == 1", &offer, "web|67108864|50|2|1|1|3|1500|198.51.100.1|80");
 }
 
 #[test]

@@ -146,7 +146,9 @@ fn take(
         | Message::UdpConnection(_)
         | Message::Packet { .. }
         | Message::Detach(_)
-        | Message::WhoHolds(_) => return Err(Ignored::UnknownType),
+        | Message::WhoHolds(_)
+        | Message::Order(_) => return Err(Ignored::UnknownType),
+        Message::Outcome(_) | Message::Offers(_) => return Err(Ignored::UnknownType),
     }
     Ok(())
 }

@@ -35,6 +35,12 @@ pub const TYPE_SERVER_STATE: u8 = 0x10;
 pub const TYPE_LISTENING: u8 = 0x11;
 /// Application information, board to appliance.
 pub const TYPE_APPLICATIONS: u8 = 0x12;
+/// Start or stop an application, appliance to board.
+pub const TYPE_ORDER: u8 = 0x20;
+/// What has come of an order, board to appliance.
+pub const TYPE_OUTCOME: u8 = 0x21;
+/// Applications that a board may start, board to appliance.
+pub const TYPE_OFFERS: u8 = 0x22;
 
 /// Where the type lies in the header.
 pub const TYPE_AT: usize = 12;
@@ -45,7 +51,7 @@ const CHECKSUM_AT: usize = 14;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Protocol {
-    /// The message speaks of no connection (0x10 to 0x12).
+    /// The message speaks of no connection (0x10 and up).
     None = 0,
     /// TCP.
     Tcp = 1,

@@ -2,12 +2,13 @@
 
 use super::header::{
     HEADER_LEN, Header, Protocol, TYPE_ACK, TYPE_APPLICATIONS, TYPE_CLOSED, TYPE_CONNECTION, TYPE_DETACH,
-    TYPE_HOLDS, TYPE_LISTENING, TYPE_PACKET, TYPE_REFUSED, TYPE_SERVER_STATE, TYPE_WHO_HOLDS,
+    TYPE_HOLDS, TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME, TYPE_PACKET, TYPE_REFUSED,
+    TYPE_SERVER_STATE, TYPE_WHO_HOLDS,
 };
 use super::octets::{first, u8_at};
 use super::{
-    Ack, Applications, Closed, Detach, Error, Holds, Listening, Refused, ServerState, TcpConnection,
-    UdpConnection, WhoHolds, decapsulate,
+    Ack, Applications, Closed, Detach, Error, Holds, Listening, Offers, Order, Outcome, Refused, ServerState,
+    TcpConnection, UdpConnection, WhoHolds, decapsulate,
 };
 use crate::error::Layer;
 
@@ -43,6 +44,12 @@ pub enum Message<'a> {
     Listening(Listening<'a>),
     /// 0x12.
     Applications(Applications<'a>),
+    /// 0x20.
+    Order(Order),
+    /// 0x21.
+    Outcome(Outcome),
+    /// 0x22.
+    Offers(Offers<'a>),
 }
 
 impl<'a> Message<'a> {
@@ -72,6 +79,9 @@ impl<'a> Message<'a> {
             TYPE_SERVER_STATE => Message::ServerState(ServerState::parse(buffer)?),
             TYPE_LISTENING => Message::Listening(Listening::parse(buffer)?),
             TYPE_APPLICATIONS => Message::Applications(Applications::parse(buffer)?),
+            TYPE_ORDER => Message::Order(Order::parse(buffer)?),
+            TYPE_OUTCOME => Message::Outcome(Outcome::parse(buffer)?),
+            TYPE_OFFERS => Message::Offers(Offers::parse(buffer)?),
             _ => return Ok(None),
         }))
     }
@@ -88,7 +98,10 @@ mod tests {
     use super::*;
     use crate::ipos::list::Row as _;
     use crate::ipos::testing::{APPLIANCE, BOARD, FLOW, TRAILER, reseal};
-    use crate::ipos::{ApplicationRow, ClosedReason, HeldState, RefusalReason, ReportPart, encapsulate};
+    use crate::ipos::{
+        Action, ApplicationName, ApplicationRow, ClosedReason, HeldState, OffersHead, Progress, RefusalReason,
+        ReportPart, encapsulate,
+    };
     use crate::tcb::OptionBits;
     use crate::tcb::tests::golden as golden_tcb;
 
@@ -148,6 +161,17 @@ mod tests {
         });
         let applications = Applications::parse(programs.clone().leak()).expect("just emitted");
         let header = Header { flow, kind: TYPE_PACKET, protocol };
+        let (board, appliance, tag) = (BOARD, APPLIANCE, [0; 16]);
+        let name = ApplicationName::new("web").expect("a name");
+        let order = Order { board, appliance, action: Action::Stop, id: 6, name, tag };
+        let progress = Progress::Busy;
+        let outcome =
+            Outcome { board, appliance, progress, retry_ms: 1, id: 6, pid: 2, detail: 0, name, tag };
+        let head = OffersHead { board, appliance, part: 0, parts: 1, epoch: 1, sequence: 2 };
+        let offered = written(48, |buffer| {
+            Offers::emit(&head, &[], buffer);
+        });
+        let offers = Offers::parse(offered.clone().leak()).expect("just emitted");
         [
             (Message::TcpConnection(tcp), written(162, |buffer| tcp.emit(buffer)), 162),
             (Message::UdpConnection(udp), written(22, |buffer| udp.emit(buffer)), 22),
@@ -161,6 +185,9 @@ mod tests {
             (Message::ServerState(state), written(96, |buffer| state.emit(buffer)), 96),
             (Message::Listening(listening), list, 48),
             (Message::Applications(applications), programs, 80),
+            (Message::Order(order), written(88, |buffer| order.emit(buffer)), 88),
+            (Message::Outcome(outcome), written(88, |buffer| outcome.emit(buffer)), 88),
+            (Message::Offers(offers), offered, 48),
         ]
         .into()
     }
@@ -211,6 +238,7 @@ mod tests {
                     Message::TcpConnection(_) => &[1, 2],
                     Message::UdpConnection(_) => &[2],
                     Message::ServerState(_) | Message::Listening(_) | Message::Applications(_) => &[0],
+                    Message::Order(_) | Message::Outcome(_) | Message::Offers(_) => &[0],
                     _ => &[1, 2],
                 };
                 // A TCP connection renamed UDP is a shorter message whose checksum is not this one.
@@ -231,7 +259,7 @@ mod tests {
         /// Random octets almost never get past the checksum; these do.
         #[test]
         fn no_well_summed_octets_make_it_panic(
-            which in 0_usize..12,
+            which in 0_usize..15,
             changes in prop::collection::vec((0_usize..200, any::<u8>()), 1..8),
             cut in 0_usize..220,
         ) {

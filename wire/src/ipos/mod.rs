@@ -13,6 +13,7 @@ mod message;
 mod migration;
 pub(crate) mod octets;
 mod packet;
+mod spawn;
 mod state;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -24,14 +25,17 @@ pub use application::{ApplicationRow, Applications};
 pub use connection::{TcpConnection, UdpConnection};
 pub use header::{
     HEADER_LEN, Header, Protocol, TRAILER_LEN, TYPE_ACK, TYPE_APPLICATIONS, TYPE_AT, TYPE_CLOSED,
-    TYPE_CONNECTION, TYPE_DETACH, TYPE_HOLDS, TYPE_LISTENING, TYPE_PACKET, TYPE_REFUSED, TYPE_SERVER_STATE,
-    TYPE_WHO_HOLDS, Trailer,
+    TYPE_CONNECTION, TYPE_DETACH, TYPE_HOLDS, TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME, TYPE_PACKET,
+    TYPE_REFUSED, TYPE_SERVER_STATE, TYPE_WHO_HOLDS, Trailer,
 };
 pub use list::{List, NAME_LEN, ROW_LEN, ROWS_MAX, ReportPart, Row, name_from, name_str};
 pub use listening::{Listening, ListeningRow};
 pub use message::Message;
 pub use migration::{Ack, Closed, ClosedReason, Detach, HeldState, Holds, RefusalReason, Refused, WhoHolds};
 pub use packet::{decapsulate, encapsulate};
+pub use spawn::{
+    Action, ApplicationName, OFFER_LEN, OFFERS_MAX, Offer, Offers, OffersHead, Order, Outcome, Progress,
+};
 pub use state::{Pressure, ServerState};
 
 /// Why octets are not the message that they claim to be.
@@ -76,8 +80,8 @@ pub enum Error {
     /// What follows the header is not an IPv4 packet; offsets count from that packet.
     #[error("encapsulated packet: {0}")]
     Packet(ipv4::Error),
-    /// More rows than a list's message may have.
-    #[error("{0} rows in one message, more than {ROWS_MAX}")]
+    /// More rows than a message may have.
+    #[error("{0} rows in one message, more than {ROWS_MAX} sockets or {OFFERS_MAX} applications")]
     Rows(u8),
     /// A part that the report does not have.
     #[error("part {part} of {parts}, counted from 0")]
