@@ -37,6 +37,7 @@ enum counter {
 	COUNT_QUESTIONS_RECEIVED,
 	COUNT_QUESTIONS_HELD,
 	COUNT_QUESTIONS_NOT_HELD,
+	COUNT_ORDERS_RECEIVED,
 	COUNT_RESIZE_FAILED,
 	COUNT_ANSWERS_REDIRECTED,
 	COUNT_ASSIGNED,
@@ -103,7 +104,7 @@ struct mac_key {
 	__u8 zeros[2];
 };
 
-enum event_kind { EVENT_CLOSED = 1, EVENT_CLEAR = 2, EVENT_DETACH = 3 };
+enum event_kind { EVENT_CLOSED = 1, EVENT_CLEAR = 2, EVENT_DETACH = 3, EVENT_ORDER = 4 };
 
 struct event {
 	__u32 kind;
@@ -113,6 +114,22 @@ struct event {
 	__be64 migration_id;
 };
 _Static_assert(sizeof(struct event) == 32, "src/maps.rs");
+
+/* EVENT_ORDER: the message as it came, from its ipOS header on. */
+struct order_event {
+	__u32 kind;
+	__be32 appliance_address;
+	__u8 message[88];
+};
+_Static_assert(sizeof(struct order_event) == 96, "src/records.rs");
+
+/* Argument of the held_on program: address 0 stands for every address. */
+struct listener {
+	__be32 address;
+	__be16 port;
+	__u16 zero;
+};
+_Static_assert(sizeof(struct listener) == 8, "src/records.rs");
 
 /* Argument of the settle program: what came of destroying a socket. */
 struct settlement {

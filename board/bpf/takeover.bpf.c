@@ -7,6 +7,7 @@
  *   farm_egress   hides what an endpoint that was given up would still say to its client
  *   socket_state  watches the sockets that grew out of records
  *   reap, settle  run by the agent: age records out; conclude the destruction of a socket
+ *   held_on       run by the agent: how many endpoints a listener has
  */
 #include "common.h"
 #include "tc.h"
@@ -117,4 +118,27 @@ int settle(struct settlement *settlement)
 		bpf_map_delete_elem(&endpoints, &flow);
 	}
 	return 1;
+}
+
+struct held_count {
+	struct listener on;
+	__u32 held;
+};
+
+static long count_held(struct bpf_map *map, struct flow *flow, struct endpoint *endpoint, struct held_count *count)
+{
+	if (endpoint->server_port == count->on.port && endpoint->state != ENDPOINT_GONE &&
+	    (!count->on.address || flow->endpoint_address == count->on.address))
+		count->held++;
+	return 0;
+}
+
+/* Endpoints of this listener that have not ended, those included that wait for their first packet. */
+SEC("syscall")
+int held_on(struct listener *on)
+{
+	struct held_count count = { .on = *on };
+
+	bpf_for_each_map_elem(&endpoints, count_held, &count, 0);
+	return count.held;
 }

@@ -16,6 +16,7 @@ enum {
 	TYPE_CLOSED = 0x07,
 	TYPE_WHO_HOLDS = 0x08,
 	TYPE_HOLDS = 0x09,
+	TYPE_ORDER = 0x20,
 };
 
 enum { PROTOCOL_TCP = 1, PROTOCOL_UDP = 2 };
@@ -141,6 +142,13 @@ struct question {
 	struct trailer trailer;
 } PACKED;
 
+/* 0x20 coming in; the agent reads what is in it. */
+struct order {
+	struct ethernet ethernet;
+	struct ipos_header ipos;
+	__u8 body[72];
+} PACKED;
+
 /* What every answer is written as: the minimum Ethernet frame without FCS. 0x03 and the coded ones fit. */
 struct answer {
 	struct ethernet ethernet;
@@ -184,6 +192,7 @@ _Static_assert(sizeof(struct connection_udp) == 36, "Fig. 11F");
 _Static_assert(sizeof(struct tcp_control_block) == 140, "Fig. 11D");
 _Static_assert(sizeof(struct coded) == 58, "docs/wire.md");
 _Static_assert(sizeof(struct question) == 54, "docs/wire.md");
+_Static_assert(sizeof(struct order) == 102, "docs/wire.md");
 _Static_assert(sizeof(struct answer) == 60, "IEEE 802.3");
 
 #endif

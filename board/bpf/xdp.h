@@ -364,6 +364,27 @@ static __always_inline int who_holds(struct xdp_md *ctx, const struct flow *flow
 	return answer(ctx, flow, ANSWER(TYPE_CLOSED, CLOSED_NOT_HELD), frame->trailer.migration_id);
 }
 
+/* 0x20: for the agent, which starts and stops applications. */
+static __always_inline int order(struct xdp_md *ctx, __be32 appliance)
+{
+	struct order *frame = (void *)(long)ctx->data;
+	struct order_event *event;
+
+	if ((void *)(frame + 1) > (void *)(long)ctx->data_end)
+		return drop(COUNT_MALFORMED);
+	if (sum((__be16 *)&frame->ipos, (sizeof(*frame) - sizeof(frame->ethernet)) / 2) != 0xffff)
+		return drop(COUNT_BAD_CHECKSUM);
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	/* The appliance repeats what is not answered. */
+	if (!event)
+		return drop(COUNT_EVENTS_LOST);
+	event->kind = EVENT_ORDER;
+	event->appliance_address = appliance;
+	__builtin_memcpy(event->message, &frame->ipos, sizeof(event->message));
+	bpf_ringbuf_submit(event, 0);
+	return drop(COUNT_ORDERS_RECEIVED);
+}
+
 static __always_inline int addressed_here(const struct ethernet *ethernet, __u8 type)
 {
 	int same = 1, broadcast = 1;
@@ -409,6 +430,8 @@ int farm_xdp(struct xdp_md *ctx)
 		return detach(ctx, &flow, *appliance);
 	case TYPE_WHO_HOLDS:
 		return who_holds(ctx, &flow, *appliance);
+	case TYPE_ORDER:
+		return order(ctx, *appliance);
 	default:
 		return drop(COUNT_UNKNOWN_TYPE);
 	}

@@ -1,4 +1,4 @@
-//! The agent's loop: reports, events of the programs, neighbours, ageing. One thread, woken by events, signals and time.
+//! The agent's loop: reports, events of the programs, applications, neighbours, ageing. One thread, woken by events, signals and time.
 
 use std::{
     cell::RefCell,
@@ -25,9 +25,10 @@ use crate::{
     farm::Farm,
     interface::{self, Interface},
     neighbours, pins,
-    records::{Event, EventKind},
+    records::{Event, EventKind, Notice},
     report::Reporter,
     sockets::SockDiag,
+    spawn::Applications,
     sys,
     takeover::{self, Takeover},
 };
@@ -95,7 +96,13 @@ pub fn run(config: &Config) -> Result<(), Error> {
         Farm::open(interface.index, mac, config.ethertype).map_err(io_error("open a packet socket"))?;
     let diag = SockDiag::open().map_err(io_error("open sock_diag"))?;
     info!(interface = config.interface, pins = %config.pin_directory.display(), "programs in place");
-    let agent = Agent { config, takeover: &takeover, farm: RefCell::new(farm), diag: RefCell::new(diag) };
+    let agent = Agent {
+        config,
+        takeover: &takeover,
+        farm: RefCell::new(farm),
+        diag: RefCell::new(diag),
+        applications: RefCell::new(Applications::new(config, Instant::now())),
+    };
     agent.serve(&interface, &signals)
 }
 
@@ -112,6 +119,7 @@ struct Agent<'a, 'obj> {
     takeover: &'a Takeover<'obj>,
     farm: RefCell<Farm>,
     diag: RefCell<SockDiag>,
+    applications: RefCell<Applications>,
 }
 
 impl Agent<'_, '_> {
@@ -120,7 +128,10 @@ impl Agent<'_, '_> {
         let mut adopted = self.takeover.appliances();
         adopted.retain(|(address, _)| self.config.appliances.contains(address));
         let known = RefCell::new(adopted);
-        let ring = self.takeover.events(|event| self.handle(&event, &known.borrow()))?;
+        let ring = self.takeover.events(|notice| match notice {
+            Notice::Event(event) => self.handle(&event, &known.borrow()),
+            Notice::Order(appliance, message) => self.order(appliance, &message),
+        })?;
         let mut reporter = Reporter::new(self.config, interface.index).map_err(io_error("open sock_diag"))?;
         let reap_every = if self.config.endpoints_max > LARGE_TABLE { REAP_LARGE } else { REAP };
         let start = Instant::now();
@@ -133,6 +144,9 @@ impl Agent<'_, '_> {
                 let all_known = known.borrow().len() == self.config.appliances.len();
                 resolve_at = now + if all_known { REFRESH } else { RESOLVE };
             }
+            if self.turn_applications(now) {
+                report_at = now;
+            }
             if now >= report_at {
                 if !takeover::is_in_place(&self.config.pin_directory) {
                     // An appliance must not take this board for one that acknowledges.
@@ -140,7 +154,9 @@ impl Agent<'_, '_> {
                 }
                 self.follow_neighbours(&known);
                 let held = self.takeover.endpoints_held()?;
-                if let Err(error) = reporter.report(&mut self.farm.borrow_mut(), &known.borrow(), held, now) {
+                let offers = self.applications.borrow().offers(now);
+                let farm = &mut self.farm.borrow_mut();
+                if let Err(error) = reporter.report(farm, &known.borrow(), held, &offers, now) {
                     error!(%error, "no report: what it is made of cannot be read");
                 }
                 // A late report is not made up for.
@@ -150,8 +166,16 @@ impl Agent<'_, '_> {
                 self.takeover.reap()?;
                 reap_at = now + reap_every;
             }
+            // After the report, which says that the socket is there.
+            self.tell_outcomes(&known.borrow());
+            let applications = self.applications.borrow();
             let next = report_at.min(resolve_at).min(reap_at);
-            if wait(sys::ring_descriptor(&ring), signals, next).map_err(io_error("wait for events"))? {
+            let next = applications.next(now).map_or(next, |due| due.min(next));
+            let ends = applications.descriptors();
+            let stop = wait(sys::ring_descriptor(&ring), signals, ends, next)
+                .map_err(io_error("wait for events"))?;
+            drop(applications);
+            if stop {
                 info!("stopping; the programs stay in place");
                 return Ok(());
             }
@@ -161,6 +185,45 @@ impl Agent<'_, '_> {
                     what: "read events",
                     cause: io::Error::from_raw_os_error(consumed.saturating_neg()),
                 });
+            }
+        }
+    }
+
+    /// An appliance wants an application started or stopped.
+    fn order(&self, appliance: Ipv4Addr, message: &[u8]) {
+        let held = |address, port| self.held_on(address, port);
+        self.applications.borrow_mut().order(appliance, message, Instant::now(), &held);
+    }
+
+    /// Endpoints of a listener that have not ended; many, when that cannot be told.
+    fn held_on(&self, address: Ipv4Addr, port: u16) -> u32 {
+        self.takeover.held_on(address, port).unwrap_or_else(|error| {
+            error!(%error, "it cannot be told who is connected: nothing is stopped");
+            u32::MAX
+        })
+    }
+
+    /// True when the appliances shall hear of a change at once.
+    fn turn_applications(&self, now: Instant) -> bool {
+        let mut applications = self.applications.borrow_mut();
+        if applications.is_empty() {
+            return false;
+        }
+        let held = |address, port| self.held_on(address, port);
+        applications.turn(now, &mut self.diag.borrow_mut(), &held).unwrap_or_else(|error| {
+            error!(%error, "it cannot be seen what listens");
+            false
+        })
+    }
+
+    fn tell_outcomes(&self, known: &[(Ipv4Addr, [u8; 6])]) {
+        for outcome in self.applications.borrow_mut().outcomes() {
+            let Some((_, mac)) = known.iter().find(|(address, _)| *address == outcome.appliance) else {
+                continue;
+            };
+            if let Err(error) = self.farm.borrow_mut().outcome(*mac, &outcome) {
+                // The appliance asks again.
+                debug!(%error, "outcome not sent");
             }
         }
     }
@@ -262,13 +325,19 @@ impl Agent<'_, '_> {
     }
 }
 
-/// Sleeps until the ring has events, a signal came or `until`; true when a signal asks to stop.
-fn wait(ring: BorrowedFd<'_>, signals: &SignalFd, until: Instant) -> Result<bool, Errno> {
+/// Sleeps until the ring has events, a signal came, an instance ended or `until`; true when a signal asks to stop.
+fn wait<'a>(
+    ring: BorrowedFd<'a>,
+    signals: &'a SignalFd,
+    ends: impl Iterator<Item = BorrowedFd<'a>>,
+    until: Instant,
+) -> Result<bool, Errno> {
     let left = until.saturating_duration_since(Instant::now());
     // Rounded up, so that the loop does not spin through the last millisecond.
     let timeout = PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
-    let mut descriptors =
-        [PollFd::new(ring, PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    let all = [ring, signals.as_fd()].into_iter().chain(ends);
+    let mut descriptors: Vec<PollFd<'_>> =
+        all.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
     match poll(&mut descriptors, timeout) {
         Ok(_) | Err(Errno::EINTR) => Ok(signals.read_signal()?.is_some()),
         Err(error) => Err(error),

@@ -1,5 +1,7 @@
 //! The board's configuration, checked whole: every error at once, with line and what was expected (docs/board.md).
 
+mod application;
+
 use std::{
     fmt, fs,
     net::Ipv4Addr,
@@ -12,6 +14,8 @@ use toml::{
     Spanned,
     de::{DeString, DeTable, DeValue},
 };
+
+pub use application::{Application, Limits, Output};
 
 /// Where the configuration is looked for.
 pub const DEFAULT_PATH: &str = "/etc/ipos/board.toml";
@@ -44,6 +48,12 @@ pub struct Config {
     pub pending: Duration,
     /// How long a closed endpoint is remembered, so that no request runs twice.
     pub tombstone: Duration,
+    /// What appliances may have started here.
+    pub applications: Vec<Application>,
+    /// Where it is kept which of them run.
+    pub run_directory: PathBuf,
+    /// The cgroup (version 2) in which each instance gets one of its own; `None` for one beside the agent's.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// One service address.
@@ -161,7 +171,7 @@ struct Reader<'t> {
     problems: Vec<Problem>,
 }
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 14] = [
     "interface",
     "address",
     "ethertype",
@@ -173,6 +183,9 @@ const KEYS: [&str; 11] = [
     "endpoints_max",
     "pending_s",
     "tombstone_s",
+    "application",
+    "run_directory",
+    "cgroup",
 ];
 
 impl Reader<'_> {
@@ -280,6 +293,12 @@ impl Reader<'_> {
         let endpoints_max = self.number_or(table, "endpoints_max", 1 << 20, 16..(1 << 26) + 1);
         let pending_s = self.number_or(table, "pending_s", 30, 1..3601);
         let tombstone_s = self.number_or(table, "tombstone_s", 60, 1..3601);
+        let applications = self.applications(table);
+        let run_directory = self.path_or(table, "run_directory", "/run/ipos");
+        let cgroup = match table.get("cgroup") {
+            Some(_) => self.path_or(table, "cgroup", "/").map(Some),
+            None => Some(None),
+        };
         Some(Config {
             interface: interface?,
             address: address?,
@@ -292,6 +311,9 @@ impl Reader<'_> {
             endpoints_max: endpoints_max?,
             pending: Duration::from_secs(pending_s?.into()),
             tombstone: Duration::from_secs(tombstone_s?.into()),
+            applications: applications?,
+            run_directory: run_directory?,
+            cgroup: cgroup?,
         })
     }
 

@@ -1,7 +1,7 @@
 //! The programs' counters: names in the order of `enum counter` in `bpf/tables.h`; docs/board.md explains each.
 
 /// Every counter's name. The last one is a gauge.
-pub const NAMES: [&str; 46] = [
+pub const NAMES: [&str; 47] = [
     "frames_received",
     "unknown_sender",
     "not_ours",
@@ -31,6 +31,7 @@ pub const NAMES: [&str; 46] = [
     "questions_received",
     "questions_held",
     "questions_not_held",
+    "orders_received",
     "resize_failed",
     "answers_redirected",
     "assigned",

@@ -9,8 +9,8 @@ use ipos_wire::{
     ethernet,
     flow::Flow,
     ipos::{
-        Ack, Closed, ClosedReason, List, Listening, Protocol, ROWS_MAX, RefusalReason, Refused, ReportPart,
-        Row, ServerState, Trailer,
+        Ack, Closed, ClosedReason, List, Listening, OFFERS_MAX, Offer, Offers, OffersHead, Outcome, Protocol,
+        ROWS_MAX, RefusalReason, Refused, ReportPart, Row, ServerState, Trailer,
     },
     mac::Mac,
 };
@@ -19,7 +19,9 @@ use crate::sys;
 
 /// The smallest frame without FCS (IEEE 802.3); real ports pad, veth does not.
 const FRAME_MIN: usize = 60;
-const FRAME_MAX: usize = ethernet::HEADER_LEN + Listening::buffer_len(ROWS_MAX);
+const FRAME_MAX: usize = ethernet::HEADER_LEN + 1500;
+
+const _: () = assert!(Listening::buffer_len(ROWS_MAX) <= 1500 && Offers::buffer_len(OFFERS_MAX) <= 1500);
 
 /// Sends from the farm interface.
 #[derive(Debug)]
@@ -88,6 +90,29 @@ impl Farm {
             let report = ReportPart { part, parts: count, ..report };
             self.send(to, List::<R>::buffer_len(rows.len()), |buffer| {
                 List::emit(&report, rows, buffer);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// 0x21.
+    ///
+    /// # Errors
+    /// As [`Farm::ack`].
+    pub fn outcome(&mut self, to: [u8; 6], outcome: &Outcome) -> io::Result<()> {
+        self.send(to, Outcome::LEN, |buffer| outcome.emit(buffer))
+    }
+
+    /// 0x22, in as many parts as the rows need. `head` is that of the first part.
+    ///
+    /// # Errors
+    /// As [`Farm::ack`].
+    pub fn offers(&mut self, to: [u8; 6], head: &OffersHead, rows: &[Offer]) -> io::Result<()> {
+        let parts = u8::try_from(rows.len().div_ceil(OFFERS_MAX)).unwrap_or(u8::MAX);
+        for (part, rows) in (0..parts).zip(rows.chunks(OFFERS_MAX)) {
+            let head = OffersHead { part, parts, ..*head };
+            self.send(to, Offers::buffer_len(rows.len()), |buffer| {
+                Offers::emit(&head, rows, buffer);
             })?;
         }
         Ok(())

@@ -16,6 +16,7 @@ mod procs;
 mod records;
 mod report;
 mod sockets;
+mod spawn;
 mod sys;
 mod takeover;
 

@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use ipos_wire::flow::Flow;
+use ipos_wire::{flow::Flow, ipos::Order};
 
 /// Grows with every change of a map's key or value in `bpf/tables.h`; maps of another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 fn array<const N: usize>(octets: &[u8], at: usize) -> Option<[u8; N]> {
     octets.get(at..at.checked_add(N)?)?.try_into().ok()
@@ -51,6 +51,31 @@ impl Event {
             migration_id: u64::from_be_bytes(array(octets, 24)?),
         })
     }
+}
+
+/// What a program passes on to the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// About an endpoint.
+    Event(Event),
+    /// `struct order_event`: an order (0x20) of the appliance with this farm address, from its ipOS header on.
+    Order(Ipv4Addr, [u8; Order::LEN]),
+}
+
+impl Notice {
+    /// `None` for what no program of this version writes.
+    pub fn parse(octets: &[u8]) -> Option<Notice> {
+        if u32::from_ne_bytes(array(octets, 0)?) == 4 {
+            return Some(Notice::Order(Ipv4Addr::from(array::<4>(octets, 4)?), array(octets, 8)?));
+        }
+        Event::parse(octets).map(Notice::Event)
+    }
+}
+
+/// `struct listener`: the argument of the `held_on` program; 0.0.0.0 stands for every address.
+pub fn listener(address: Ipv4Addr, port: u16) -> [u8; 8] {
+    let ([a, b, c, d], [high, low]) = (address.octets(), port.to_be_bytes());
+    [a, b, c, d, high, low, 0, 0]
 }
 
 /// `struct settlement`: the argument of the `settle` program.
@@ -135,6 +160,26 @@ mod tests {
         }
         octets[..4].copy_from_slice(&9u32.to_ne_bytes());
         assert_eq!(Event::parse(&octets), None);
+    }
+
+    #[test]
+    fn an_order_is_passed_on_whole_and_an_event_as_an_event() {
+        let mut octets = Vec::new();
+        octets.extend(4u32.to_ne_bytes());
+        octets.extend([192, 0, 2, 2]);
+        octets.extend((0..Order::LEN).map(|at| at as u8));
+        let message = std::array::from_fn(|at| at as u8);
+        assert_eq!(Notice::parse(&octets), Some(Notice::Order(Ipv4Addr::new(192, 0, 2, 2), message)));
+        assert_eq!(Notice::parse(&octets[..95]), None);
+        octets[..4].copy_from_slice(&1u32.to_ne_bytes());
+        assert!(
+            matches!(Notice::parse(&octets), Some(Notice::Event(event)) if event.kind == EventKind::Closed)
+        );
+    }
+
+    #[test]
+    fn a_listener_is_named_in_network_order() {
+        assert_eq!(listener(Ipv4Addr::new(198, 51, 100, 1), 0x1f90), [198, 51, 100, 1, 0x1f, 0x90, 0, 0]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The board's reports: 0x10, 0x11 and 0x12 to every appliance that is known (docs/wire.md).
+//! The board's reports: 0x10, 0x11, 0x12 and 0x22 to every appliance that is known (docs/wire.md).
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipos_wire::{
-    ipos::{ListeningRow, ReportPart, ServerState, name_from},
+    ipos::{ListeningRow, Offer, OffersHead, ReportPart, ServerState, name_from},
     tcb::OptionBits,
 };
 use tracing::debug;
@@ -73,6 +73,7 @@ impl Reporter {
         farm: &mut Farm,
         known: &[(Ipv4Addr, [u8; 6])],
         endpoints_held: u64,
+        offers: &[Offer],
         now: Instant,
     ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
@@ -96,6 +97,7 @@ impl Reporter {
             self.each(farm, known, |_, farm, report, mac| farm.list(mac, report, &rows));
             self.sockets_effort.rest(work, 1);
         }
+        self.each(farm, known, |reporter, farm, report, mac| farm.offers(mac, &reporter.head(report.appliance), offers));
         if is_second && self.applications_effort.is_allowed(now) {
             let work = Work::begin();
             let rows = self.census.read(&mut self.owners, load.cores, now);
@@ -136,6 +138,11 @@ impl Reporter {
         let inodes: Vec<u32> = listeners.iter().map(|listener| listener.inode).collect();
         self.owners.update(&inodes, now);
         Ok(listeners.iter().map(|listener| row(listener, &self.owners)).collect())
+    }
+
+    fn head(&self, appliance: Ipv4Addr) -> OffersHead {
+        let (board, epoch, sequence) = (self.board, self.epoch, self.sequence);
+        OffersHead { board, appliance, part: 0, parts: 1, epoch, sequence }
     }
 
     fn state(&self, appliance: Ipv4Addr, load: &Load, endpoints_held: u64) -> ServerState {

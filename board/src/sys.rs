@@ -2,12 +2,14 @@
 
 use std::{
     ffi::CString,
+    fs::File,
     io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::{ffi::OsStrExt, process::CommandExt},
     },
     path::Path,
+    process::Command,
 };
 
 use libbpf_rs::{RingBuffer, libbpf_sys};
@@ -118,6 +120,45 @@ pub fn netns_cookie() -> io::Result<u64> {
         )
     };
     if got < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
+
+/// Has a child enter a cgroup, and get the signals that the agent has blocked for itself, before it becomes its program.
+pub fn prepare_child(command: &mut Command, cgroup_procs: Option<File>) {
+    let hook = move || {
+        if let Some(file) = &cgroup_procs {
+            // SAFETY: the pointer and the length describe a constant; the descriptor is open as long as the hook lives.
+            // 0 stands for the writer itself.
+            if unsafe { libc::write(file.as_raw_fd(), c"0".as_ptr().cast(), 1) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        // SAFETY: all zeros is a valid value of the plain C type, and sigemptyset writes it anew.
+        let mut none = unsafe { std::mem::zeroed::<libc::sigset_t>() };
+        // SAFETY: both pointers are valid or null as the calls allow.
+        let set = unsafe {
+            libc::sigemptyset(&mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut())
+        };
+        if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: between fork and exec the hook makes only async-signal-safe calls (signal-safety(7)): it allocates nothing and
+    // takes no lock.
+    unsafe { command.pre_exec(hook) };
+}
+
+/// A descriptor that becomes readable when the process ends, whoever its parent is (Linux 5.3).
+///
+/// # Errors
+/// ESRCH when there is no such process.
+pub fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the result is checked below.
+    let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let raw = i32::try_from(raw).map_err(io::Error::other)?;
+    // SAFETY: the call returned a descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
 /// What to poll for the ring's events.

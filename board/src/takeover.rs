@@ -26,7 +26,7 @@ use crate::{
     counters,
     interface::Interface,
     pins,
-    records::{self, Event, LAYOUT_VERSION, Record},
+    records::{self, LAYOUT_VERSION, Notice, Record},
     sys::{self, Hook},
 };
 
@@ -254,11 +254,11 @@ impl<'obj> Takeover<'obj> {
         map.keys().filter_map(entry).collect()
     }
 
-    /// A reader of the programs' events, which calls `handle` for each.
+    /// A reader of the programs' notices, which calls `handle` for each.
     ///
     /// # Errors
     /// When the ring buffer cannot be mapped.
-    pub fn events<'cb>(&self, mut handle: impl FnMut(Event) + 'cb) -> Result<RingBuffer<'cb>, Error>
+    pub fn events<'cb>(&self, mut handle: impl FnMut(Notice) + 'cb) -> Result<RingBuffer<'cb>, Error>
     where
         'obj: 'cb,
     {
@@ -266,8 +266,8 @@ impl<'obj> Takeover<'obj> {
         let mut builder = RingBufferBuilder::new();
         builder
             .add(&ring, move |octets| {
-                match Event::parse(octets) {
-                    Some(event) => handle(event),
+                match Notice::parse(octets) {
+                    Some(notice) => handle(notice),
                     None => warn!(length = octets.len(), "event of an unknown kind ignored"),
                 }
                 0
@@ -310,6 +310,16 @@ impl<'obj> Takeover<'obj> {
         Ok(record
             .filter(|record| records::migration_id(record) == Some(migration_id))
             .and_then(|record| records::endpoint_state(&record)))
+    }
+
+    /// Endpoints of a listener that have not ended; 0.0.0.0 stands for every address.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn held_on(&self, address: Ipv4Addr, port: u16) -> Result<u32, Error> {
+        let mut argument = records::listener(address, port);
+        let input = ProgramInput { context_in: Some(&mut argument), ..Default::default() };
+        Ok(self.skel.progs.held_on.test_run(input).map_err(bpf("run held_on"))?.return_value)
     }
 
     /// Endpoints pending or live.
