@@ -142,7 +142,8 @@ fn start(
     let started = Instant::now();
     let core_settings =
         settings::core(config, epoch, owners.clone(), &ports.settings, &common.snapshot.pools, unix_us);
-    let core = Core::new(core_settings, Box::new(random), 0);
+    let mut core = Core::new(core_settings, Box::new(random), 0);
+    core.attempts.spawner = settings::spawner(config);
     let services = settings::services(config);
     let lanes = launch(common, &core, &mempool, &counters, &mut ports)?;
     let outlet = Outlet::new(
@@ -254,7 +255,7 @@ fn launch(
             options: offered(&config.tcp),
             mss: config.tcp.mss.value,
             idle: config.worker.idle,
-            timeouts: config.timeouts,
+            timeouts: settings::timeouts(config),
         };
         let io: Vec<(PortSettings, QueuePair)> = ports.take_queues();
         let (services, counters) = (Arc::clone(&services), Arc::clone(counters));

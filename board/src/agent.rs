@@ -144,7 +144,8 @@ impl Agent<'_, '_> {
                 let all_known = known.borrow().len() == self.config.appliances.len();
                 resolve_at = now + if all_known { REFRESH } else { RESOLVE };
             }
-            if self.turn_applications(now) {
+            let urgent = self.turn_applications(now);
+            if urgent {
                 report_at = now;
             }
             if now >= report_at {
@@ -156,7 +157,7 @@ impl Agent<'_, '_> {
                 let held = self.takeover.endpoints_held()?;
                 let offers = self.applications.borrow().offers(now);
                 let farm = &mut self.farm.borrow_mut();
-                if let Err(error) = reporter.report(farm, &known.borrow(), held, &offers, now) {
+                if let Err(error) = reporter.report(farm, &known.borrow(), held, &offers, urgent, now) {
                     error!(%error, "no report: what it is made of cannot be read");
                 }
                 // A late report is not made up for.

@@ -9,8 +9,8 @@ use ipos_wire::{
     ethernet,
     flow::Flow,
     ipos::{
-        Ack, Closed, ClosedReason, List, Listening, OFFERS_MAX, Offer, Offers, OffersHead, Outcome, Protocol,
-        ROWS_MAX, RefusalReason, Refused, ReportPart, Row, ServerState, Trailer,
+        Ack, Closed, ClosedReason, List, Listening, OFFERS_MAX, Offer, Offers, Outcome, Protocol, ROWS_MAX,
+        RefusalReason, Refused, ReportPart, Row, ServerState, Trailer,
     },
     mac::Mac,
 };
@@ -103,16 +103,16 @@ impl Farm {
         self.send(to, Outcome::LEN, |buffer| outcome.emit(buffer))
     }
 
-    /// 0x22, in as many parts as the rows need. `head` is that of the first part.
+    /// 0x22, in as many parts as the rows need; nothing without rows. `report` says all but the parts.
     ///
     /// # Errors
     /// As [`Farm::ack`].
-    pub fn offers(&mut self, to: [u8; 6], head: &OffersHead, rows: &[Offer]) -> io::Result<()> {
+    pub fn offers(&mut self, to: [u8; 6], report: &ReportPart, rows: &[Offer]) -> io::Result<()> {
         let parts = u8::try_from(rows.len().div_ceil(OFFERS_MAX)).unwrap_or(u8::MAX);
         for (part, rows) in (0..parts).zip(rows.chunks(OFFERS_MAX)) {
-            let head = OffersHead { part, parts, ..*head };
+            let report = ReportPart { part, parts, ..*report };
             self.send(to, Offers::buffer_len(rows.len()), |buffer| {
-                Offers::emit(&head, rows, buffer);
+                Offers::emit(&report, rows, buffer);
             })?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipos_wire::{
-    ipos::{ListeningRow, Offer, OffersHead, ReportPart, ServerState, name_from},
+    ipos::{ListeningRow, Offer, ReportPart, ServerState, name_from},
     tcb::OptionBits,
 };
 use tracing::debug;
@@ -64,7 +64,8 @@ impl Reporter {
         })
     }
 
-    /// Reads everything once and tells every appliance in `known`.
+    /// Reads everything once and tells every appliance in `known`. An urgent report does without looking for the owners of new
+    /// sockets, which takes tens of milliseconds: somebody waits for the sockets.
     ///
     /// # Errors
     /// When /proc or sock_diag cannot be read. An appliance that cannot be reached is no error: it notices itself.
@@ -74,6 +75,7 @@ impl Reporter {
         known: &[(Ipv4Addr, [u8; 6])],
         endpoints_held: u64,
         offers: &[Offer],
+        urgent: bool,
         now: Instant,
     ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
@@ -91,13 +93,13 @@ impl Reporter {
         self.each(farm, known, |reporter, farm, report, mac| {
             farm.server_state(mac, &reporter.state(report.appliance, &load, endpoints_held))
         });
-        if self.sockets_effort.is_allowed(now) {
+        if urgent || self.sockets_effort.is_allowed(now) {
             let work = Work::begin();
-            let rows = self.sockets(now)?;
+            let rows = self.sockets(urgent, now)?;
             self.each(farm, known, |_, farm, report, mac| farm.list(mac, report, &rows));
             self.sockets_effort.rest(work, 1);
         }
-        self.each(farm, known, |reporter, farm, report, mac| farm.offers(mac, &reporter.head(report.appliance), offers));
+        self.each(farm, known, |_, farm, report, mac| farm.offers(mac, &report, offers));
         if is_second && self.applications_effort.is_allowed(now) {
             let work = Work::begin();
             let rows = self.census.read(&mut self.owners, load.cores, now);
@@ -133,16 +135,13 @@ impl Reporter {
         }
     }
 
-    fn sockets(&mut self, now: Instant) -> io::Result<Vec<ListeningRow>> {
+    fn sockets(&mut self, urgent: bool, now: Instant) -> io::Result<Vec<ListeningRow>> {
         let listeners = self.diag.listeners()?;
         let inodes: Vec<u32> = listeners.iter().map(|listener| listener.inode).collect();
-        self.owners.update(&inodes, now);
+        if !urgent {
+            self.owners.update(&inodes, now);
+        }
         Ok(listeners.iter().map(|listener| row(listener, &self.owners)).collect())
-    }
-
-    fn head(&self, appliance: Ipv4Addr) -> OffersHead {
-        let (board, epoch, sequence) = (self.board, self.epoch, self.sequence);
-        OffersHead { board, appliance, part: 0, parts: 1, epoch, sequence }
     }
 
     fn state(&self, appliance: Ipv4Addr, load: &Load, endpoints_held: u64) -> ServerState {

@@ -59,7 +59,7 @@ impl Applications {
         let mut applications = Applications {
             board: config.address,
             directory: config.run_directory.clone(),
-            cgroups: if listed { Cgroups::open(config.cgroup.as_deref()) } else { None },
+            cgroups: if listed { Cgroups::open(config.cgroup.as_deref(), config.address) } else { None },
             drain: config.report_interval * DRAIN_REPORTS,
             supervisors: config.applications.iter().cloned().map(Supervisor::new).collect(),
             retired: Vec::new(),

@@ -2,9 +2,9 @@
 
 use ipos_wire::checksum;
 use ipos_wire::ipos::{
-    Ack, HEADER_LEN, List, Listening, Message, Offers, Protocol, Row, TYPE_ACK, TYPE_APPLICATIONS, TYPE_CONNECTION,
-    TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME, TYPE_PACKET, TYPE_SERVER_STATE, TYPE_WHO_HOLDS,
-    TcpConnection, UdpConnection, encapsulate,
+    Ack, HEADER_LEN, List, Listening, Message, Offers, Protocol, Row, TYPE_ACK, TYPE_APPLICATIONS,
+    TYPE_CONNECTION, TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME, TYPE_PACKET, TYPE_SERVER_STATE,
+    TYPE_WHO_HOLDS, TcpConnection, UdpConnection, encapsulate,
 };
 use ipos_wire::tcb::Tcb;
 
@@ -122,7 +122,7 @@ fn written_list<R: Row>(list: &List<'_, R>) -> Vec<u8> {
 fn written_offers(offers: &Offers<'_>) -> Vec<u8> {
     let rows: Vec<_> = offers.rows().collect();
     let mut buffer = [0xa5; MESSAGE_MAX];
-    let len = Offers::emit(&offers.head, &rows, &mut buffer);
+    let len = Offers::emit(&offers.report, &rows, &mut buffer);
     tagged(&buffer[..len], &offers.tag)
 }
 

@@ -51,8 +51,41 @@ pub enum Answer {
     HeadTooLarge,
     /// `503 Service Unavailable`, then close: no board could take the endpoint.
     Unavailable,
+    /// The same, saying when to come again: the application is being started, or could not be.
+    NotYet(RetryAfter),
     /// A RST: the endpoint is lost and nothing can be said in HTTP any more.
     Reset,
+}
+
+/// The seconds of a `Retry-After`: a few, so that every answer is a constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RetryAfter {
+    /// 1
+    S1,
+    /// 2
+    S2,
+    /// 5
+    S5,
+    /// 10
+    S10,
+    /// 30
+    S30,
+    /// 60
+    S60,
+}
+
+impl RetryAfter {
+    /// The first that is not shorter, or the longest.
+    pub const fn at_least(seconds: u64) -> Self {
+        match seconds {
+            0..=1 => Self::S1,
+            2 => Self::S2,
+            3..=5 => Self::S5,
+            6..=10 => Self::S10,
+            11..=30 => Self::S30,
+            _ => Self::S60,
+        }
+    }
 }
 
 /// What a worker tells the control core.

@@ -11,7 +11,7 @@ use ipos_wire::tcp::Flags;
 use crate::core::Core;
 use crate::counters::{Drop, Happening};
 use crate::entry::{Local, Pending, State};
-use crate::handoff::Answer;
+use crate::handoff::{Answer, RetryAfter};
 use crate::handshake::echo;
 use crate::parse::TcpPacket;
 use crate::request::assembly::WINDOW;
@@ -21,6 +21,20 @@ use crate::verdict::Verdict;
 
 /// Times an answer is sent before the client is given up.
 const SENDS_MAX: u8 = 5;
+
+/// A 503 that says when to come again.
+macro_rules! unavailable {
+    ($seconds:literal) => {
+        (
+            concat!(
+                "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 24\r\nRetry-After: ",
+                $seconds,
+                "\r\nConnection: close\r\n\r\n503 Service Unavailable\n"
+            ),
+            Happening::AnsweredUnavailable,
+        )
+    };
+}
 
 /// What the appliance says, and what it counts. `None` for a RST.
 const fn text(answer: Answer) -> Option<(&'static str, Happening)> {
@@ -40,11 +54,12 @@ const fn text(answer: Answer) -> Option<(&'static str, Happening)> {
              Connection: close\r\n\r\n431 Request Header Fields Too Large\n",
             Happening::AnsweredTooLarge,
         ),
-        Answer::Unavailable => (
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 24\r\nRetry-After: 1\r\n\
-             Connection: close\r\n\r\n503 Service Unavailable\n",
-            Happening::AnsweredUnavailable,
-        ),
+        Answer::Unavailable | Answer::NotYet(RetryAfter::S1) => unavailable!("1"),
+        Answer::NotYet(RetryAfter::S2) => unavailable!("2"),
+        Answer::NotYet(RetryAfter::S5) => unavailable!("5"),
+        Answer::NotYet(RetryAfter::S10) => unavailable!("10"),
+        Answer::NotYet(RetryAfter::S30) => unavailable!("30"),
+        Answer::NotYet(RetryAfter::S60) => unavailable!("60"),
         Answer::Reset => return None,
     })
 }
@@ -259,8 +274,25 @@ fn refuse_unchecked(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf, flow: &Flow
 mod tests {
     use super::*;
 
-    const ANSWERS: [Answer; 4] =
-        [Answer::BadRequest, Answer::RequestTimeout, Answer::HeadTooLarge, Answer::Unavailable];
+    const ANSWERS: [Answer; 7] = [
+        Answer::BadRequest,
+        Answer::RequestTimeout,
+        Answer::HeadTooLarge,
+        Answer::Unavailable,
+        Answer::NotYet(RetryAfter::S1),
+        Answer::NotYet(RetryAfter::S10),
+        Answer::NotYet(RetryAfter::S60),
+    ];
+
+    #[test]
+    fn a_service_that_starts_says_when_to_come_again() {
+        for (seconds, said) in [(0, 1), (2, 2), (3, 5), (9, 10), (11, 30), (31, 60), (u64::MAX, 60)] {
+            let answer = Answer::NotYet(RetryAfter::at_least(seconds));
+            let text = String::from_utf8_lossy(octets(answer, b"GET / HTTP/1.1\r\n")).into_owned();
+            assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
+            assert!(text.contains(&format!("\r\nRetry-After: {said}\r\n")), "{seconds}: {text}");
+        }
+    }
 
     #[test]
     fn content_length_is_the_bodys() {

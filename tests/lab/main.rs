@@ -13,6 +13,7 @@ mod lifecycle;
 mod loss;
 mod restart;
 mod shared;
+mod spawn;
 mod tables;
 mod tcp;
 
@@ -37,6 +38,9 @@ const CHECKED: Shape = Shape { name: "checked", options: &["--check", "/health"]
 
 /// Two workers behind two queues per port.
 const WORKERS: Shape = Shape { name: "two_workers", options: &["--workers", "2", "--memory", "no-huge"] };
+
+/// nginx is started by the boards' agents.
+const SPAWN: Shape = Shape { name: "spawn", options: &["--spawn", "--memory", "no-huge"] };
 
 /// A test: its name, the lab that it needs, what it does.
 pub type Test = (&'static str, fn(&ipos_tests::Lab));
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         (ONE_PORT, &[http::CORE, restart::CORE, frames::BOTH][..]),
         (WORKERS, all),
         (CHECKED, &[health::TESTS][..]),
+        (SPAWN, &[spawn::TESTS][..]),
     ] {
         for (name, test) in groups.iter().copied().flatten().copied() {
             trials.push(shared::trial(shape, name, test));

@@ -11,9 +11,10 @@ use std::net::Ipv4Addr;
 
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{
-    Ack, Action, ApplicationName, ApplicationRow, Applications, Closed, ClosedReason, Detach, HEADER_LEN, HeldState,
-    Holds, Listening, ListeningRow, Offer, Offers, OffersHead, Order, Outcome, Pressure, Progress, Protocol,
-    RefusalReason, Refused, ReportPart, ServerState, TcpConnection, Trailer, UdpConnection, WhoHolds, encapsulate,
+    Ack, Action, ApplicationName, ApplicationRow, Applications, Closed, ClosedReason, Detach, HEADER_LEN,
+    HeldState, Holds, Listening, ListeningRow, Offer, Offers, Order, Outcome, Pressure, Progress, Protocol,
+    RefusalReason, Refused, ReportPart, ServerState, TcpConnection, Trailer, UdpConnection, WhoHolds,
+    encapsulate,
 };
 use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
@@ -302,7 +303,7 @@ fn spawning() -> Vec<Sent> {
         address: ENDPOINT,
         port: 80,
     };
-    let head = OffersHead { board, appliance, part: 0, parts: 1, epoch: 1_700_000_000, sequence: 7 };
+    let head = ReportPart { board, appliance, part: 0, parts: 1, epoch: 1_700_000_000, sequence: 7 };
     let offers = written(Offers::buffer_len(1), |buffer| {
         Offers::emit(&head, &[row], buffer);
     });

@@ -106,6 +106,17 @@ pub const METRICS: &[(&str, Type, &str)] = &[
     ),
     ("ipos_migrations_under_way", Type::Gauge, "Requests that wait for a board."),
     ("ipos_questions_under_way", Type::Gauge, "Questions who holds an endpoint that wait for the farm."),
+    (
+        "ipos_service_waiting",
+        Type::Gauge,
+        "Requests that wait until their service's application has been started.",
+    ),
+    (
+        "ipos_service_starting",
+        Type::Gauge,
+        "Whether a board has been asked to start a service's application.",
+    ),
+    ("ipos_instances", Type::Gauge, "Instances of a service's application, by board and state."),
     ("ipos_boards_alive", Type::Gauge, "Boards whose reports come."),
     ("ipos_board_up", Type::Gauge, "Whether a board's reports come."),
     ("ipos_board_connections", Type::Gauge, "Established TCP connections that a board reports."),
@@ -248,6 +259,7 @@ impl Exporter {
             snapshot.lanes.iter().for_each(lane);
             control(snapshot);
             migrations(snapshot);
+            snapshot.services.iter().for_each(service);
             snapshot.servers.iter().for_each(board);
             self.applications.iter().for_each(|((board, process), needs)| application(board, process, needs));
             snapshot.services.iter().for_each(checks);
@@ -380,6 +392,23 @@ fn migrations(snapshot: &Snapshot) {
     gauge!("ipos_questions_under_way").set(snapshot.migrations.questions as f64);
     let alive = snapshot.servers.iter().filter(|server| server.alive).count();
     gauge!("ipos_boards_alive").set(alive as f64);
+}
+
+fn service(row: &ServiceRow) {
+    if row.application.is_none() {
+        return;
+    }
+    let service = || row.service.clone();
+    gauge!("ipos_service_waiting", "service" => service()).set(f64::from(row.waiting));
+    gauge!("ipos_service_starting", "service" => service()).set(f64::from(u8::from(row.starting.is_some())));
+    for candidate in &row.boards {
+        let Some(instances) = &candidate.application else { continue };
+        for (state, count) in [("listening", instances.listening), ("starting", instances.starting)] {
+            let labels =
+                [("service", service()), ("board", candidate.board.clone()), ("state", state.to_owned())];
+            gauge!("ipos_instances", &labels).set(f64::from(count));
+        }
+    }
 }
 
 fn board(server: &ServerRow) {

@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::control::board::REFUSALS;
 use crate::control::counters::{Checked, Did, Ended, Ignored};
-use crate::control::snapshot::{CandidateRow, CheckRow, Mbufs, MigrationRow, Migrations, ServiceRow};
+use crate::control::snapshot::{
+    CandidateRow, CheckRow, InstancesRow, Mbufs, MigrationRow, Migrations, ServiceRow,
+};
 
 const DOCS: &str = include_str!("../../../docs/metrics.md");
 
@@ -64,10 +66,14 @@ fn snapshot() -> Snapshot {
             service: "web".to_owned(),
             address: [198, 51, 100, 1].into(),
             port: 80,
+            application: Some("nginx".to_owned()),
+            waiting: 7,
+            starting: Some("board1".to_owned()),
             boards: vec![CandidateRow {
                 board: "board1".to_owned(),
                 load: None,
                 unfit: None,
+                application: Some(InstancesRow { listening: 2, starting: 1, ..InstancesRow::default() }),
                 check: Some(CheckRow {
                     verdict: "failing".to_owned(),
                     last: None,
@@ -145,6 +151,9 @@ fn counters_come_out_as_they_were_read() {
         ("ipos_drops_total{worker=\"0\",reason=\"vlan\"}", 4.0),
         ("ipos_table_entries{worker=\"0\",table=\"forward\"}", 12.0),
         ("ipos_worker_busy_ratio{worker=\"0\"}", 0.5),
+        ("ipos_service_waiting{service=\"web\"}", 7.0),
+        ("ipos_service_starting{service=\"web\"}", 1.0),
+        ("ipos_instances{service=\"web\",board=\"board1\",state=\"listening\"}", 2.0),
         ("ipos_queue_depth{worker=\"0\",queue=\"commands\"}", 3.0),
         ("ipos_queue_overflows_total{worker=\"0\",queue=\"events\"}", 2.0),
         ("ipos_migrations_total{board=\"board1\",outcome=\"silent\"}", 2.0),

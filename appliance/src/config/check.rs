@@ -320,6 +320,7 @@ fn resolve(service: &ServiceDraft, farm: &Farm, notes: &Notes) -> Service {
         boards,
         maps: maps.collect(),
         check: service.check.clone(),
+        start: service.start,
     }
 }
 

@@ -3,8 +3,9 @@
 use std::net::Ipv4Addr;
 
 use ipos_pipelines::config::Role;
+use ipos_wire::ipos::ApplicationName;
 
-use super::model::{Check, CheckHost, CheckPath, Device, MacText, Port, Subnet};
+use super::model::{Check, CheckHost, CheckPath, Device, MacText, Port, Start, Subnet};
 use super::read::{At, Section};
 use crate::control::standing::{WEIGHT_DEFAULT, WEIGHT_MAX};
 
@@ -38,6 +39,8 @@ pub struct ServiceDraft {
     pub maps: Vec<MapDraft>,
     /// How its boards are checked, if they are.
     pub check: Option<Check>,
+    /// How its application is started and stopped.
+    pub start: Start,
 }
 
 /// A row of the URL map that names its boards.
@@ -122,8 +125,23 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
     let maps = section.sections("map", "service.map");
     let maps = maps.iter().filter_map(map).collect();
     let check = section.optional_section("check", "service.check").and_then(|section| check(&section));
+    let start = start(section);
     section.finish();
-    Some(ServiceDraft { name: name?, address: address?, port: port?, boards, maps, check })
+    Some(ServiceDraft { name: name?, address: address?, port: port?, boards, maps, check, start })
+}
+
+fn start(section: &Section<'_>) -> Start {
+    let application = section.parsed::<ApplicationName>(
+        "application",
+        "a name as the boards' [[application]] have it: 1 to 32 letters, digits, dots, dashes and underlines",
+    );
+    Start {
+        application: application.map(|application| application.value),
+        queue: section.integer("start_queue", 1u32..=1_048_576, 1024).value,
+        wait_s: section.integer("start_wait_s", 1u32..=3600, 10).value,
+        idle_stop_s: section.integer("idle_stop_s", 0u32..=86_400, 0).value,
+        instances_max: section.integer("instances_max", 1u32..=65_536, 1024).value,
+    }
 }
 
 fn check(section: &Section<'_>) -> Option<Check> {

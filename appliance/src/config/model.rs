@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipos_pipelines::config::{Idle, Role, Timeouts};
+use ipos_wire::ipos::ApplicationName;
 
 use super::read::At;
 
@@ -174,6 +175,23 @@ pub struct Service {
     pub maps: Vec<Map>,
     /// How its boards are checked, if they are.
     pub check: Option<Check>,
+    /// What boards may start when nothing serves it.
+    pub start: Start,
+}
+
+/// How a service's application is started and stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The application; `None` when boards may start none.
+    pub application: Option<ApplicationName>,
+    /// Requests that may wait.
+    pub queue: u32,
+    /// How long each may wait, seconds.
+    pub wait_s: u32,
+    /// An instance without a connection for so long is stopped, seconds; 0 never.
+    pub idle_stop_s: u32,
+    /// Most instances on all boards together.
+    pub instances_max: u32,
 }
 
 /// `[service.check]`

@@ -11,6 +11,8 @@ pub enum Report {
     Sockets,
     /// 0x12.
     Applications,
+    /// 0x22.
+    Offers,
 }
 
 impl Report {
@@ -20,6 +22,7 @@ impl Report {
             Report::State => "server state (0x10)",
             Report::Sockets => "listening sockets (0x11)",
             Report::Applications => "application information (0x12)",
+            Report::Offers => "offers (0x22)",
         }
     }
 }
@@ -27,7 +30,7 @@ impl Report {
 /// What has been said about one board.
 #[derive(Debug, Default)]
 pub struct Absurd {
-    said: [bool; 3],
+    said: [bool; 4],
 }
 
 impl Absurd {

@@ -23,7 +23,10 @@ use super::counters::{Did, Ended, Ignored};
 use super::detaches::Detaches;
 use super::selection::Pools;
 use super::sink::Message;
+use super::spawn::Spawner;
 use super::under_way::{At, UnderWay};
+
+mod waiting;
 
 /// The times of `[migration]`, and what every control block is stamped with.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +55,8 @@ pub struct Attempts {
     requests: UnderWay<Request>,
     /// Endpoints that are taken back.
     pub detaches: Detaches,
+    /// What boards may start.
+    pub spawner: Spawner,
     /// From a request's first Connection Packet to the acknowledgement, nanoseconds, since [`Self::take_latency`].
     latency: Histogram<u64>,
 }
@@ -71,6 +76,10 @@ struct Request {
     first_sent_ns: Option<u64>,
     deadline_ns: u64,
     repeat: bool,
+    /// It waits for a start now, and counts as one that does.
+    waiting: bool,
+    /// It has waited for one.
+    waited: bool,
 }
 
 impl Request {
@@ -85,6 +94,8 @@ impl Request {
             first_sent_ns: None,
             deadline_ns: 0,
             repeat: false,
+            waiting: false,
+            waited: false,
         }
     }
 
@@ -99,6 +110,8 @@ impl Request {
         self.first_sent_ns = None;
         self.deadline_ns = deadline_ns;
         self.repeat = repeat;
+        self.waiting = false;
+        self.waited = false;
     }
 }
 
@@ -129,6 +142,7 @@ impl Attempts {
             // Repetitions have the second half: no crowd of new requests keeps those out that a board may have already.
             requests: UnderWay::new(settings.capacity.saturating_mul(2), settings.retry_ns),
             detaches: Detaches::new(settings.retry_ns, settings.tries),
+            spawner: Spawner::default(),
             latency: latency_histogram(),
         }
     }
@@ -223,6 +237,7 @@ impl Attempts {
 
     /// Ends a request that nobody waits for any more, and takes the endpoint back.
     fn give_up(&mut self, ctx: &mut Context<'_>, at: At, how: Ended) {
+        self.waits_no_more(at);
         let gone = self.requests.get(at).and_then(|request| Some((request.asked?, request.place.flow)));
         self.requests.remove(at);
         let Some((asked, flow)) = gone else { return };
@@ -250,12 +265,13 @@ impl Attempts {
         if asked.board != board {
             return ctx.counters.ignore(Ignored::WrongBoard);
         }
-        let (worker, entry) = (request.worker, request.place.entry);
+        let (worker, entry, service) = (request.worker, request.place.entry, request.place.service);
         if let Some(sent_ns) = request.first_sent_ns.filter(|_| !request.repeat) {
             self.latency.saturating_record(ctx.now_ns.saturating_sub(sent_ns).max(1));
         }
         self.requests.remove(at);
         ended(ctx, board, Ended::Acknowledged);
+        self.spawner.placed(ctx.now_ns, service, board);
         ctx.sink.tell(worker, Command::Migrated { entry, flow, board, migration_id: asked.id });
     }
 
@@ -333,6 +349,7 @@ impl Attempts {
     }
 
     fn end(&mut self, ctx: &mut Context<'_>, at: At, say: Answer) {
+        self.waits_no_more(at);
         if let Some(request) = self.requests.get(at) {
             answer(ctx, request.worker, request.place.entry, say);
         }
@@ -358,8 +375,14 @@ impl Attempts {
                 if let Some(board) = ctx.boards.board_mut(board) {
                     board.in_flight += 1;
                 }
+                if request.waiting {
+                    request.deadline_ns =
+                        request.deadline_ns.max(ctx.now_ns.saturating_add(self.settings.deadline_ns));
+                    self.waits_no_more(at);
+                }
                 self.send(ctx, at);
             }
+            None if self.waits_for_start(ctx, at) => {}
             None if self.may_turn_up(ctx, at) => self.requests.start_timer(at, ctx.now_ns),
             None => {
                 ctx.counters.count(Did::Unavailable);
@@ -418,6 +441,9 @@ impl Attempts {
             self.overdue(ctx, at);
         }
         self.detaches.tick(ctx);
+        if self.spawner.tick(ctx) {
+            self.retry_waiting(ctx);
+        }
     }
 
     fn overdue(&mut self, ctx: &mut Context<'_>, at: At) {

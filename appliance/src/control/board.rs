@@ -10,6 +10,7 @@ use super::applications::Applications;
 use super::counters::Ended;
 use super::health::{Health, Outcome};
 use super::listening::Listening;
+use super::offers::Offers;
 use super::standing::Standing;
 use super::state::State;
 
@@ -84,6 +85,8 @@ pub enum Unfit {
     Unhealthy(Outcome),
     /// Nothing listens on the service's port, at an address that covers the service's.
     NotListening,
+    /// What listens there is about to be stopped.
+    Stopping,
 }
 
 impl Unfit {
@@ -95,6 +98,7 @@ impl Unfit {
             Unfit::Draining => "draining".to_owned(),
             Unfit::NoWeight => "its weight is 0".to_owned(),
             Unfit::Unhealthy(outcome) => format!("its health check fails: {}", outcome.sentence()),
+            Unfit::Stopping => "its application is idle and about to be stopped".to_owned(),
             Unfit::NotListening => "nothing listens for the service there".to_owned(),
             Unfit::Options(bits) => {
                 let names = ["timestamps", "sack", "window_scale", "ecn"];
@@ -145,6 +149,8 @@ pub struct Board {
     pub applications: Applications,
     /// What was said about reports of its that cannot be.
     pub(super) absurd: Absurd,
+    /// What it may start.
+    pub offers: Offers,
     /// Attempts under way.
     pub in_flight: u32,
     /// Endpoints placed there since its last report.
@@ -173,6 +179,7 @@ impl Board {
             listening: Listening::default(),
             applications: Applications::default(),
             absurd: Absurd::default(),
+            offers: Offers::default(),
             in_flight: 0,
             placed: 0,
             ended: [0; Ended::ALL.len()],
@@ -219,6 +226,9 @@ impl Board {
         }
         if let Some(outcome) = self.health.failing(endpoint) {
             return Err(Unfit::Unhealthy(outcome));
+        }
+        if self.offers.are_leaving(endpoint) {
+            return Err(Unfit::Stopping);
         }
         Ok(u64::from(state.connections) + u64::from(self.in_flight) + u64::from(self.placed))
     }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use ipos_pipelines::handoff::{BoardId, PortIndex};
+use ipos_wire::ipos::Offer;
 use ipos_wire::mac::Mac;
 
 use super::absurd::Report;
@@ -237,6 +238,7 @@ impl Boards {
         }
         board.listening.follow(state.epoch, state.sequence);
         board.applications.follow(state.epoch, state.sequence);
+        board.offers.follow(state.epoch, state.sequence);
         board.state = Some(state);
         board.reported_at_ns = now_ns;
         board.placed = 0;
@@ -263,6 +265,16 @@ impl Boards {
         judged(board, Report::Applications, taken)
     }
 
+    /// Takes a part of a board's list of what it may start. `Ok(true)` when the list is new.
+    ///
+    /// # Errors
+    /// Why it is ignored.
+    pub fn offers(&mut self, id: BoardId, part: Part<Offer>) -> Result<bool, Ignored> {
+        let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::UnknownMac)?;
+        let taken = board.offers.take(part);
+        judged(board, Report::Offers, taken)
+    }
+
     /// Changes of liveness since the last call. A dead board's lists are forgotten.
     pub fn transitions(&mut self, now_ns: u64) -> Vec<Transition> {
         let times = self.times;
@@ -281,6 +293,7 @@ impl Boards {
                     board.listening.clear();
                     board.applications.clear();
                     board.absurd.clear();
+                    board.offers.clear();
                     board.ask_at_ns = now_ns;
                 }
                 changes.push(Transition { board: BoardId(place as u16), alive });
@@ -297,6 +310,15 @@ impl Boards {
             Liveness::Alive | Liveness::Suspect => true,
             Liveness::Unheard => starting,
             Liveness::Dead => false,
+        })
+    }
+
+    /// Whether nothing can be known of it yet: the appliance has only just started.
+    pub fn is_unheard(&self, id: BoardId, now_ns: u64) -> bool {
+        self.board(id).is_some_and(|board| match board.liveness(now_ns, &self.times) {
+            Liveness::Alive => !board.listening.is_known(),
+            Liveness::Unheard => self.may_hold(id, now_ns),
+            Liveness::Suspect | Liveness::Dead => false,
         })
     }
 

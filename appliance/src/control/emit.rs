@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ipos_pipelines::segment::{packet_len, write_packet};
-use ipos_wire::ipos::{self, Detach, Protocol, TcpConnection, Trailer, WhoHolds};
+use ipos_wire::ipos::{self, Detach, Order, Protocol, TcpConnection, Trailer, WhoHolds};
 use ipos_wire::mac::Mac;
 use ipos_wire::{arp, ethernet};
 
@@ -38,6 +38,7 @@ pub fn frame_len(message: &Message) -> usize {
         Message::Segment { segment, payload, .. } => {
             ipos::HEADER_LEN + packet_len(&segment.with(payload.as_deref().unwrap_or_default()))
         }
+        Message::Order { .. } => Order::LEN,
         Message::WhoHas(_) => arp::LEN,
     };
     (ethernet::HEADER_LEN + len).max(FRAME_MIN)
@@ -77,6 +78,11 @@ pub fn emit(from: Sender, to: Mac, message: &Message, frame: &mut [u8]) {
             let (packet, _) = packet.split_at_mut(len);
             write_packet(packet, client, endpoint, &segment);
             ipos::HEADER_LEN + len
+        }
+        Message::Order { server, action, id, name } => {
+            let (board, appliance, tag) = (*server, from.address, [0; 16]);
+            Order { board, appliance, action: *action, id: *id, name: *name, tag }.emit(body);
+            Order::LEN
         }
         Message::WhoHas(address) => {
             let request = arp::Repr {
@@ -141,6 +147,16 @@ mod tests {
         let (payload, _) = frame(&Message::Question { flow: FLOW, id: 6 });
         let question = ipos::WhoHolds::parse(&payload).expect("a question");
         assert_eq!((question.flow, question.trailer.id, payload.len()), (FLOW, 6, 46));
+    }
+
+    #[test]
+    fn an_order_names_board_appliance_and_application() {
+        let name = ipos::ApplicationName::new("web").expect("a name");
+        let server = Ipv4Addr::new(192, 0, 2, 11);
+        let (payload, _) = frame(&Message::Order { server, action: ipos::Action::Stop, id: 9, name });
+        let order = ipos::Order::parse(&payload).expect("an order");
+        assert_eq!((order.board, order.appliance, order.id, order.name), (server, FROM.address, 9, name));
+        assert_eq!((order.action, payload.len()), (ipos::Action::Stop, ipos::Order::LEN));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use ipos_pipelines::handoff::{BoardId, Command, PortIndex};
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{
-    self, Ack, ApplicationRow, Closed, ClosedReason, HeldState, List, ListeningRow, Message, ReportPart,
-    ServerState,
+    self, Ack, ApplicationRow, Closed, ClosedReason, HeldState, List, ListeningRow, Message, Offer, Offers,
+    ReportPart, ServerState,
 };
 use ipos_wire::{arp, ethernet, ipv4, tcp};
 
@@ -133,6 +133,10 @@ fn take(
             addressed(&list.report, board_address, own_address)?;
             if ctx.boards.sockets(board, part_of(&list, socket_of))? {
                 ctx.counters.count(Did::SocketsTaken);
+                attempts.spawner.sockets(ctx, board);
+                if attempts.spawner.is_awaited(ctx.boards, board) {
+                    attempts.retry_waiting(ctx);
+                }
             }
         }
         Message::Applications(list) => {
@@ -148,7 +152,21 @@ fn take(
         | Message::Detach(_)
         | Message::WhoHolds(_)
         | Message::Order(_) => return Err(Ignored::UnknownType),
-        Message::Outcome(_) | Message::Offers(_) => return Err(Ignored::UnknownType),
+        Message::Outcome(outcome) => {
+            let right = Some(outcome.board) == board_address && Some(outcome.appliance) == own_address;
+            if !right {
+                return Err(Ignored::WrongAddress);
+            }
+            if attempts.spawner.outcome(ctx, board, &outcome) {
+                attempts.retry_waiting(ctx);
+            }
+        }
+        Message::Offers(offers) => {
+            addressed(&offers.report, board_address, own_address)?;
+            if ctx.boards.offers(board, offers_of(&offers))? {
+                ctx.counters.count(Did::OffersTaken);
+            }
+        }
     }
     Ok(())
 }
@@ -189,6 +207,7 @@ fn closed(
         // Id 0 would read as a stray packet's.
         ClosedReason::Closed | ClosedReason::Forced if id == 0 => Err(Ignored::BadField),
         ClosedReason::Closed | ClosedReason::Forced => {
+            attempts.spawner.ended(now_ns, (flow.endpoint, flow.endpoint_port), board);
             if !attempts.closed(ctx, board, flow, id) {
                 counters.count(Did::ClosedNotice);
                 pass_on(core, board, flow, id, sink);
@@ -246,6 +265,11 @@ fn part_of<R: ipos::Row, T>(list: &List<'_, R>, row: impl Fn(&R) -> T) -> Part<T
         parts: list.report.parts,
         rows: list.rows().map(|it| row(&it)).collect(),
     }
+}
+
+fn offers_of(offers: &Offers<'_>) -> Part<Offer> {
+    let ReportPart { epoch, sequence, part, parts, .. } = offers.report;
+    Part { epoch, sequence, part, parts, rows: offers.rows().collect() }
 }
 
 fn socket_of(row: &ListeningRow) -> Socket {

@@ -3,8 +3,8 @@
 //! The road: [`turn`] takes events and time to [`core`]; [`input`] reads the boards' frames; [`boards`], [`board`], [`state`],
 //! [`standing`], [`listening`] and [`applications`] are the tables, [`gather`] puts those together that come in parts;
 //! [`attempts`] with [`selection`] and [`detaches`] moves endpoints; [`holders`] asks who has one; [`checks`] with
-//! [`check_client`] sees whether boards serve, [`health`] what came of it; [`outlet`] with [`emit`] carries it all away. All
-//! but `turn` and `outlet` are pure state machines.
+//! [`check_client`] sees whether boards serve, [`health`] what came of it; [`spawn`] with [`offers`] has applications started
+//! and stopped; [`outlet`] with [`emit`] carries it all away. All but `turn` and `outlet` are pure state machines.
 
 pub mod absurd;
 pub mod applications;
@@ -27,10 +27,12 @@ pub mod holders;
 pub mod ids;
 pub mod input;
 pub mod listening;
+pub mod offers;
 pub mod outlet;
 pub mod selection;
 pub mod sink;
 pub mod snapshot;
+pub mod spawn;
 pub mod standing;
 pub mod state;
 #[cfg(test)]

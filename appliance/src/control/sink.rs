@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use ipos_pipelines::handoff::{Command, PortIndex, WorkerId};
 use ipos_wire::flow::Flow;
+use ipos_wire::ipos::{Action, ApplicationName};
 use ipos_wire::mac::Mac;
 use ipos_wire::tcb::Tcb;
 
@@ -66,6 +67,17 @@ pub enum Message {
         segment: Segment,
         /// Its payload.
         payload: Option<Arc<[u8]>>,
+    },
+    /// 0x20: start or stop this application.
+    Order {
+        /// The board's address.
+        server: Ipv4Addr,
+        /// What to do.
+        action: Action,
+        /// Names the order.
+        id: u64,
+        /// The application.
+        name: ApplicationName,
     },
     /// ARP: who has this address?
     WhoHas(Ipv4Addr),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipos_pipelines::handoff::BoardId;
+use ipos_wire::ipos::ApplicationName;
 use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Liveness, REFUSALS};
@@ -138,6 +139,12 @@ pub struct ServiceRow {
     pub address: Ipv4Addr,
     /// The port that clients connect to.
     pub port: u16,
+    /// What boards may start for it.
+    pub application: Option<String>,
+    /// Requests that wait for a start.
+    pub waiting: u32,
+    /// The board that has been asked to start it.
+    pub starting: Option<String>,
     /// Its boards.
     pub boards: Vec<CandidateRow>,
 }
@@ -153,6 +160,8 @@ pub struct CandidateRow {
     pub unfit: Option<String>,
     /// What health checks say, when the service is checked.
     pub check: Option<CheckRow>,
+    /// How its application does there; `None` when it may not be started there.
+    pub application: Option<InstancesRow>,
 }
 
 /// The health checks of one service on one board.
@@ -164,6 +173,23 @@ pub struct CheckRow {
     pub last: Option<String>,
     /// All of them, by how they ended.
     pub ended: BTreeMap<String, u64>,
+}
+
+/// How an application does on a board.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct InstancesRow {
+    /// Instances that listen.
+    pub listening: u16,
+    /// Instances that start.
+    pub starting: u16,
+    /// The most there may be.
+    pub instances_max: u16,
+    /// Failures since it last ran for a while.
+    pub failures: u16,
+    /// Until it may be started again, milliseconds.
+    pub retry_ms: u32,
+    /// It takes no new connections, to be stopped.
+    pub leaving: bool,
 }
 
 /// Migrations so far.
@@ -260,7 +286,7 @@ pub fn of(core: &Core, now_ns: u64, services: &[ServiceName]) -> Snapshot {
         servers: core.boards.iter().map(|(_, board)| server(core, board, now_ns)).collect(),
         sockets: core.boards.iter().flat_map(|(_, board)| sockets(board)).collect(),
         applications: core.boards.iter().flat_map(|(_, board)| applications(board)).collect(),
-        services: services.iter().map(|name| service(core, now_ns, name)).collect(),
+        services: (0..).zip(services).map(|(number, name)| service(core, now_ns, number, name)).collect(),
         migrations: Migrations {
             under_way: core.attempts.count(),
             questions: core.holders.count(),
@@ -329,7 +355,9 @@ fn applications(board: &Board) -> impl Iterator<Item = ApplicationRow> {
     })
 }
 
-fn service(core: &Core, now_ns: u64, service: &ServiceName) -> ServiceRow {
+fn service(core: &Core, now_ns: u64, number: u16, service: &ServiceName) -> ServiceRow {
+    let shown = core.attempts.spawner.shown(number);
+    let application = shown.as_ref().and_then(|shown| shown.application.parse().ok());
     let candidate = |id: &BoardId| {
         let board = core.boards.board(*id)?;
         let fit = board.fit(now_ns, core.boards.times(), (service.address, service.port));
@@ -338,12 +366,16 @@ fn service(core: &Core, now_ns: u64, service: &ServiceName) -> ServiceRow {
             load: fit.ok(),
             unfit: fit.err().map(super::board::Unfit::reason),
             check: board.health.of((service.address, service.port)).map(check),
+            application: application.and_then(|name| instances(board, &name)),
         })
     };
     ServiceRow {
         service: service.name.clone(),
         address: service.address,
         port: service.port,
+        application: shown.as_ref().map(|shown| shown.application.clone()),
+        waiting: shown.as_ref().map_or(0, |shown| shown.waiting),
+        starting: shown.and_then(|shown| shown.starting).map(|board| core.board_name(board).to_owned()),
         boards: service.boards.iter().filter_map(candidate).collect(),
     }
 }
@@ -355,6 +387,18 @@ fn check(health: &ServiceHealth) -> CheckRow {
         last: health.last.map(Outcome::sentence),
         ended: ended.collect(),
     }
+}
+
+fn instances(board: &Board, name: &ApplicationName) -> Option<InstancesRow> {
+    let offer = board.offers.find(name)?;
+    Some(InstancesRow {
+        listening: offer.listening,
+        starting: offer.starting,
+        instances_max: offer.instances_max,
+        failures: offer.failures,
+        retry_ms: offer.retry_ms,
+        leaving: board.offers.is_leaving(offer),
+    })
 }
 
 fn migrations(board: &Board) -> MigrationRow {

@@ -178,6 +178,11 @@ impl<T> UnderWay<T> {
         self.last_due = at.0;
     }
 
+    /// Every place that was ever used.
+    pub fn places(&self) -> impl Iterator<Item = At> + use<T> {
+        (0..self.places.len() as u32).map(At)
+    }
+
     /// The next whose timer is due; the timer is stopped.
     pub fn due(&mut self, now_ns: u64) -> Option<At> {
         let at = At(self.first_due);

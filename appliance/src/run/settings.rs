@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipos_pipelines::config::PortSettings;
+use ipos_pipelines::config::{PortSettings, Timeouts};
 use ipos_pipelines::handoff::{BoardId, PortIndex};
 use ipos_pipelines::steer::Owners;
 use ipos_wire::mac::Mac;
@@ -19,6 +19,7 @@ use crate::control::health::Patience;
 use crate::control::holders::AskSettings;
 use crate::control::selection::Pools;
 use crate::control::snapshot::ServiceName;
+use crate::control::spawn::{ServiceSettings, Spawner};
 
 fn ms(ms: u32) -> u64 {
     u64::from(ms) * MS_NS
@@ -116,6 +117,33 @@ pub fn services(config: &Config) -> Vec<ServiceName> {
         }
     });
     all.collect()
+}
+
+/// What boards may start.
+pub fn spawner(config: &Config) -> Spawner {
+    let names = services(config);
+    let settings = config.services.iter().zip(names).map(|(service, name)| {
+        let start = service.start;
+        Some(ServiceSettings {
+            service: name.name,
+            application: start.application?,
+            endpoint: (name.address, name.port),
+            boards: name.boards,
+            queue: start.queue,
+            wait_ns: ms(start.wait_s * 1000),
+            idle_ns: Some(ms(start.idle_stop_s * 1000)).filter(|ns| *ns > 0),
+            instances_max: start.instances_max,
+        })
+    });
+    Spawner::new(settings.collect(), config.boards.len())
+}
+
+/// The workers' deadlines: a request that may wait for a start is not given up before the control core says so.
+pub fn timeouts(config: &Config) -> Timeouts {
+    let starts = config.services.iter().map(|service| service.start);
+    let waits = starts.filter(|start| start.application.is_some()).map(|start| start.wait_s * 1000);
+    let longest_ms = waits.max().map_or(0, |ms| ms + config.migration.deadline_ms.value + 1000);
+    Timeouts { place_ms: config.timeouts.place_ms.max(longest_ms), ..config.timeouts }
 }
 
 /// What the admin thread is told.

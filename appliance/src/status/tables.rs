@@ -59,6 +59,8 @@ const SERVICES: &[Column] = &[
     ("LOAD", |row| plain(&row["load"])),
     ("CHECK", |row| or(&row["check"]["verdict"], "")),
     ("LAST CHECK", |row| or(&row["check"]["last"], "")),
+    ("APPLICATION", |row| application(row)),
+    ("WAITING", |row| plain(&row["waiting"])),
     ("WHY NOT", |row| or(&row["unfit"], "")),
 ];
 
@@ -186,13 +188,35 @@ fn candidates(services: &[Value]) -> Vec<Value> {
     let rows = services.iter().flat_map(|service| {
         array(&service["boards"]).iter().map(|board| {
             let mut row = board.clone();
-            for key in ["service", "address", "port"] {
+            for key in ["service", "address", "port", "waiting"] {
                 row[key] = service[key].clone();
             }
+            row["may_start"] = service["application"].clone();
+            row["asked"] = (service["starting"] == board["board"]).into();
             row
         })
     });
     rows.collect()
+}
+
+/// How a service's application does on a board: what may be started there, and how many run.
+fn application(row: &Value) -> String {
+    let Some(name) = row["may_start"].as_str() else { return "-".to_owned() };
+    let its = &row["application"];
+    if its.is_null() {
+        return format!("{name}: not offered");
+    }
+    let mut text = format!("{name} {}/{}", its["listening"], its["instances_max"]);
+    if row["asked"] == true || its["starting"].as_u64() > Some(0) {
+        text += ", starting";
+    }
+    if its["leaving"] == true {
+        text += ", stopping";
+    }
+    if its["retry_ms"].as_u64() > Some(0) {
+        text += &format!(", {} failures, not for {} ms", its["failures"], its["retry_ms"]);
+    }
+    text
 }
 
 /// The titles above flows.
@@ -317,7 +341,26 @@ mod tests {
             {"board": "board2", "load": null, "unfit": "draining", "check": null}]}]);
         let text = render(What::Services, &rows);
         assert_eq!(text.lines().count(), 3);
-        assert!(text.contains("198.51.100.1:80  board1  3     passing  status 200"), "{text}");
-        assert!(text.contains("198.51.100.1:80  board2  -                          draining"), "{text}");
+        assert!(text.lines().nth(1).is_some_and(|line| line.contains("passing  status 200")), "{text}");
+        assert!(text.lines().nth(2).is_some_and(|line| line.ends_with("draining")), "{text}");
+    }
+
+    #[test]
+    fn a_service_says_how_its_application_does_on_each_board() {
+        let idle = json!({"listening": 0, "starting": 0, "instances_max": 1, "failures": 0, "retry_ms": 0, "leaving": false});
+        let mut failed = idle.clone();
+        failed["failures"] = json!(3);
+        failed["retry_ms"] = json!(1500);
+        let rows = json!([{"service": "web", "address": "198.51.100.1", "port": 80, "application": "nginx",
+            "waiting": 7, "starting": "board1", "boards": [
+            {"board": "board1", "load": null, "unfit": "no", "application": idle},
+            {"board": "board2", "load": null, "unfit": "no", "application": failed},
+            {"board": "board3", "load": null, "unfit": "no", "application": null}]}]);
+        let text = render(What::Services, &rows);
+        for part in
+            ["nginx 0/1, starting", "nginx 0/1, 3 failures, not for 1500 ms", "nginx: not offered", " 7 "]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 }

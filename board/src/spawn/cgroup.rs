@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
@@ -22,11 +23,12 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// The configured place, or one beside the agent's own cgroup. `None`, said in the log, when no cgroup can be made there.
-    pub fn open(configured: Option<&Path>) -> Option<Cgroups> {
+    /// The configured place, or one beside the agent's own cgroup, named like the board: several agents may share a machine.
+    /// `None`, said in the log, when no cgroup can be made there.
+    pub fn open(configured: Option<&Path>, board: Ipv4Addr) -> Option<Cgroups> {
         let base = match configured {
             Some(path) => path.to_path_buf(),
-            None => own()?.join("ipos-applications"),
+            None => beside(&format!("ipos-board-{board}"))?,
         };
         match Cgroups::at(&base) {
             Ok(cgroups) => Some(cgroups),
@@ -113,6 +115,11 @@ impl Cgroup {
     }
 }
 
+/// A cgroup of this name beside the agent's own.
+pub fn beside(name: &str) -> Option<PathBuf> {
+    own().map(|own| own.join(name))
+}
+
 /// The agent's own cgroup, or its parent where systemd has put the agent into a leaf of its own (DelegateSubgroup=agent).
 fn own() -> Option<PathBuf> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
@@ -143,6 +150,6 @@ mod tests {
         let refused = Cgroups::at(&folder).map(|_| ()).map_err(|error| error.to_string());
         let _ = fs::remove_dir(&folder);
         assert_eq!(refused, Err("this is no cgroup version 2".to_owned()));
-        assert!(Cgroups::open(Some(Path::new("/proc/none"))).is_none());
+        assert!(Cgroups::open(Some(Path::new("/proc/none")), Ipv4Addr::LOCALHOST).is_none());
     }
 }

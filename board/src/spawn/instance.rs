@@ -117,18 +117,18 @@ impl Instance {
 
     /// Whether it has ended, and how: exit status, or 128 and the signal's number; `None` for one that was adopted, whose
     /// status only its parent learns.
+    /// What its leader has left behind is killed.
     pub fn ended(&mut self) -> Option<Option<u32>> {
-        match &mut self.child {
-            Some(child) => {
-                let status = child.try_wait().ok()??;
-                let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-                Some(code.and_then(|code| u32::try_from(code).ok()))
-            }
-            None => {
-                let mut descriptor = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-                matches!(poll(&mut descriptor, PollTimeout::ZERO), Ok(1..)).then_some(None)
-            }
+        let mut descriptor = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        if !matches!(poll(&mut descriptor, PollTimeout::ZERO), Ok(1..)) {
+            return None;
         }
+        // Before it is waited for: until then nobody else can get the id, as which the group is known.
+        self.kill();
+        let Some(child) = &mut self.child else { return Some(None) };
+        let status = child.try_wait().ok()??;
+        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+        Some(code.and_then(|code| u32::try_from(code).ok()))
     }
 
     /// SIGTERM to all of its processes.
@@ -151,9 +151,8 @@ impl Instance {
         }
     }
 
-    /// Takes away what its leader has left behind.
+    /// It has ended: its cgroup goes.
     pub fn clear_away(&self) {
-        self.kill();
         if let Some(cgroup) = &self.cgroup {
             cgroup.remove();
         }

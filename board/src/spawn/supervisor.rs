@@ -396,14 +396,14 @@ impl Supervisor {
         };
         let starting = count(|phase| matches!(phase, Phase::Starting { .. }));
         let missing = usize::from(self.wanted).saturating_sub(self.running());
-        let due = if self.backoff.until(now).is_none() { u16::try_from(missing).unwrap_or(0) } else { 0 };
+        let missing = u16::try_from(missing).unwrap_or(0);
         Offer {
             name: self.settings.name,
             memory: u64::from(self.settings.memory_mb) << 20,
             cpu_hundredths: self.settings.cpu_percent,
             instances_max: self.settings.instances_max,
             listening: count(|phase| matches!(phase, Phase::Listening { .. })),
-            starting: starting + due,
+            starting: starting.saturating_add(missing),
             failures: self.backoff.failures,
             draining: self.drains_until.is_some() || (self.ending() > 0 && self.running() == 0),
             retry_ms: self.backoff.left_ms(now),

@@ -69,6 +69,8 @@ impl Bench {
         let config = Config {
             applications: vec![web],
             run_directory: directory.join("run"),
+            // Each test its own: to end an instance is to end what is in its cgroup.
+            cgroup: cgroup::beside(&format!("ipos-test-{test}-{}", std::process::id())),
             ..config::parse(text).expect("a configuration")
         };
         let applications = Applications::new(&config, Instant::now());
@@ -95,16 +97,14 @@ impl Bench {
     /// Waits and turns, as the agent does, until an outcome says this.
     fn until(&mut self, what: Progress) -> Outcome {
         let deadline = Instant::now() + Duration::from_secs(20);
+        let mut heard: Vec<Outcome> = Vec::new();
         loop {
-            let outcomes = self.applications.outcomes();
-            if let Some(found) = outcomes.iter().find(|outcome| outcome.progress == what) {
+            heard.extend(self.applications.outcomes());
+            if let Some(found) = heard.iter().find(|outcome| outcome.progress == what) {
                 return *found;
             }
-            assert!(
-                Instant::now() < deadline,
-                "no {what:?}; last: {outcomes:?}, output: {:?}",
-                self.output()
-            );
+            let in_time = Instant::now() < deadline;
+            assert!(in_time, "no {what:?}; heard {heard:?}, output: {:?}", self.output());
             self.turn();
         }
     }
@@ -156,6 +156,16 @@ impl Drop for Bench {
             );
         }
         let _ = fs::remove_dir_all(&self.directory);
+        if let Some(cgroup) = &self.config.cgroup {
+            // What was killed takes a moment to leave.
+            let deadline = Instant::now() + Duration::from_secs(2);
+            while cgroup.exists() && Instant::now() < deadline {
+                self.applications.supervisors.clear();
+                let _ = fs::remove_dir(cgroup.join("web.1"));
+                let _ = fs::remove_dir(cgroup);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
     }
 }
 

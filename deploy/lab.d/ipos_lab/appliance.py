@@ -63,6 +63,13 @@ CHECK = """\
 check = {{ http = "{path}", interval_ms = 200, timeout_ms = 500 }}
 """
 
+# Short, so that both ends of a wait can be watched.
+SPAWN = """\
+application = "web"
+start_wait_s = 4
+idle_stop_s = 2
+"""
+
 MAP = """
 [[service.map]]
 path = "{path}"
@@ -108,6 +115,8 @@ def configuration(options):
     text += SERVICE.format(address=plan.SERVICE, port=plan.SERVICE_PORT)
     if options.check is not None:
         text += CHECK.format(path=options.check)
+    if options.spawn:
+        text += SPAWN
     for path, number in (("/a/", 1), ("/b/", 2)):
         if number <= options.boards:
             text += MAP.format(path=path, board=f"board{number}")

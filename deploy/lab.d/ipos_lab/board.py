@@ -1,8 +1,11 @@
 """A board: the distribution's nginx with the test files, a small application behind it, and the ipOS agent."""
 
+import contextlib
+import glob
 import hashlib
 import os
 import pwd
+import shutil
 import signal
 
 from . import plan
@@ -84,6 +87,20 @@ kind = "http"
 """
 
 
+APPLICATION = """
+run_directory = "{directory}/run"
+cgroup = "{directory}/cgroup/ipos-lab-board{number}"
+
+[[application]]
+name = "web"
+command = ["{nginx}", "-e", "{directory}/nginx-error.log", "-c", "{directory}/nginx.conf", "-g", "daemon off;"]
+user = "root"
+listen = "0.0.0.0:80"
+memory_mb = 16
+stop_timeout_ms = 2000
+"""
+
+
 def make_files():
     """The test files, the same on every machine and at every `up`, with their SHA-256 beside them."""
     os.makedirs(plan.FILES)
@@ -115,8 +132,16 @@ def prepare(number, options):
     with open(f"{directory}/nginx.conf", "w", encoding="ascii") as file:
         file.write(NGINX.format(number=number, user=user.pw_name, directory=directory, application=APPLICATION_PORT))
     with open(f"{directory}/board.toml", "w", encoding="ascii") as file:
-        file.write(AGENT.format(number=number, address=plan.board_address(number), ethertype=options.ethertype,
-                                appliance=plan.FARM_APPLIANCE, directory=directory, service=plan.SERVICE))
+        head, services = AGENT.format(
+            number=number, address=plan.board_address(number), ethertype=options.ethertype,
+            appliance=plan.FARM_APPLIANCE, directory=directory, service=plan.SERVICE).split("[[services]]")
+        application = APPLICATION.format(number=number, directory=directory, nginx=shutil.which("nginx"))
+        keys, application = application.split("[[application]]")
+        file.write(head + (keys if options.spawn else "") + "[[services]]" + services
+                   + ("\n[[application]]" + application if options.spawn else ""))
+    if options.spawn:
+        os.makedirs(f"{directory}/cgroup")
+        run("mount", "-t", "cgroup2", f"ipos-board{number}", f"{directory}/cgroup")
     run("mount", "-t", "bpf", "-o", "mode=0700", f"ipos-board{number}", f"{directory}/bpf")
 
 
@@ -182,14 +207,25 @@ def wait_listening(number, port, daemon):
                lambda: inside(name, "ss", "-Hltn", f"sport = :{port}").strip(), READY_DEADLINE_S, daemon)
 
 
-def start(number):
-    """Starts all that a board runs, without waiting."""
+def start(number, options):
+    """Starts all that a board runs, without waiting. What its agent starts is left to it."""
     start_application(number)
-    start_nginx(number)
+    if not options.spawn:
+        start_nginx(number)
     start_agent(number)
 
 
-def wait_serving(number):
+def wait_serving(number, options):
     """Waits until nginx and the application listen."""
     wait_listening(number, APPLICATION_PORT, application(number))
-    wait_listening(number, plan.SERVICE_PORT, nginx(number))
+    if not options.spawn:
+        wait_listening(number, plan.SERVICE_PORT, nginx(number))
+
+
+def remove_cgroups():
+    """Removes the cgroups that the agents have made, once nothing is in them. The kernel keeps them, mounted or not."""
+    for group in glob.glob(f"{plan.ROOT}/board*/cgroup/ipos-lab-board*"):
+        for path in [*glob.glob(f"{group}/*/"), group]:
+            # What is still in one is on its way out; the next lab uses it again.
+            with contextlib.suppress(OSError):
+                os.rmdir(path)

@@ -72,6 +72,7 @@ def _parser():
     up.add_argument("--one-port", action="store_true", help="one port that faces clients and farm")
     up.add_argument("--check", metavar="PATH", help="health checks of the boards: /health, which is 503 while a board's "
                     "directory has a file `unhealthy`")
+    up.add_argument("--spawn", action="store_true", help="the boards' agents start nginx, on demand")
     up.set_defaults(run=_up)
 
     down = commands.add_parser("down", help="end and remove all of it, whatever state it is in")
@@ -113,7 +114,7 @@ def _parser():
 def _up(options):
     wanted = plan.Options(boards=options.boards, port=options.port, ethertype=options.ethertype,
                           haproxy=options.haproxy, nginx_proxy=options.nginx_proxy, memory=options.memory,
-                          workers=options.workers, one_port=options.one_port, cpus=_cpus(options),
+                          workers=options.workers, one_port=options.one_port, spawn=options.spawn, cpus=_cpus(options),
                           after_polls=_after_polls(options), sleep_us=options.sleep_us, check=options.check)
     if not 1 <= wanted.boards <= plan.BOARDS_MAX:
         raise LabError(f"--boards {wanted.boards}: 1 to {plan.BOARDS_MAX} are possible")
@@ -199,13 +200,13 @@ def _build(options):
         proxy.prepare(options)
     appliance.start()
     for number in options.board_numbers():
-        board.start(number)
+        board.start(number, options)
     if options.haproxy:
         balancer.start()
     if options.nginx_proxy:
         proxy.start()
     for number in options.board_numbers():
-        board.wait_serving(number)
+        board.wait_serving(number, options)
     appliance.wait_ready(options.boards)
     options.ready = True
     options.save()
@@ -213,6 +214,7 @@ def _build(options):
 
 def _shape(options):
     text = f"{options.boards} boards, {options.port}, EtherType {options.ethertype}, {options.memory}"
+    text += ", nginx on demand" if options.spawn else ""
     return text + (", one port" if options.one_port else "") + "".join(", " + name for name in options.balancers())
 
 
@@ -235,6 +237,7 @@ def _take_down():
         for pid, command, name in left:
             print(f"ending what still runs in {name}: {command} (pid {pid})", flush=True)
         end_processes([pid for pid, _, _ in left])
+    board.remove_cgroups()
     network.remove()
     network.restore_hugepages(state)
     if os.path.isdir(plan.ROOT):

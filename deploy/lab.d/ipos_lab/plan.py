@@ -69,6 +69,8 @@ class Options:
     one_port: bool = False
     check: str | None = None
     """The path that the appliance checks its boards by; None leaves them unchecked."""
+    spawn: bool = False
+    """Whether the boards' agents start nginx when a request needs it."""
     ready: bool = False
     """Whether `up` came to its end."""
     hugepages_before: int | None = None

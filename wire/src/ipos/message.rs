@@ -99,7 +99,7 @@ mod tests {
     use crate::ipos::list::Row as _;
     use crate::ipos::testing::{APPLIANCE, BOARD, FLOW, TRAILER, reseal};
     use crate::ipos::{
-        Action, ApplicationName, ApplicationRow, ClosedReason, HeldState, OffersHead, Progress, RefusalReason,
+        Action, ApplicationName, ApplicationRow, ClosedReason, HeldState, Progress, RefusalReason,
         ReportPart, encapsulate,
     };
     use crate::tcb::OptionBits;
@@ -167,7 +167,7 @@ mod tests {
         let progress = Progress::Busy;
         let outcome =
             Outcome { board, appliance, progress, retry_ms: 1, id: 6, pid: 2, detail: 0, name, tag };
-        let head = OffersHead { board, appliance, part: 0, parts: 1, epoch: 1, sequence: 2 };
+        let head = ReportPart { board, appliance, part: 0, parts: 1, epoch: 1, sequence: 2 };
         let offered = written(48, |buffer| {
             Offers::emit(&head, &[], buffer);
         });

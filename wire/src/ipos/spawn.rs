@@ -5,9 +5,10 @@ use core::net::Ipv4Addr;
 
 use super::Error;
 use super::header::{HEADER_LEN, Header, Protocol, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME, seal, verify};
+use super::list::ReportPart;
 use super::octets::{first, first_mut, ipv4_at, put, take, u8_at, u16_at, u32_at, u64_at};
+use super::state::{TAG_LEN, VERSION, check_version, report_flow};
 use crate::error::{Layer, LengthError};
-use crate::flow::Flow;
 
 /// Most rows in one message of offers.
 pub const OFFERS_MAX: usize = 20;
@@ -16,26 +17,13 @@ pub const OFFER_LEN: usize = 64;
 /// Size of an application's name in a message, octets.
 pub const NAME_LEN: usize = 32;
 
-/// The version of the layouts that this crate reads and writes.
-const VERSION: u8 = 1;
 /// Size of a message of offers before its rows, octets.
 const OFFERS_FIXED_LEN: usize = 32;
-/// Size of an authentication tag, octets.
-const TAG_LEN: usize = 16;
 
 const FLAG_DRAINING: u16 = 1 << 0;
 
 // The largest message still fits the payload of an Ethernet frame.
 const _: () = assert!(Offers::buffer_len(OFFERS_MAX) <= 1500);
-
-/// The pair that a message concerns.
-const fn pair(board: Ipv4Addr, appliance: Ipv4Addr) -> Flow {
-    Flow { client: board, client_port: 0, endpoint: appliance, endpoint_port: 0 }
-}
-
-fn check_version(kind: u8, version: u8) -> Result<(), Error> {
-    if version == VERSION { Ok(()) } else { Err(Error::Version { kind, version }) }
-}
 
 /// An application's name as messages carry it: padded with zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +50,14 @@ impl ApplicationName {
     pub fn as_str(&self) -> &str {
         let name = self.0.split(|octet| *octet == 0).next().unwrap_or_default();
         name.utf8_chunks().next().map_or("", |chunk| chunk.valid())
+    }
+}
+
+impl core::str::FromStr for ApplicationName {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        ApplicationName::new(text).ok_or(())
     }
 }
 
@@ -142,7 +138,7 @@ impl Order {
     /// When the buffer is shorter than [`Self::LEN`].
     pub fn emit(&self, buffer: &mut [u8]) {
         let message = first_mut::<{ Self::LEN }>(buffer);
-        let flow = pair(self.board, self.appliance);
+        let flow = report_flow(self.board, self.appliance);
         Header { flow, kind: TYPE_ORDER, protocol: Protocol::None }.emit(message);
         put::<16, 2, _>(message, [VERSION, self.action.code()]);
         put::<18, 6, _>(message, [0; 6]);
@@ -282,7 +278,7 @@ impl Outcome {
     /// When the buffer is shorter than [`Self::LEN`].
     pub fn emit(&self, buffer: &mut [u8]) {
         let message = first_mut::<{ Self::LEN }>(buffer);
-        let flow = pair(self.board, self.appliance);
+        let flow = report_flow(self.board, self.appliance);
         Header { flow, kind: TYPE_OUTCOME, protocol: Protocol::None }.emit(message);
         put::<16, 2, _>(message, [VERSION, self.progress.code()]);
         put::<18, 2, _>(message, [0; 2]);
@@ -368,28 +364,11 @@ impl PartialEq for Rows<'_> {
 
 impl Eq for Rows<'_> {}
 
-/// What a list of offers says besides its rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OffersHead {
-    /// The board that offers.
-    pub board: Ipv4Addr,
-    /// The appliance that it tells.
-    pub appliance: Ipv4Addr,
-    /// Which part of the list, from 0; below `parts`.
-    pub part: u8,
-    /// Parts of the list.
-    pub parts: u8,
-    /// When the agent started, Unix seconds.
-    pub epoch: u32,
-    /// Sequence of the report that the list goes with.
-    pub sequence: u32,
-}
-
 /// Offers, type 0x22: one part of the list of what a board may start, seen in its buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offers<'a> {
-    /// Everything but rows and tag.
-    pub head: OffersHead,
+    /// Which part of which report.
+    pub report: ReportPart,
     /// Authentication tag; zero in an open farm.
     pub tag: [u8; 16],
     rows: Rows<'a>,
@@ -430,7 +409,7 @@ impl<'a> Offers<'a> {
         }
         let (body, tag) = message.split_last_chunk::<TAG_LEN>().ok_or(short)?;
         let (rows, _) = body.get(OFFERS_FIXED_LEN..).ok_or(short)?.as_chunks();
-        let head = OffersHead {
+        let report = ReportPart {
             board: header.flow.client,
             appliance: header.flow.endpoint,
             part,
@@ -438,7 +417,7 @@ impl<'a> Offers<'a> {
             epoch: u32_at::<20, _>(fixed),
             sequence: u32_at::<24, _>(fixed),
         };
-        Ok(Offers { head, tag: *tag, rows: Rows(rows) })
+        Ok(Offers { report, tag: *tag, rows: Rows(rows) })
     }
 
     /// The applications of this part.
@@ -451,19 +430,19 @@ impl<'a> Offers<'a> {
     ///
     /// # Panics
     /// When there are more than [`OFFERS_MAX`] rows, or the buffer is shorter than the message.
-    pub fn emit(head: &OffersHead, rows: &[Offer], buffer: &mut [u8]) -> usize {
+    pub fn emit(report: &ReportPart, rows: &[Offer], buffer: &mut [u8]) -> usize {
         assert!(rows.len() <= OFFERS_MAX, "{} rows do not fit one message of {OFFERS_MAX}", rows.len());
         let len = Self::buffer_len(rows.len());
         assert!(len <= buffer.len(), "a buffer of {} octets cannot hold a message of {len}", buffer.len());
         let message = &mut buffer[..len];
         let (fixed, rest) = message.split_at_mut(OFFERS_FIXED_LEN);
         let fixed = first_mut::<OFFERS_FIXED_LEN>(fixed);
-        let flow = pair(head.board, head.appliance);
+        let flow = report_flow(report.board, report.appliance);
         Header { flow, kind: TYPE_OFFERS, protocol: Protocol::None }.emit(fixed);
         // At most OFFERS_MAX, which fits an octet.
-        put::<16, 4, _>(fixed, [VERSION, head.part, head.parts, rows.len() as u8]);
-        put::<20, 4, _>(fixed, head.epoch.to_be_bytes());
-        put::<24, 4, _>(fixed, head.sequence.to_be_bytes());
+        put::<16, 4, _>(fixed, [VERSION, report.part, report.parts, rows.len() as u8]);
+        put::<20, 4, _>(fixed, report.epoch.to_be_bytes());
+        put::<24, 4, _>(fixed, report.sequence.to_be_bytes());
         put::<28, 4, _>(fixed, [0; 4]);
         let (slots, tag) = rest.as_chunks_mut::<OFFER_LEN>();
         for (row, slot) in rows.iter().zip(slots) {

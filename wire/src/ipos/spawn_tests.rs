@@ -85,8 +85,8 @@ fn golden_outcome() -> Outcome {
     }
 }
 
-const HEAD: OffersHead =
-    OffersHead { board: BOARD, appliance: APPLIANCE, part: 0, parts: 1, epoch: EPOCH, sequence: 7 };
+const REPORT: ReportPart =
+    ReportPart { board: BOARD, appliance: APPLIANCE, part: 0, parts: 1, epoch: EPOCH, sequence: 7 };
 
 fn golden_offer() -> Offer {
     Offer {
@@ -117,7 +117,7 @@ fn deconstructs_the_golden_messages() {
     assert_eq!(Order::parse(&ORDER), Ok(golden_order()));
     assert_eq!(Outcome::parse(&OUTCOME), Ok(golden_outcome()));
     let offers = Offers::parse(&OFFERS).expect("golden");
-    assert_eq!((offers.head, offers.tag), (HEAD, [0; 16]));
+    assert_eq!((offers.report, offers.tag), (REPORT, [0; 16]));
     assert!(offers.rows().eq([golden_offer()]));
 }
 
@@ -125,24 +125,24 @@ fn deconstructs_the_golden_messages() {
 fn constructs_the_golden_messages_over_old_octets() {
     assert_eq!(emitted(Order::LEN, |buffer| golden_order().emit(buffer)), ORDER);
     assert_eq!(emitted(Outcome::LEN, |buffer| golden_outcome().emit(buffer)), OUTCOME);
-    let list = emitted(112, |buffer| assert_eq!(Offers::emit(&HEAD, &[golden_offer()], buffer), 112));
+    let list = emitted(112, |buffer| assert_eq!(Offers::emit(&REPORT, &[golden_offer()], buffer), 112));
     assert_eq!(list, OFFERS);
 }
 
 #[test]
 fn an_empty_list_is_a_list_and_the_longest_fits() {
-    let message = emitted(48, |buffer| assert_eq!(Offers::emit(&HEAD, &[], buffer), 48));
+    let message = emitted(48, |buffer| assert_eq!(Offers::emit(&REPORT, &[], buffer), 48));
     assert_eq!(Offers::parse(&message).expect("empty").rows().len(), 0);
     let rows = [golden_offer(); OFFERS_MAX + 1];
     let len = Offers::buffer_len(OFFERS_MAX);
     let mut message =
-        emitted(len, |buffer| assert_eq!(Offers::emit(&HEAD, &rows[..OFFERS_MAX], buffer), len));
+        emitted(len, |buffer| assert_eq!(Offers::emit(&REPORT, &rows[..OFFERS_MAX], buffer), len));
     assert_eq!(Offers::parse(&message).expect("20 rows").rows().len(), OFFERS_MAX);
     message.resize(1500, 0);
     message[19] = 21;
     reseal(&mut message, Offers::buffer_len(21));
     assert_eq!(Offers::parse(&message), Err(Error::Rows(21)));
-    let outcome = std::panic::catch_unwind(|| Offers::emit(&HEAD, &rows, &mut [0; 1500]));
+    let outcome = std::panic::catch_unwind(|| Offers::emit(&REPORT, &rows, &mut [0; 1500]));
     assert!(outcome.is_err(), "21 rows were emitted");
 }
 
@@ -158,7 +158,7 @@ fn emit_panics_on_a_short_buffer_only() {
     assert_emit_needs(88, |buffer| golden_order().emit(buffer));
     assert_emit_needs(88, |buffer| golden_outcome().emit(buffer));
     assert_emit_needs(112, |buffer| {
-        Offers::emit(&HEAD, &[golden_offer()], buffer);
+        Offers::emit(&REPORT, &[golden_offer()], buffer);
     });
 }
 
@@ -239,13 +239,13 @@ proptest! {
         (epoch, sequence) in any::<(u32, u32)>(),
         rows in prop::collection::vec(any_offer(), 0..=OFFERS_MAX),
     ) {
-        let head = OffersHead { board, appliance, part: parts - 1, parts, epoch, sequence };
+        let head = ReportPart { board, appliance, part: parts - 1, parts, epoch, sequence };
         let len = Offers::buffer_len(rows.len());
         let message = emitted(len, |buffer| {
             Offers::emit(&head, &rows, buffer);
         });
         let offers = Offers::parse(&message).expect("just emitted");
-        prop_assert_eq!(offers.head, head);
+        prop_assert_eq!(offers.report, head);
         prop_assert_eq!(offers.rows().collect::<Vec<_>>(), rows);
     }
 }
