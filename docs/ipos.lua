@@ -21,7 +21,7 @@ local types = {
 	[0x01] = "Connection", [0x02] = "Packet", [0x03] = "Migration acknowledgement", [0x04] = "Migration refused",
 	[0x05] = "Detach", [0x06] = "Detached / still busy", [0x07] = "Endpoint closed", [0x08] = "Who holds this endpoint?",
 	[0x09] = "I hold this endpoint", [0x10] = "Server state", [0x11] = "Listening sockets",
-	[0x12] = "Application information",
+	[0x12] = "Application information", [0x13] = "Close idle connections",
 	[0x20] = "Order", [0x21] = "Outcome", [0x22] = "Offers",
 }
 local protocols = { [0] = "none", [TCP] = "TCP", [UDP] = "UDP" }
@@ -83,6 +83,7 @@ local f = {
 	memory_available = ProtoField.uint64("ipos_farm.state.memory_available", "Available memory (octets)"),
 	link_speed = ProtoField.uint64("ipos_farm.state.link_speed_bps", "Link speed (bit/s)"),
 	bandwidth = ProtoField.uint64("ipos_farm.state.bandwidth_available_bps", "Available bandwidth (bit/s)"),
+	idle = ProtoField.uint16("ipos_farm.idle_ms", "Quiet for at least (ms)"),
 	endpoints_held = ProtoField.uint32("ipos_farm.state.endpoints_held", "Endpoints held"),
 	pressure = ProtoField.bool("ipos_farm.state.pressure", "Pressure is told", 8, nil, 0x02),
 	cpu_pressure = ProtoField.uint16("ipos_farm.state.cpu_pressure", "CPU pressure (hundredths of a percent)"),
@@ -213,6 +214,8 @@ local function lengths(tvb)
 		return HEADER_LEN + 4 + TRAILER_LEN, HEADER_LEN + 4 + TRAILER_LEN
 	elseif kind == 0x10 then
 		return 96, 96
+	elseif kind == 0x13 then
+		return 36, 36
 	elseif kind == 0x11 or kind == 0x12 then
 		local rows = tvb:len() >= LIST_FIXED_LEN and tvb(19, 1):uint() or 0
 		local len = LIST_FIXED_LEN + ROW_LEN * math.min(rows, ROWS_MAX) + TAG_LEN
@@ -387,6 +390,13 @@ local function add_offers(tree, tvb)
 	return string.format(", part %d of %d, %d rows", tvb(17, 1):uint(), tvb(18, 1):uint(), rows)
 end
 
+local function add_close_idle(tree, tvb)
+	add_version(tree, tvb(16, 1))
+	tree:add(f.idle, tvb(18, 2))
+	tree:add(f.tag, tvb(20, TAG_LEN))
+	return string.format(", quiet for %d ms", tvb(18, 2):uint())
+end
+
 local function add_coded(tree, tvb, field, words)
 	local code = tvb(16, 1)
 	tree:add(field, code)
@@ -418,6 +428,7 @@ local bodies = {
 	[0x10] = add_server_state,
 	[0x11] = function(tree, tvb) return add_list(tree, tvb, add_socket) end,
 	[0x12] = function(tree, tvb) return add_list(tree, tvb, add_application) end,
+	[0x13] = add_close_idle,
 	[0x20] = add_order,
 	[0x21] = add_outcome,
 	[0x22] = add_offers,

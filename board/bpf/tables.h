@@ -74,6 +74,9 @@ enum endpoint_state {
 	ENDPOINT_DETACHING = 6,
 };
 
+/* Who sent data last, as the packets passed here: between two requests it is the board. */
+enum last_word { WORD_UNKNOWN = 0, WORD_OF_CLIENT = 1, WORD_OF_BOARD = 2 };
+
 struct endpoint {
 	__be64 migration_id;
 	__u64 changed_ns;
@@ -94,7 +97,8 @@ struct endpoint {
 	__u8 assigned; /* the kfunc took a first packet */
 	__u8 silent; /* given up by force: no RST may reach the client */
 	__u8 reason; /* of the 0x07 that a tombstone answers */
-	__u32 zero;
+	__u8 last_word; /* enum last_word */
+	__u8 zeros[3];
 };
 _Static_assert(sizeof(struct endpoint) == 72, "src/maps.rs");
 
@@ -104,7 +108,8 @@ struct mac_key {
 	__u8 zeros[2];
 };
 
-enum event_kind { EVENT_CLOSED = 1, EVENT_CLEAR = 2, EVENT_DETACH = 3, EVENT_ORDER = 4 };
+/* EVENT_CLOSE_IDLE has no flow; its reason is how long a connection must have been quiet, in milliseconds. */
+enum event_kind { EVENT_CLOSED = 1, EVENT_CLEAR = 2, EVENT_DETACH = 3, EVENT_ORDER = 4, EVENT_CLOSE_IDLE = 5 };
 
 struct event {
 	__u32 kind;

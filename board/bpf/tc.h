@@ -31,6 +31,7 @@ struct parsed {
 	__u8 flags;
 	__u8 tcp;
 	__u8 fragment;
+	__u8 data; /* carries octets of the connection */
 };
 
 /* 0 when the packet is IPv4 and was read; negative for everything that is passed on unread. */
@@ -50,6 +51,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct parsed *parsed)
 	parsed->ethernet = *ethernet;
 	parsed->tcp = 0;
 	parsed->fragment = 0;
+	parsed->data = 0;
 	if (ethernet->type != ETHERTYPE_IPV4)
 		return ethernet->type == farm_ethertype ? 0 : -1;
 	if ((void *)(ip + 1) > (void *)(long)skb->data_end || ip->protocol != IPPROTO_TCP)
@@ -67,6 +69,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct parsed *parsed)
 	parsed->sequence = tcp->sequence;
 	parsed->acknowledgement = tcp->acknowledgement;
 	parsed->flags = tcp->flags;
+	parsed->data = bpf_ntohs(ip->total_length) > header + (tcp->offset >> 4) * 4;
 	return 0;
 }
 
@@ -170,6 +173,8 @@ int farm_ingress(struct __sk_buff *skb)
 	endpoint = bpf_map_lookup_elem(&endpoints, &flow);
 	if (endpoint && (endpoint->state == ENDPOINT_CLEARING || endpoint->state == ENDPOINT_DETACHING))
 		return hold(TCX_DROP, COUNT_PACKETS_BUSY_DROPPED);
+	if (endpoint && parsed.data)
+		endpoint->last_word = WORD_OF_CLIENT;
 	met = socket_met(skb, &tuple);
 	if (met != 0 && met != TCP_LISTEN)
 		return TCX_NEXT;
@@ -202,6 +207,8 @@ int farm_egress(struct __sk_buff *skb)
 	endpoint = bpf_map_lookup_elem(&endpoints, &flow);
 	if (!endpoint)
 		return TCX_NEXT;
+	if (parsed.data)
+		endpoint->last_word = WORD_OF_BOARD;
 	state = endpoint->state;
 	if (state == ENDPOINT_CLEARING || state == ENDPOINT_DETACHING)
 		return hold(TCX_DROP, COUNT_EGRESS_HIDDEN);

@@ -16,6 +16,7 @@ enum {
 	TYPE_CLOSED = 0x07,
 	TYPE_WHO_HOLDS = 0x08,
 	TYPE_HOLDS = 0x09,
+	TYPE_CLOSE_IDLE = 0x13,
 	TYPE_ORDER = 0x20,
 };
 
@@ -148,6 +149,18 @@ struct order {
 	struct ipos_header ipos;
 	__u8 body[72];
 } PACKED;
+
+/* 0x13 coming in. */
+struct close_idle {
+	struct ethernet ethernet;
+	struct ipos_header ipos;
+	__u8 version;
+	__u8 zero;
+	__be16 idle_ms;
+	__u8 tag[16];
+} PACKED;
+
+#define CLOSE_IDLE_VERSION 1
 
 /* What every answer is written as: the minimum Ethernet frame without FCS. 0x03 and the coded ones fit. */
 struct answer {

@@ -134,6 +134,7 @@ static __always_inline void fill(struct endpoint *endpoint, const struct connect
 	endpoint->assigned = 0;
 	endpoint->silent = 0;
 	endpoint->reason = 0;
+	endpoint->last_word = WORD_UNKNOWN;
 }
 
 /* A Connection Packet with the id that the record has already: the same attempt. */
@@ -385,6 +386,23 @@ static __always_inline int order(struct xdp_md *ctx, __be32 appliance)
 	return drop(COUNT_ORDERS_RECEIVED);
 }
 
+/* 0x13: which connections are idle is for the agent to see; when the ring is full, the appliance's repetition asks again. */
+static __always_inline int close_idle(struct xdp_md *ctx, const struct flow *flow, __be32 appliance)
+{
+	struct close_idle *frame = (void *)(long)ctx->data;
+
+	if ((void *)(frame + 1) > (void *)(long)ctx->data_end || frame->ipos.protocol != 0)
+		return drop(COUNT_MALFORMED);
+	if (sum((__be16 *)&frame->ipos, (sizeof(*frame) - sizeof(frame->ethernet)) / 2) != 0xffff)
+		return drop(COUNT_BAD_CHECKSUM);
+	if (frame->version != CLOSE_IDLE_VERSION)
+		return drop(COUNT_UNKNOWN_TYPE);
+	if (flow->client_address != board_address)
+		return drop(COUNT_NOT_OURS);
+	emit(EVENT_CLOSE_IDLE, appliance, flow, bpf_ntohs(frame->idle_ms), 0);
+	return XDP_DROP;
+}
+
 static __always_inline int addressed_here(const struct ethernet *ethernet, __u8 type)
 {
 	int same = 1, broadcast = 1;
@@ -432,6 +450,8 @@ int farm_xdp(struct xdp_md *ctx)
 		return who_holds(ctx, &flow, *appliance);
 	case TYPE_ORDER:
 		return order(ctx, *appliance);
+	case TYPE_CLOSE_IDLE:
+		return close_idle(ctx, &flow, *appliance);
 	default:
 		return drop(COUNT_UNKNOWN_TYPE);
 	}

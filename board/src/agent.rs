@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ipos_wire::ipos::{ClosedReason, RefusalReason};
+use ipos_wire::{
+    flow::Flow,
+    ipos::{ClosedReason, RefusalReason},
+};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -23,6 +26,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     config::Config,
     farm::Farm,
+    idle,
     interface::{self, Interface},
     neighbours, pins,
     records::{Event, EventKind, Notice},
@@ -268,6 +272,7 @@ impl Agent<'_, '_> {
             EventKind::Closed => self.tell_closed(event, *mac),
             EventKind::Clear => self.clear(event, *mac),
             EventKind::Detach => self.detach(event, *mac),
+            EventKind::CloseIdle => self.close_idle(event),
         };
         if let Err(error) = handled {
             warn!(kind = ?event.kind, flow = %event.flow, %error, "event not handled");
@@ -308,6 +313,14 @@ impl Agent<'_, '_> {
             farm.refused(mac, event.flow, event.migration_id, RefusalReason::HeldByOther)
                 .map_err(io_error("send 0x04"))
         }
+    }
+
+    /// The appliance wants its idle connections closed.
+    fn close_idle(&self, event: &Event) -> Result<(), Error> {
+        let between = |flow: &Flow| self.takeover.is_between_requests(flow, event.appliance);
+        idle::close(&mut self.diag.borrow_mut(), event.appliance, event.idle_ms, between)
+            .map(drop)
+            .map_err(io_error("close idle connections"))
     }
 
     /// The appliance gives the endpoint up: its socket goes without a word to the client.

@@ -6,6 +6,7 @@ mod config;
 mod counters;
 mod effort;
 mod farm;
+mod idle;
 mod interface;
 mod load;
 mod local;

@@ -20,6 +20,8 @@ pub enum EventKind {
     Clear,
     /// The endpoint is to be given up by force.
     Detach,
+    /// Connections of the appliance that are idle are to be closed; the event has no flow.
+    CloseIdle,
 }
 
 /// `struct event`, from the ring buffer.
@@ -33,6 +35,8 @@ pub struct Event {
     pub flow: Flow,
     /// The record's migration id.
     pub migration_id: u64,
+    /// Of [`EventKind::CloseIdle`]: how long a connection must have been quiet, milliseconds.
+    pub idle_ms: u32,
 }
 
 impl Event {
@@ -42,6 +46,7 @@ impl Event {
             1 => EventKind::Closed,
             2 => EventKind::Clear,
             3 => EventKind::Detach,
+            5 => EventKind::CloseIdle,
             _ => return None,
         };
         Some(Event {
@@ -49,6 +54,7 @@ impl Event {
             appliance: Ipv4Addr::from(array::<4>(octets, 4)?),
             flow: Flow::from_octets(array(octets, 8)?),
             migration_id: u64::from_be_bytes(array(octets, 24)?),
+            idle_ms: u32::from_ne_bytes(array(octets, 20)?),
         })
     }
 }
@@ -125,6 +131,16 @@ pub fn endpoint_state(record: &[u8]) -> Option<&'static str> {
         6 => "detaching",
         _ => return None,
     })
+}
+
+/// Whether a record is of a live endpoint of this appliance on which the board has sent data last: between two requests.
+pub fn is_between_requests(record: &[u8], appliance: Ipv4Addr) -> bool {
+    const APPLIANCE: usize = 36;
+    const LAST_WORD: usize = 68;
+    const WORD_OF_BOARD: u8 = 2;
+    endpoint_state(record) == Some("live")
+        && array::<4>(record, APPLIANCE).map(Ipv4Addr::from) == Some(appliance)
+        && record.get(LAST_WORD) == Some(&WORD_OF_BOARD)
 }
 
 /// The migration id of a record; `None` when the octets are too few.
@@ -204,5 +220,21 @@ mod tests {
         assert_eq!(Record::parse(&record[..39]), None);
         record[32..36].copy_from_slice(&77u32.to_ne_bytes());
         assert_eq!((endpoint_state(&record), Record::parse(&record)), (None, None));
+    }
+
+    #[test]
+    fn a_record_tells_whether_its_connection_is_between_requests() {
+        let appliance = Ipv4Addr::new(192, 0, 2, 2);
+        let mut record = [0u8; 72];
+        record[32..36].copy_from_slice(&3u32.to_ne_bytes());
+        record[36..40].copy_from_slice(&appliance.octets());
+        for (last_word, expected) in [(0, false), (1, false), (2, true)] {
+            record[68] = last_word;
+            assert_eq!(is_between_requests(&record, appliance), expected, "{last_word}");
+        }
+        assert!(!is_between_requests(&record, Ipv4Addr::new(192, 0, 2, 3)), "another appliance's");
+        record[32..36].copy_from_slice(&4u32.to_ne_bytes());
+        assert!(!is_between_requests(&record, appliance), "gone");
+        assert!(!is_between_requests(&record[..60], appliance));
     }
 }

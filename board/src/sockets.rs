@@ -13,7 +13,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_sock_diag::{
     SockDiagDestroy, SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_LISTEN},
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_ESTABLISHED, TCP_LISTEN},
     inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
@@ -33,6 +33,19 @@ pub struct Listener {
     pub inode: u32,
     /// Speaks Multipath TCP: it takes no endpoints over.
     pub mptcp: bool,
+}
+
+/// One established TCP socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Established {
+    /// Its addresses and ports: the client's and its own.
+    pub flow: Flow,
+    /// Names the socket in `/proc/PID/fd`.
+    pub inode: u32,
+    /// Octets that the application has not read, and that the client has not acknowledged.
+    pub waiting: u64,
+    /// Since data last went either way, milliseconds.
+    pub quiet_ms: u32,
 }
 
 /// A netlink socket for sock_diag requests.
@@ -130,6 +143,38 @@ impl SockDiag {
             }
         }
         Ok(found)
+    }
+
+    /// Every established TCP socket of an IPv4 connection.
+    ///
+    /// # Errors
+    /// When the kernel refuses the dump.
+    pub fn established(&mut self) -> io::Result<Vec<Established>> {
+        let mut found = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            found.extend(
+                self.dump(family, StateFlags::ESTABLISHED, ExtensionFlags::INFO)?
+                    .iter()
+                    .filter_map(established),
+            );
+        }
+        Ok(found)
+    }
+
+    /// The established socket that holds `flow`, as it is now.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn established_of(&mut self, flow: &Flow) -> io::Result<Option<Established>> {
+        let request = InetRequest { extensions: ExtensionFlags::INFO, ..exact(any_of(flow)) };
+        self.send(SockDiagMessage::InetRequest(request), NLM_F_REQUEST)?;
+        self.receive(|payload: NetlinkPayload<SockDiagMessage>| match payload {
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                Ok(Some(established(&response).filter(|_| response.header.state == TCP_ESTABLISHED)))
+            }
+            NetlinkPayload::Error(error) => found(&error).map(|_| Some(None)),
+            _ => Ok(None),
+        })
     }
 
     fn dump(
@@ -231,6 +276,29 @@ fn v4(address: IpAddr) -> Option<Ipv4Addr> {
         IpAddr::V4(v4) => Some(v4),
         IpAddr::V6(v6) => v6.to_ipv4_mapped(),
     }
+}
+
+fn established(response: &InetResponse) -> Option<Established> {
+    // `struct tcp_info`, linux/tcp.h.
+    const LAST_DATA_SENT: usize = 44;
+    const LAST_DATA_RECEIVED: usize = 52;
+    let header = &response.header;
+    let info = response.nlas.iter().find_map(|nla| match nla {
+        Nla::TcpInfo(octets) => Some(octets.as_slice()),
+        _ => None,
+    })?;
+    let word = |at: usize| info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    Some(Established {
+        flow: Flow {
+            client: v4(header.socket_id.destination_address)?,
+            client_port: header.socket_id.destination_port,
+            endpoint: v4(header.socket_id.source_address)?,
+            endpoint_port: header.socket_id.source_port,
+        },
+        inode: header.inode,
+        waiting: u64::from(header.recv_queue) + u64::from(header.send_queue),
+        quiet_ms: word(LAST_DATA_SENT)?.min(word(LAST_DATA_RECEIVED)?),
+    })
 }
 
 /// A request about one socket.

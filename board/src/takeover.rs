@@ -322,6 +322,12 @@ impl<'obj> Takeover<'obj> {
         Ok(self.skel.progs.held_on.test_run(input).map_err(bpf("run held_on"))?.return_value)
     }
 
+    /// Whether the flow is a live endpoint of this appliance, between two requests. What cannot be read is not.
+    pub fn is_between_requests(&self, flow: &Flow, appliance: Ipv4Addr) -> bool {
+        let record = self.skel.maps.endpoints.lookup(&flow.to_octets(), MapFlags::ANY);
+        record.ok().flatten().is_some_and(|record| records::is_between_requests(&record, appliance))
+    }
+
     /// Endpoints pending or live.
     ///
     /// # Errors

@@ -3,8 +3,8 @@
 use ipos_wire::checksum;
 use ipos_wire::ipos::{
     Ack, HEADER_LEN, List, Listening, Message, Offers, Protocol, Row, TYPE_ACK, TYPE_APPLICATIONS,
-    TYPE_CONNECTION, TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME, TYPE_PACKET, TYPE_SERVER_STATE,
-    TYPE_WHO_HOLDS, TcpConnection, UdpConnection, encapsulate,
+    TYPE_CLOSE_IDLE, TYPE_CONNECTION, TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME, TYPE_PACKET,
+    TYPE_SERVER_STATE, TYPE_WHO_HOLDS, TcpConnection, UdpConnection, encapsulate,
 };
 use ipos_wire::tcb::Tcb;
 
@@ -95,6 +95,10 @@ fn written(message: &Message<'_>) -> Vec<u8> {
             state.emit(&mut buffer);
             96
         }
+        Message::CloseIdle(idle) => {
+            idle.emit(&mut buffer);
+            36
+        }
         Message::Listening(listening) => return written_list(listening),
         Message::Applications(applications) => return written_list(applications),
         Message::Order(order) => {
@@ -146,6 +150,7 @@ fn seal(message: &mut [u8]) -> bool {
         TYPE_ACK | TYPE_WHO_HOLDS => 40,
         0x04..=0x09 => 44,
         TYPE_SERVER_STATE => 96,
+        TYPE_CLOSE_IDLE => 36,
         TYPE_LISTENING | TYPE_APPLICATIONS => {
             Listening::buffer_len(message.get(19).copied().unwrap_or_default().into())
         }

@@ -11,10 +11,10 @@ use std::net::Ipv4Addr;
 
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{
-    Ack, Action, ApplicationName, ApplicationRow, Applications, Closed, ClosedReason, Detach, HEADER_LEN,
-    HeldState, Holds, Listening, ListeningRow, Offer, Offers, Order, Outcome, Pressure, Progress, Protocol,
-    RefusalReason, Refused, ReportPart, ServerState, TcpConnection, Trailer, UdpConnection, WhoHolds,
-    encapsulate,
+    Ack, Action, ApplicationName, ApplicationRow, Applications, CloseIdle, Closed, ClosedReason, Detach,
+    HEADER_LEN, HeldState, Holds, Listening, ListeningRow, Offer, Offers, Order, Outcome, Pressure, Progress,
+    Protocol, RefusalReason, Refused, ReportPart, ServerState, TcpConnection, Trailer, UdpConnection,
+    WhoHolds, encapsulate,
 };
 use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
@@ -216,7 +216,7 @@ fn answers() -> Vec<Sent> {
     ]
 }
 
-/// 0x10 to 0x12.
+/// 0x10 to 0x13.
 fn reports() -> Vec<Sent> {
     let state = ServerState {
         board: BOARD,
@@ -271,7 +271,13 @@ fn reports() -> Vec<Sent> {
     let applications = written(Applications::buffer_len(1), |buffer| {
         Applications::emit(&report, &[application], buffer);
     });
-    vec![(written(ServerState::LEN, |buffer| state.emit(buffer)), true), (list, true), (applications, true)]
+    let idle = CloseIdle { board: BOARD, appliance: APPLIANCE, idle_ms: 1000, tag: [0; 16] };
+    vec![
+        (written(ServerState::LEN, |buffer| state.emit(buffer)), true),
+        (list, true),
+        (applications, true),
+        (written(CloseIdle::LEN, |buffer| idle.emit(buffer)), false),
+    ]
 }
 
 /// 0x20 to 0x22.

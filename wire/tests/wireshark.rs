@@ -61,7 +61,7 @@ impl Drop for Scratch {
 }
 
 /// What every frame of one EtherType must show: type, protocol, client and endpoint ports, checksum, Info column.
-const MESSAGES: [(&str, &str); 19] = [
+const MESSAGES: [(&str, &str); 20] = [
     ("0x01|1|49152|80|1", "Connection 192.0.2.10:49152 > 198.51.100.1:80 to 10.0.0.21:8080"),
     ("0x01|2|49153|9000|1", "Connection 192.0.2.10:49153 > 198.51.100.1:9000 to 10.0.0.21:9001"),
     ("0x02|1|49152|80|1", "Packet: "),
@@ -76,6 +76,7 @@ const MESSAGES: [(&str, &str); 19] = [
     ("0x10|0|0|0|1", "Server state 10.0.0.21:0 > 10.0.0.1:0, sequence 7"),
     ("0x11|0|0|0|1", "Listening sockets 10.0.0.21:0 > 10.0.0.1:0, part 0 of 1, 2 rows"),
     ("0x12|0|0|0|1", "Application information 10.0.0.21:0 > 10.0.0.1:0, part 0 of 1, 1 rows"),
+    ("0x13|0|0|0|1", "Close idle connections 10.0.0.21:0 > 10.0.0.1:0, quiet for 1000 ms"),
     ("0x20|0|0|0|1", "Order 10.0.0.21:0 > 10.0.0.1:0: start web"),
     ("0x21|0|0|0|1", "Outcome 10.0.0.21:0 > 10.0.0.1:0: web exited"),
     ("0x22|0|0|0|1", "Offers 10.0.0.21:0 > 10.0.0.1:0, part 0 of 1, 1 rows"),

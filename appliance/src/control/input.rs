@@ -151,6 +151,7 @@ fn take(
         | Message::Packet { .. }
         | Message::Detach(_)
         | Message::WhoHolds(_)
+        | Message::CloseIdle(_)
         | Message::Order(_) => return Err(Ignored::UnknownType),
         Message::Outcome(outcome) => {
             let right = Some(outcome.board) == board_address && Some(outcome.appliance) == own_address;

@@ -35,6 +35,8 @@ pub const TYPE_SERVER_STATE: u8 = 0x10;
 pub const TYPE_LISTENING: u8 = 0x11;
 /// Application information, board to appliance.
 pub const TYPE_APPLICATIONS: u8 = 0x12;
+/// An appliance asks a board to close connections that are idle.
+pub const TYPE_CLOSE_IDLE: u8 = 0x13;
 /// Start or stop an application, appliance to board.
 pub const TYPE_ORDER: u8 = 0x20;
 /// What has come of an order, board to appliance.

@@ -1,14 +1,14 @@
 //! Any ipOS message, told apart by its type.
 
 use super::header::{
-    HEADER_LEN, Header, Protocol, TYPE_ACK, TYPE_APPLICATIONS, TYPE_CLOSED, TYPE_CONNECTION, TYPE_DETACH,
-    TYPE_HOLDS, TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME, TYPE_PACKET, TYPE_REFUSED,
-    TYPE_SERVER_STATE, TYPE_WHO_HOLDS,
+    HEADER_LEN, Header, Protocol, TYPE_ACK, TYPE_APPLICATIONS, TYPE_CLOSE_IDLE, TYPE_CLOSED, TYPE_CONNECTION,
+    TYPE_DETACH, TYPE_HOLDS, TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME, TYPE_PACKET,
+    TYPE_REFUSED, TYPE_SERVER_STATE, TYPE_WHO_HOLDS,
 };
 use super::octets::{first, u8_at};
 use super::{
-    Ack, Applications, Closed, Detach, Error, Holds, Listening, Offers, Order, Outcome, Refused, ServerState,
-    TcpConnection, UdpConnection, WhoHolds, decapsulate,
+    Ack, Applications, CloseIdle, Closed, Detach, Error, Holds, Listening, Offers, Order, Outcome, Refused,
+    ServerState, TcpConnection, UdpConnection, WhoHolds, decapsulate,
 };
 use crate::error::Layer;
 
@@ -44,6 +44,8 @@ pub enum Message<'a> {
     Listening(Listening<'a>),
     /// 0x12.
     Applications(Applications<'a>),
+    /// 0x13.
+    CloseIdle(CloseIdle),
     /// 0x20.
     Order(Order),
     /// 0x21.
@@ -82,6 +84,7 @@ impl<'a> Message<'a> {
             TYPE_ORDER => Message::Order(Order::parse(buffer)?),
             TYPE_OUTCOME => Message::Outcome(Outcome::parse(buffer)?),
             TYPE_OFFERS => Message::Offers(Offers::parse(buffer)?),
+            TYPE_CLOSE_IDLE => Message::CloseIdle(CloseIdle::parse(buffer)?),
             _ => return Ok(None),
         }))
     }
@@ -154,6 +157,7 @@ mod tests {
         let list = written(48, |buffer| {
             Listening::emit(&report, &[], buffer);
         });
+        let close_idle = CloseIdle { board: BOARD, appliance: APPLIANCE, idle_ms: 9, tag: [0; 16] };
         let listening = Listening::parse(list.clone().leak()).expect("just emitted");
         let row = ApplicationRow::parse(&[1; 32]);
         let programs = written(80, |buffer| {
@@ -184,6 +188,7 @@ mod tests {
             (Message::Holds(holds), written(44, |buffer| holds.emit(buffer)), 44),
             (Message::ServerState(state), written(96, |buffer| state.emit(buffer)), 96),
             (Message::Listening(listening), list, 48),
+            (Message::CloseIdle(close_idle), written(36, |buffer| close_idle.emit(buffer)), 36),
             (Message::Applications(applications), programs, 80),
             (Message::Order(order), written(88, |buffer| order.emit(buffer)), 88),
             (Message::Outcome(outcome), written(88, |buffer| outcome.emit(buffer)), 88),
@@ -238,7 +243,9 @@ mod tests {
                     Message::TcpConnection(_) => &[1, 2],
                     Message::UdpConnection(_) => &[2],
                     Message::ServerState(_) | Message::Listening(_) | Message::Applications(_) => &[0],
-                    Message::Order(_) | Message::Outcome(_) | Message::Offers(_) => &[0],
+                    Message::CloseIdle(_) | Message::Order(_) | Message::Outcome(_) | Message::Offers(_) => {
+                        &[0]
+                    }
                     _ => &[1, 2],
                 };
                 // A TCP connection renamed UDP is a shorter message whose checksum is not this one.
@@ -259,7 +266,7 @@ mod tests {
         /// Random octets almost never get past the checksum; these do.
         #[test]
         fn no_well_summed_octets_make_it_panic(
-            which in 0_usize..15,
+            which in 0_usize..16,
             changes in prop::collection::vec((0_usize..200, any::<u8>()), 1..8),
             cut in 0_usize..220,
         ) {

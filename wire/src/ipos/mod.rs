@@ -7,6 +7,7 @@
 mod application;
 mod connection;
 mod header;
+mod idle;
 mod list;
 mod listening;
 mod message;
@@ -24,10 +25,11 @@ use crate::{ipv4, tcb};
 pub use application::{ApplicationRow, Applications};
 pub use connection::{TcpConnection, UdpConnection};
 pub use header::{
-    HEADER_LEN, Header, Protocol, TRAILER_LEN, TYPE_ACK, TYPE_APPLICATIONS, TYPE_AT, TYPE_CLOSED,
-    TYPE_CONNECTION, TYPE_DETACH, TYPE_HOLDS, TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME,
-    TYPE_PACKET, TYPE_REFUSED, TYPE_SERVER_STATE, TYPE_WHO_HOLDS, Trailer,
+    HEADER_LEN, Header, Protocol, TRAILER_LEN, TYPE_ACK, TYPE_APPLICATIONS, TYPE_AT, TYPE_CLOSE_IDLE,
+    TYPE_CLOSED, TYPE_CONNECTION, TYPE_DETACH, TYPE_HOLDS, TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER,
+    TYPE_OUTCOME, TYPE_PACKET, TYPE_REFUSED, TYPE_SERVER_STATE, TYPE_WHO_HOLDS, Trailer,
 };
+pub use idle::CloseIdle;
 pub use list::{List, NAME_LEN, ROW_LEN, ROWS_MAX, ReportPart, Row, name_from, name_str};
 pub use listening::{Listening, ListeningRow};
 pub use message::Message;

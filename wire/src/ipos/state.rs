@@ -17,7 +17,7 @@ pub(super) const TAG_LEN: usize = 16;
 const FLAG_DRAINING: u8 = 1 << 0;
 const FLAG_PRESSURE: u8 = 1 << 1;
 
-/// The flow of a message from a board to an appliance: no ports, because it speaks of no connection.
+/// The flow of a message between a board and an appliance: no ports, because it speaks of no connection.
 pub(super) const fn report_flow(board: Ipv4Addr, appliance: Ipv4Addr) -> Flow {
     Flow { client: board, client_port: 0, endpoint: appliance, endpoint_port: 0 }
 }
