@@ -1,10 +1,11 @@
 //! The command line.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-use crate::admin::socket::What;
+use crate::admin::socket::{Only, What};
 
 /// Where the configuration is looked for.
 const CONFIG: &str = "/etc/ipos/appliance.toml";
@@ -41,11 +42,111 @@ pub enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
-        /// The appliance's admin socket; otherwise the configuration names it
+        /// Again every second, until a signal; of flows the first thousand
         #[arg(long)]
-        socket: Option<PathBuf>,
-        /// The configuration file
-        #[arg(long, default_value = CONFIG)]
-        config: PathBuf,
+        watch: bool,
+        /// See there.
+        #[command(flatten)]
+        only: Only,
+        /// See there.
+        #[command(flatten)]
+        appliance: Appliance,
+    },
+    /// Take boards in and out, while the appliance runs
+    Board {
+        /// What to do.
+        #[command(subcommand)]
+        command: BoardCommand,
+    },
+    /// Read the configuration again and apply it whole, or say why not and change nothing (as SIGHUP does)
+    Reload {
+        /// See there.
+        #[command(flatten)]
+        appliance: Appliance,
+    },
+}
+
+/// Which appliance is talked to.
+#[derive(Clone, Debug, Args)]
+pub struct Appliance {
+    /// The appliance's admin socket; otherwise the configuration names it
+    #[arg(long)]
+    pub socket: Option<PathBuf>,
+    /// The configuration file
+    #[arg(long, default_value = CONFIG)]
+    pub config: PathBuf,
+}
+
+/// What to do about a board.
+#[derive(Debug, Subcommand)]
+pub enum BoardCommand {
+    /// Add a board
+    Add {
+        /// Its name
+        name: String,
+        /// Its address on the farm network
+        #[arg(long)]
+        address: Ipv4Addr,
+        /// Its MAC address, when it shall not be learned
+        #[arg(long)]
+        mac: Option<String>,
+        /// The name of the farm port that it is behind; otherwise the one on whose network it is
+        #[arg(long)]
+        port: Option<String>,
+        /// Its share of new connections, 0 to 1000
+        #[arg(long)]
+        weight: Option<u16>,
+        /// A service that it serves what no row of the URL map names; may be given again
+        #[arg(long = "service")]
+        services: Vec<String>,
+        /// A row of the URL map that it serves: SERVICE:PATH or SERVICE:HOST/PATH; may be given again
+        #[arg(long = "map")]
+        maps: Vec<String>,
+        /// See there.
+        #[command(flatten)]
+        appliance: Appliance,
+    },
+    /// Take a board out that has no connections
+    Remove {
+        /// Its name
+        name: String,
+        /// Also with connections: they are given up at once
+        #[arg(long)]
+        force: bool,
+        /// See there.
+        #[command(flatten)]
+        appliance: Appliance,
+    },
+    /// Give a board another share of new connections; 0: none
+    Weight {
+        /// Its name
+        name: String,
+        /// The share, 0 to 1000
+        weight: u16,
+        /// See there.
+        #[command(flatten)]
+        appliance: Appliance,
+    },
+    /// Give a board no new connections; those that it has go on
+    Drain {
+        /// Its name
+        name: String,
+        /// After so many seconds connections that are idle are closed by the board, none within a request
+        #[arg(long)]
+        deadline: Option<u64>,
+        /// Say how many connections are left until the last has ended
+        #[arg(long)]
+        wait: bool,
+        /// See there.
+        #[command(flatten)]
+        appliance: Appliance,
+    },
+    /// Give a board new connections again
+    Undrain {
+        /// Its name
+        name: String,
+        /// See there.
+        #[command(flatten)]
+        appliance: Appliance,
     },
 }

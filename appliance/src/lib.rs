@@ -5,8 +5,10 @@
 
 mod admin;
 pub mod cli;
+mod client;
 mod config;
 pub mod control;
 mod epoch;
+pub mod orders;
 pub mod run;
 pub mod status;

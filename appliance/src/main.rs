@@ -3,12 +3,16 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ipos_appliance::{cli, run, status};
+use ipos_appliance::{cli, orders, run, status};
 
 fn main() -> ExitCode {
     match cli::Cli::parse().command {
         cli::Command::Run { config } => run::main(&config),
         cli::Command::Check { config } => run::check(&config),
-        cli::Command::Status { what, json, socket, config } => status::main(what, json, socket, &config),
+        cli::Command::Status { what, json, watch, only, appliance } => {
+            status::main(&status::Wish { what, json, watch, only }, &appliance)
+        }
+        cli::Command::Board { command } => orders::board(command),
+        cli::Command::Reload { appliance } => orders::reload(&appliance),
     }
 }

@@ -16,25 +16,28 @@ use ipos_dpdk::mempool::Mempool;
 use ipos_pipelines::clock::Clock;
 use ipos_pipelines::config::{PortSettings, WorkerConfig};
 use ipos_pipelines::counters::WorkerCounters;
-use ipos_pipelines::handoff::{self, Command, Event, Receiver, Sender, WorkerId};
+use ipos_pipelines::handoff::{self, BoardId, Command, Event, Receiver, Sender, WorkerId};
 use ipos_pipelines::io::QueuePair;
 use ipos_pipelines::steer::{self, Owners};
 use ipos_pipelines::worker::{Wiring, Worker};
 use ipos_wire::tcb::OptionBits;
 
 use crate::admin::collector::Collector;
+use crate::admin::live::Live;
 use crate::admin::{self};
 use crate::config::host::ThisHost;
 use crate::config::model::{Config, Device, Memory, Tcp};
-use crate::config::snapshot::Snapshot;
+use crate::config::snapshot::{Numbers, Snapshot};
 use crate::config::{self, size};
 use crate::control::core::Core;
 use crate::control::outlet::Outlet;
+use crate::control::snapshot::ServiceName;
+use crate::control::spawn::Spawner;
 use crate::control::turn::{Pages, Request, Turn};
 use crate::epoch;
 
 mod ports;
-mod settings;
+pub(crate) mod settings;
 
 /// Requests of the admin thread that may wait.
 const REQUESTS: usize = 64;
@@ -66,7 +69,7 @@ pub fn main(path: &Path) -> ExitCode {
         }
     };
     log_to_stderr(&config.appliance.log);
-    match run(&config) {
+    match run(path, config) {
         Ok(()) => {
             tracing::info!("stopped");
             ExitCode::SUCCESS
@@ -102,7 +105,10 @@ struct Common<'a> {
     unix_us: u64,
 }
 
-fn run(config: &Config) -> anyhow::Result<()> {
+fn run(path: &Path, config: Config) -> anyhow::Result<()> {
+    let mut numbers = Numbers::default();
+    let ids: Vec<BoardId> = (0..config.boards.len() as u16).map(BoardId).collect();
+    let snapshot = numbers.snapshot(&config, &ids, Instant::now())?;
     let appliance = &config.appliance;
     let epoch = epoch::next(&appliance.state_directory)?;
     let workers = config.dpdk.worker_cpus.len();
@@ -113,19 +119,30 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let (ask, requests) = crossbeam_channel::bounded(REQUESTS);
     let listeners = admin::bind(appliance.metrics, &appliance.admin_socket, appliance.admin_socket_mode)?;
-    let about = settings::about(config, epoch, unix.as_secs_f64());
-    admin::spawn(listeners, Collector::new(about, counters.clone(), ask), Arc::clone(&stop))?;
+    let about = settings::about(&config, epoch, unix.as_secs_f64());
+    let live = Live::new(path.to_owned(), config.clone(), numbers);
+    let collector = Collector::new(about, counters.clone(), ask, live);
+    admin::spawn(listeners, collector, Arc::clone(&stop))?;
 
-    let outcome = start(config, epoch, unix.as_micros() as u64, counters, requests, stop);
+    let services = settings::services(&config, &ids, &snapshot);
+    let begun = Begun { snapshot, services, epoch, unix_us: unix.as_micros() as u64 };
+    let outcome = start(&config, begun, counters, requests, stop);
     // The socket goes with the appliance; if it is gone already, that is as well.
     let _ = std::fs::remove_file(&appliance.admin_socket);
     outcome
 }
 
-fn start(
-    config: &Config,
+/// What is known before DPDK starts.
+struct Begun {
+    snapshot: Snapshot,
+    services: Vec<ServiceName>,
     epoch: u16,
     unix_us: u64,
+}
+
+fn start(
+    config: &Config,
+    Begun { snapshot, services, epoch, unix_us }: Begun,
     counters: Vec<Arc<WorkerCounters>>,
     requests: crossbeam_channel::Receiver<Request>,
     stop: Arc<AtomicBool>,
@@ -138,13 +155,19 @@ fn start(
     let key = random();
     let hash_key = [u64::from_ne_bytes(first_half(key)), u64::from_ne_bytes(second_half(key))];
     let owners = Owners::new(counters.len() as u8, hash_key);
-    let common = Common { config, snapshot: config::snapshot::of(config)?, hash_key, unix_us };
+    let common = Common { config, snapshot, hash_key, unix_us };
     let started = Instant::now();
-    let core_settings =
-        settings::core(config, epoch, owners.clone(), &ports.settings, &common.snapshot.pools, unix_us);
+    let core_settings = settings::core(
+        config,
+        epoch,
+        owners.clone(),
+        &ports.settings,
+        &common.snapshot.pools,
+        &services,
+        unix_us,
+    );
     let mut core = Core::new(core_settings, Box::new(random), 0);
-    core.attempts.spawner = settings::spawner(config);
-    let services = settings::services(config);
+    core.attempts.spawner = Spawner::new(settings::starts(config, &services));
     let lanes = launch(common, &core, &mempool, &counters, &mut ports)?;
     let outlet = Outlet::new(
         lanes.commands,

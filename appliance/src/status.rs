@@ -1,117 +1,106 @@
 //! `ipos-appliance status`: asks the running appliance and prints its tables.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::Value;
-
-use crate::admin::socket::{Next, Query, What};
-use crate::config;
+use crate::admin::socket::{Next, Only, Query, What};
+use crate::cli::Appliance;
+use crate::client::{ClientError, Connection, ended};
 
 mod tables;
 
-/// How long the appliance may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks of `--watch`.
+const WATCH: Duration = Duration::from_secs(1);
 
-/// Why there is nothing to show.
-#[derive(Debug, thiserror::Error)]
-enum StatusError {
-    #[error("cannot talk to the appliance on {}: {source}; is it running, and may this user (see `admin_socket_mode`)?", path.display())]
-    Socket { path: PathBuf, source: std::io::Error },
-    #[error("the appliance answered what is no answer: {0}; is it of another version?")]
-    Answer(#[from] serde_json::Error),
-    #[error("{0}")]
-    Appliance(String),
-    #[error("{0}")]
-    Config(#[from] config::ConfigError),
-    #[error("cannot print: {0}")]
-    Print(std::io::Error),
+/// Flows that `--watch` shows, at most.
+const WATCH_FLOWS: usize = 1000;
+
+/// Clears the screen of a terminal, and goes to its first place (ECMA-48).
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// What is to be shown.
+#[derive(Debug)]
+pub struct Wish {
+    /// Which table.
+    pub what: What,
+    /// As JSON.
+    pub json: bool,
+    /// Again every second.
+    pub watch: bool,
+    /// Which flows.
+    pub only: Only,
 }
 
 /// Asks and prints.
-pub fn main(what: What, json: bool, socket: Option<PathBuf>, config: &Path) -> ExitCode {
-    match show(what, json, socket, config) {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads (`head`) has seen enough.
-        Err(StatusError::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("ipos-appliance: {error}");
-            ExitCode::FAILURE
+pub fn main(wish: &Wish, appliance: &Appliance) -> ExitCode {
+    ended(show(wish, appliance))
+}
+
+fn show(wish: &Wish, appliance: &Appliance) -> Result<(), ClientError> {
+    if wish.what != What::Flows && wish.only != Only::default() {
+        let what = "--client, --service, --board and --state choose among flows: `status flows`";
+        return Err(ClientError::Appliance(what.to_owned()));
+    }
+    let mut connection = Connection::open(appliance)?;
+    let mut out = std::io::stdout().lock();
+    if !wish.watch {
+        return once(wish, &mut connection, &mut out, usize::MAX);
+    }
+    let clears = out.is_terminal() && !wish.json;
+    loop {
+        if clears {
+            out.write_all(CLEAR.as_bytes()).map_err(ClientError::Print)?;
         }
+        once(wish, &mut connection, &mut out, WATCH_FLOWS)?;
+        std::thread::sleep(WATCH);
     }
 }
 
-fn show(what: What, json: bool, socket: Option<PathBuf>, config: &Path) -> Result<(), StatusError> {
-    let path = match socket {
-        Some(path) => path,
-        None => config::admin_socket(config)?,
-    };
-    let mut connection = Connection::open(path)?;
-    let mut out = std::io::stdout().lock();
-    if what == What::Flows {
-        return flows(&mut connection, json, &mut out);
+fn once(
+    wish: &Wish,
+    connection: &mut Connection,
+    out: &mut impl Write,
+    most: usize,
+) -> Result<(), ClientError> {
+    if wish.what == What::Flows {
+        return flows(wish, connection, out, most);
     }
-    let rows = connection.ask(Query { what, worker: 0, cursor: 0 })?["rows"].take();
-    let text = if json { format!("{rows}\n") } else { tables::render(what, &rows) };
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(StatusError::Print)
+    let rows = connection.ask(&Query::table(wish.what))?["rows"].take();
+    let text = if wish.json { format!("{rows}\n") } else { tables::render(wish.what, &rows) };
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(ClientError::Print)
 }
 
 /// Flows come page by page, and are printed as they come: there may be millions.
-fn flows(connection: &mut Connection, json: bool, out: &mut impl Write) -> Result<(), StatusError> {
+fn flows(
+    wish: &Wish,
+    connection: &mut Connection,
+    out: &mut impl Write,
+    most: usize,
+) -> Result<(), ClientError> {
     let mut next = Some(Next { worker: 0, cursor: 0 });
-    let mut print = |text: &str| out.write_all(text.as_bytes()).map_err(StatusError::Print);
-    print(&if json { "[".to_owned() } else { tables::flow_titles() })?;
-    let mut separator = "";
+    let mut print = |text: &str| out.write_all(text.as_bytes()).map_err(ClientError::Print);
+    print(&if wish.json { "[".to_owned() } else { tables::flow_titles() })?;
+    let mut printed = 0;
     while let Some(Next { worker, cursor }) = next {
-        let mut answer = connection.ask(Query { what: What::Flows, worker, cursor })?;
+        let query = Query { worker, cursor, only: wish.only.clone(), ..Query::table(What::Flows) };
+        let mut answer = connection.ask(&query)?;
         next = serde_json::from_value(answer["next"].take())?;
         for row in answer["rows"].as_array().map_or(&[][..], Vec::as_slice) {
-            if json {
+            if wish.json {
+                let separator = if printed > 0 { "," } else { "" };
                 print(&format!("{separator}{row}"))?;
-                separator = ",";
             } else {
                 print(&tables::flow(row))?;
             }
+            printed += 1;
+        }
+        if printed >= most {
+            next = None;
         }
     }
-    if json {
+    if wish.json {
         print("]\n")?;
     }
-    out.flush().map_err(StatusError::Print)
-}
-
-/// A conversation with the appliance.
-struct Connection {
-    path: PathBuf,
-    stream: BufReader<UnixStream>,
-}
-
-impl Connection {
-    fn open(path: PathBuf) -> Result<Self, StatusError> {
-        let stream = UnixStream::connect(&path).and_then(|stream| {
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            Ok(stream)
-        });
-        match stream {
-            Ok(stream) => Ok(Self { path, stream: BufReader::new(stream) }),
-            Err(source) => Err(StatusError::Socket { path, source }),
-        }
-    }
-
-    fn ask(&mut self, query: Query) -> Result<Value, StatusError> {
-        let request = serde_json::to_string(&query)?;
-        let mut line = String::new();
-        let talked =
-            writeln!(self.stream.get_mut(), "{request}").and_then(|()| self.stream.read_line(&mut line));
-        talked.map_err(|source| StatusError::Socket { path: self.path.clone(), source })?;
-        let answer: Value = serde_json::from_str(&line)?;
-        match answer["error"].as_str() {
-            Some(error) => Err(StatusError::Appliance(error.to_owned())),
-            None => Ok(answer),
-        }
-    }
+    out.flush().map_err(ClientError::Print)
 }

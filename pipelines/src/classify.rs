@@ -68,7 +68,10 @@ pub fn classify(core: &mut Core, packet: &TcpPacket) -> Route {
 /// SYNs, and packets whose entry is missing, in doubt or over.
 fn slow(core: &mut Core, packet: &TcpPacket, entry: Option<EntryRef>) -> Route {
     let Some(service) = core.services.find(packet.flow.endpoint, packet.flow.endpoint_port) else {
-        return entry.and_then(|entry| known(core, entry)).unwrap_or(Route::Refuse);
+        // Where all services were removed, the connections that are left go on and nobody else is answered.
+        let is_open = core.services.has_address(packet.flow.endpoint);
+        let other = if is_open { Route::Refuse } else { Route::Drop(Drop::OtherAddress) };
+        return entry.and_then(|entry| known(core, entry)).unwrap_or(other);
     };
     if packet.flags.contains(Flags::SYN) {
         if let Some(mut found) = entry.and_then(|entry| core.shard.get_mut(entry)) {

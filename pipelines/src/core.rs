@@ -11,6 +11,7 @@ use ipos_wire::ethernet;
 use ipos_wire::flow::Flow;
 use ipos_wire::mac::Mac;
 
+use crate::by_board::ByBoard;
 use crate::clock::Now;
 use crate::config::{PortSettings, WorkerConfig};
 use crate::counters::{Drop, Happening, WorkerCounters};
@@ -65,6 +66,8 @@ pub struct Core {
     pub waiting: Slab<Waiting>,
     /// Where boards are reached, by [`BoardId`].
     pub boards: Box<[Option<BoardPlace>]>,
+    /// How many flows they have.
+    pub by_board: ByBoard,
     /// What goes out at the end of the poll, by [`PortIndex`].
     pub tx: Vec<Burst<TX_BURST>>,
     /// Numbers for the admin thread.
@@ -104,6 +107,7 @@ impl Core {
             assemblies: AssemblyPool::with_capacity(config.pending),
             waiting: Slab::new(WAITING_MAX)?,
             boards: vec![None; BOARDS_MAX].into_boxed_slice(),
+            by_board: ByBoard::new(),
             tx: ports.iter().map(|_| Burst::new()).collect(),
             resets: Limit::per_second(RESETS_PER_SECOND),
             questions: Limit::per_second(QUESTIONS_PER_SECOND),
@@ -226,10 +230,16 @@ impl Core {
         Ok(entry)
     }
 
-    /// Moves a connection to another table.
+    /// Moves a connection to another table. Into Forward it goes with its board set.
     #[inline]
     pub fn change_state(&mut self, entry: EntryRef, state: State) {
         if let Some(mut entry) = self.shard.get_mut(entry) {
+            if entry.is_open() {
+                self.by_board.left(entry.board);
+            }
+            if state == State::Forward {
+                self.by_board.joined(entry.board);
+            }
             self.counters.entries[entry.state.index()].sub(1);
             self.counters.entries[state.index()].add(1);
             entry.state = state;
@@ -241,6 +251,9 @@ impl Core {
         self.release_pending(entry);
         if let Some(removed) = self.shard.remove(entry) {
             self.counters.entries[removed.state.index()].sub(1);
+            if removed.is_open() {
+                self.by_board.left(removed.board);
+            }
         }
     }
 

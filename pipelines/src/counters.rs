@@ -147,6 +147,7 @@ counted! {
         ClosedByReset = "closed_by_reset", "An entry ended by the client's RST.";
         ExpiredIdle = "expired_idle", "An entry ended idle, after its board said that it does not hold the endpoint.";
         ExpiredPending = "expired_pending", "An unfinished entry ended by a deadline.";
+        Forgotten = "forgotten", "An entry was taken out because its board was removed by force.";
         Originated = "originated", "A packet sent that no received packet asked for (replays, time-outs, the control core's frames).";
         OriginateFailed = "originate_failed", "A packet that the appliance wanted to send found no mbuf, board or queue.";
     }

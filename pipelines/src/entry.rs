@@ -118,6 +118,12 @@ impl Entry {
         }
     }
 
+    /// Whether a board holds the endpoint, and its end has not been seen.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.state == State::Forward && !self.closing
+    }
+
     /// A new entry.
     pub fn new(state: State, pending: Option<EntryRef>) -> Self {
         Self {

@@ -174,7 +174,7 @@ pub fn new_syn(core: &Core, owners: &Owners, port: PortIndex, mbuf: &Mbuf) -> Op
     let services = &core.services;
     let may_ask = may_be_a_client(flow.client)
         && flow.client != flow.endpoint
-        && !services.has_address(flow.client)
+        && !services.knows_address(flow.client)
         && services.find(flow.endpoint, flow.endpoint_port).is_some();
     (may_ask && owners.owner(flow) == core.config.id).then_some(packet)
 }
@@ -327,7 +327,7 @@ mod tests {
             let is_judged = [Flags::ACK, Flags::SYN].contains(&decisive);
             let buffer = mbuf(&octets);
             if let Some(head) = head(&buffer, &port(Role::Wan)).filter(|_| is_judged) {
-                match parse(&mut mbuf(&octets), &port(Role::Wan), 0x88b5, &services(), |_| false) {
+                match parse(&mut mbuf(&octets), &port(Role::Wan), 0x88b5, &services()) {
                     Ok(Parsed::Tcp(expected)) => {
                         let packet = packet(head, PortIndex(0));
                         prop_assert_eq!(format!("{packet:?}"), format!("{expected:?}"));

@@ -101,11 +101,12 @@ fn settle(core: &mut Core, entry: EntryRef) {
 fn note_end(core: &mut Core, entry: EntryRef, flags: Flags) {
     let timeouts = core.config.timeouts;
     let Some(mut found) = core.shard.get_mut(entry) else { return };
-    let Entry { closing, client_fin, pending, .. } = *found;
+    let Entry { closing, client_fin, pending, board, .. } = *found;
     if flags.contains(Flags::RST) {
         found.closing = true;
         std::mem::drop(found);
         if !closing {
+            core.by_board.left(board);
             core.happened(Happening::ClosedByReset);
             core.schedule_in(entry, timeouts.linger_ms);
         }

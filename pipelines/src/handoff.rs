@@ -4,6 +4,7 @@
 //! is a bounded ring with one producer and one consumer; its ends are different types, each with only its own side's
 //! operations. A full queue is counted by the side that found it full and is never waited on (design: system.md, roles).
 
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
 use ipos_wire::tcb::{OptionBits, STATE_ESTABLISHED, Tcb};
 
+use crate::config::Timeouts;
 use crate::handshake::cookie::CookieKeys;
 use crate::request::assembly::WINDOW;
 use crate::services::Services;
@@ -134,6 +136,8 @@ pub enum Event {
     },
     /// The answer to [`Command::ListFlows`].
     Flows(Box<FlowPage>),
+    /// The answer to [`Command::Count`].
+    Counted(Box<FlowCount>),
 }
 
 /// A request whose head is complete.
@@ -273,8 +277,18 @@ pub enum Command {
     CookieKeys(CookieKeys),
     /// A new configuration of services and maps.
     Services(Arc<Services>),
+    /// New deadlines. Timers that run keep their time.
+    Timeouts(Timeouts),
     /// Fill this page with flows and send it back as [`Event::Flows`].
     ListFlows(Box<FlowPage>),
+    /// Fill in how many flows each board has and send it back as [`Event::Counted`]. Commands keep their order, so that what was
+    /// migrated before is counted.
+    Count(Box<FlowCount>),
+    /// A board is gone: nothing is sent there any more, and each flow that it still has is taken out with [`Event::Abandon`].
+    Forget {
+        /// Which board.
+        board: BoardId,
+    },
     /// Leave the loop after what is queued has been sent.
     Stop,
 }
@@ -328,8 +342,65 @@ pub struct FlowPage {
     pub worker: WorkerId,
     /// Where the listing goes on; `None` at its end. Starts at `Some(0)`.
     pub cursor: Option<u32>,
-    /// The rows; capacity [`FLOW_PAGE_ROWS`] is reserved by who asks, and never exceeded.
+    /// Which flows.
+    pub filter: FlowFilter,
+    /// The rows; capacity [`FLOW_PAGE_ROWS`] is reserved by who asks, and never exceeded. A page with fewer, or none, need not be
+    /// the last: the worker looks at a bounded number of entries.
     pub rows: Vec<FlowRow>,
+}
+
+/// Which flows are listed: those that fit all that is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowFilter {
+    /// Clients of this network: its address, and the mask of its prefix.
+    pub client: Option<(u32, u32)>,
+    /// Flows of this service.
+    pub endpoint: Option<(Ipv4Addr, u16)>,
+    /// Flows that this board holds.
+    pub board: Option<BoardId>,
+    /// Flows in this table.
+    pub table: Option<Table>,
+}
+
+impl FlowFilter {
+    /// Whether such a flow is listed.
+    #[inline]
+    pub fn matches(&self, flow: &Flow, table: Table, board: Option<BoardId>) -> bool {
+        self.client.is_none_or(|(network, mask)| flow.client.to_bits() & mask == network & mask)
+            && self.endpoint.is_none_or(|endpoint| endpoint == (flow.endpoint, flow.endpoint_port))
+            && self.board.is_none_or(|wanted| board == Some(wanted))
+            && self.table.is_none_or(|wanted| wanted == table)
+    }
+}
+
+/// How many flows a worker forwards to each board: made by who asks, filled by the worker.
+pub struct FlowCount {
+    /// The worker that filled it.
+    pub worker: WorkerId,
+    /// When it was asked for, on the clock of who asks.
+    pub asked_at_ns: u64,
+    /// By [`BoardId`].
+    pub by_board: Box<[u32; BOARDS_MAX]>,
+}
+
+impl FlowCount {
+    /// An empty page.
+    pub fn new() -> Self {
+        Self { worker: WorkerId(0), asked_at_ns: 0, by_board: Box::new([0; BOARDS_MAX]) }
+    }
+}
+
+impl std::fmt::Debug for FlowCount {
+    /// Without the thousand numbers.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FlowCount({:?}, {})", self.worker, self.asked_at_ns)
+    }
+}
+
+impl Default for FlowCount {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Makes a queue of at least `capacity` messages.

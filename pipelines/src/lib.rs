@@ -2,9 +2,10 @@
 //!
 //! The files are the road: [`io`] receives, [`parse`] reads the headers, [`steer`] finds the owner, [`classify`] looks the
 //! connection up, and one of [`handshake`], [`request`], [`migrate`], [`forward`], [`local`], [`recover`], [`reply`] acts;
-//! [`expire`] acts when time is up. [`worker`] is the loop, [`core`] what its stages share, [`handoff`] how it talks to the
+//! [`expire`] acts when time is up, [`by_board`] and [`listing`] when the control core asks. [`worker`] is the loop, [`core`] what its stages share, [`handoff`] how it talks to the
 //! control core.
 
+pub mod by_board;
 pub mod classify;
 pub mod clock;
 pub mod config;
@@ -18,6 +19,7 @@ pub mod handoff;
 pub mod handshake;
 pub mod io;
 pub mod limit;
+pub mod listing;
 pub mod local;
 pub mod migrate;
 pub mod parse;

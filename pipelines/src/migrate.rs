@@ -6,10 +6,12 @@
 use ipos_wire::flow::Flow;
 use ipos_wire::tcp::{Flags, Options, Timestamps};
 
+use crate::by_board;
 use crate::core::Core;
 use crate::counters::Happening;
 use crate::entry::State;
-use crate::handoff::{Answer, BoardId, Command, Event, FLOW_PAGE_ROWS, FlowPage, FlowRow};
+use crate::handoff::{Answer, BoardId, Command, Event};
+use crate::listing;
 use crate::local;
 use crate::recover;
 use crate::request::assembly::WINDOW;
@@ -38,7 +40,10 @@ pub fn command(core: &mut Core, command: Command) -> bool {
         Command::Board { board, mac, port } => core.set_place(board, mac, port),
         Command::CookieKeys(keys) => core.config.cookie_keys = keys,
         Command::Services(services) => core.services = services,
-        Command::ListFlows(page) => list_flows(core, page),
+        Command::Timeouts(timeouts) => core.config.timeouts = timeouts,
+        Command::ListFlows(page) => listing::list_flows(core, page),
+        Command::Count(page) => by_board::count(core, page),
+        Command::Forget { board } => by_board::forget(core, board),
         Command::Stop => return false,
     }
     true
@@ -184,30 +189,10 @@ fn closed(core: &mut Core, flow: &Flow, board: BoardId, migration_id: u64) {
         if let Some(mut entry) = core.shard.get_mut(entry) {
             entry.closing = true;
         }
+        core.by_board.left(board);
         core.happened(Happening::ClosedByBoard);
         core.schedule_in(entry, core.config.timeouts.linger_ms);
     }
-}
-
-/// Fills a page with flows and sends it back.
-fn list_flows(core: &mut Core, mut page: Box<FlowPage>) {
-    let now_ms = core.now.ms;
-    page.worker = core.config.id;
-    page.rows.clear();
-    let room = page.rows.capacity().min(FLOW_PAGE_ROWS) as u32;
-    let FlowPage { rows, cursor, .. } = &mut *page;
-    *cursor = cursor.and_then(|start| {
-        core.shard.visit_chunk(start, room, now_ms, |_, flow, entry, idle_ms| {
-            rows.push(FlowRow {
-                flow: *flow,
-                table: entry.state.table(),
-                board: (entry.state == State::Forward).then_some(entry.board),
-                idle_ms,
-            });
-        })
-    });
-    // A full queue loses the page: who asked waits no longer than its own deadline.
-    core.tell(Event::Flows(page));
 }
 
 const _: () = assert!(WINDOW <= 1 << 14, "a replay is at most a dozen segments");

@@ -106,7 +106,7 @@ impl TcpPacket {
     }
 }
 
-/// Parses a frame. `has_entry` tells whether a flow has one: connections to an address that is no service's any more go on.
+/// Parses a frame. Connections to the addresses of services that were removed go on.
 ///
 /// # Errors
 /// The reason to drop it.
@@ -116,7 +116,6 @@ pub fn parse(
     port: &PortSettings,
     ethertype: u16,
     services: &Services,
-    has_entry: impl FnOnce(&Flow) -> bool,
 ) -> Result<Parsed, Drop> {
     if !mbuf.is_contiguous() && !mbuf.linearize() {
         return Err(Drop::Segmented);
@@ -134,9 +133,7 @@ pub fn parse(
         return Err(Drop::OtherMac);
     }
     match frame.ethertype() {
-        ethernet::ETHERTYPE_IPV4 if destination == port.mac => {
-            ipv4(data, frame.src(), port, services, has_entry)
-        }
+        ethernet::ETHERTYPE_IPV4 if destination == port.mac => ipv4(data, frame.src(), port, services),
         ethernet::ETHERTYPE_IPV4 => Err(Drop::OtherMac),
         ethernet::ETHERTYPE_ARP => arp(frame.payload(), port, services),
         found if found == ethertype && port.role.faces_farm() => Ok(Parsed::Ipos),
@@ -158,25 +155,13 @@ fn arp(payload: &[u8], port: &PortSettings, services: &Services) -> Result<Parse
 }
 
 #[inline]
-fn ipv4(
-    data: &[u8],
-    source_mac: Mac,
-    port: &PortSettings,
-    services: &Services,
-    has_entry: impl FnOnce(&Flow) -> bool,
-) -> Result<Parsed, Drop> {
+fn ipv4(data: &[u8], source_mac: Mac, port: &PortSettings, services: &Services) -> Result<Parsed, Drop> {
     let bytes = data.get(ethernet::HEADER_LEN..).ok_or(Drop::BadEthernet)?;
     let packet = ipv4::Packet::new_checked(bytes).map_err(|_| Drop::BadIpv4)?;
     let destination = packet.dst();
-    let to_service = port.role.faces_clients() && services.has_address(destination);
+    let to_service = port.role.faces_clients() && services.knows_address(destination);
     if !to_service && destination != port.address {
-        let is_plain =
-            !packet.is_fragment() && packet.header_len() == ipv4::HEADER_LEN && packet.checksum_ok();
-        let may_go_on = port.role.faces_clients() && packet.protocol() == ipv4::PROTOCOL_TCP && is_plain;
-        return match tcp(&packet, source_mac, port) {
-            Ok(Parsed::Tcp(known)) if may_go_on && has_entry(&known.flow) => Ok(Parsed::Tcp(known)),
-            _ => Err(Drop::OtherAddress),
-        };
+        return Err(Drop::OtherAddress);
     }
     if !packet.checksum_ok() {
         return Err(Drop::BadIpv4Checksum);
@@ -188,15 +173,19 @@ fn ipv4(
         return Err(Drop::IpOptions);
     }
     let source = packet.src();
-    if !to_service && port.role.faces_farm() && services.has_address(source) && is_to_check_port(&packet) {
+    if !to_service && port.role.faces_farm() && services.knows_address(source) && is_to_check_port(&packet) {
         return Ok(Parsed::Check);
     }
-    if !may_be_a_client(source) || source == destination || services.has_address(source) {
+    if !may_be_a_client(source) || source == destination || services.knows_address(source) {
         return Err(Drop::BadSource);
     }
     match packet.protocol() {
         ipv4::PROTOCOL_TCP if to_service => tcp(&packet, source_mac, port),
-        ipv4::PROTOCOL_ICMP => icmp(packet.payload()),
+        ipv4::PROTOCOL_ICMP => match icmp(packet.payload())? {
+            // The address of removed services is nobody's here, but for the connections that are left.
+            Parsed::Echo if to_service && !services.has_address(destination) => Err(Drop::OtherAddress),
+            parsed => Ok(parsed),
+        },
         _ => Err(Drop::OtherProtocol),
     }
 }

@@ -123,9 +123,13 @@ fn still_held(core: &mut Core, entry: EntryRef, holder: Holder) {
     found.asked = false;
     match holder {
         Holder::Board(board, migration_id) => {
-            found.board = board;
+            let (before, is_closing) = (std::mem::replace(&mut found.board, board), found.closing);
             found.migration_id = migration_id;
             std::mem::drop(found);
+            if !is_closing {
+                core.by_board.left(before);
+                core.by_board.joined(board);
+            }
             core.shard.see(entry, core.now.ms);
             core.schedule_in(entry, idle_ms);
         }

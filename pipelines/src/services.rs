@@ -3,6 +3,7 @@
 //! Built by the appliance from its configuration, handed to every worker as one `Arc`; a reload hands over a new one.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use crate::urlmap::UrlMap;
 
@@ -31,11 +32,14 @@ pub struct Service {
 /// Every service, by address and port.
 #[derive(Debug, Default)]
 pub struct Services {
-    services: Vec<Service>,
-    /// Sorted (address, port) -> place in `services`.
+    /// By number. Those that clients cannot connect to any more are among them, for requests that are under way.
+    services: Vec<Option<Arc<Service>>>,
+    /// Sorted (address, port) -> number, of those that clients can connect to.
     by_endpoint: Vec<((u32, u16), u16)>,
-    /// Sorted, without repetition.
+    /// Addresses of those, sorted, without repetition.
     addresses: Vec<u32>,
+    /// Addresses of all, sorted, without repetition.
+    known: Vec<u32>,
 }
 
 /// Two services share an address and port.
@@ -54,10 +58,25 @@ impl Services {
     /// # Errors
     /// [`DuplicateService`] names the address and port that two of them share.
     pub fn new(services: Vec<Service>) -> Result<Self, DuplicateService> {
-        let mut by_endpoint: Vec<_> = services
+        let numbered = services.into_iter().enumerate();
+        Self::numbered(
+            numbered.map(|(place, service)| (place as u16, Arc::new(service))).collect(),
+            Vec::new(),
+        )
+    }
+
+    /// The snapshot of services with numbers of their own: those that clients can connect to, and closed ones, whose requests
+    /// that are under way go on. A number stands once in both lists.
+    ///
+    /// # Errors
+    /// [`DuplicateService`] names the address and port that two open ones share.
+    pub fn numbered(
+        open: Vec<(u16, Arc<Service>)>,
+        closed: Vec<(u16, Arc<Service>)>,
+    ) -> Result<Self, DuplicateService> {
+        let mut by_endpoint: Vec<_> = open
             .iter()
-            .enumerate()
-            .map(|(place, service)| ((service.address.to_bits(), service.port), place as u16))
+            .map(|(number, service)| ((service.address.to_bits(), service.port), *number))
             .collect();
         by_endpoint.sort_unstable();
         if let Some(pair) = by_endpoint.windows(2).find(|pair| pair[0].0 == pair[1].0) {
@@ -66,7 +85,19 @@ impl Services {
         }
         let mut addresses: Vec<u32> = by_endpoint.iter().map(|((address, _), _)| *address).collect();
         addresses.dedup();
-        Ok(Self { services, by_endpoint, addresses })
+        let mut services = Vec::new();
+        for (number, service) in open.into_iter().chain(closed) {
+            let place = usize::from(number);
+            if services.len() <= place {
+                services.resize(place + 1, None);
+            }
+            services[place] = Some(service);
+        }
+        let mut known: Vec<u32> =
+            services.iter().flatten().map(|service| service.address.to_bits()).collect();
+        known.sort_unstable();
+        known.dedup();
+        Ok(Self { services, by_endpoint, addresses, known })
     }
 
     /// The number of the service at this address and port.
@@ -77,20 +108,21 @@ impl Services {
         self.by_endpoint.get(place).map(|row| row.1)
     }
 
-    /// Whether some service has this address.
+    /// Whether some service that clients can connect to has this address.
     #[inline]
     pub fn has_address(&self, address: Ipv4Addr) -> bool {
         self.addresses.binary_search(&address.to_bits()).is_ok()
     }
 
+    /// Whether some service has this address, a closed one or not.
+    #[inline]
+    pub fn knows_address(&self, address: Ipv4Addr) -> bool {
+        self.known.binary_search(&address.to_bits()).is_ok()
+    }
+
     /// The service of this number.
     #[inline]
     pub fn service(&self, number: u16) -> Option<&Service> {
-        self.services.get(usize::from(number))
-    }
-
-    /// All services, by number.
-    pub fn all(&self) -> &[Service] {
-        &self.services
+        self.services.get(usize::from(number))?.as_deref()
     }
 }

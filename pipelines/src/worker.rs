@@ -16,9 +16,9 @@ use ipos_dpdk::burst::Burst;
 use ipos_dpdk::clock::Tsc;
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_dpdk::mempool::Mempool;
-use ipos_wire::flow::Flow;
 use ipos_wire::{ethernet, ipos};
 
+use crate::by_board;
 use crate::classify::{Route, classify};
 use crate::clock::Clock;
 use crate::config::{Idle, PortSettings, WorkerConfig};
@@ -128,7 +128,7 @@ impl<IO: PortIo> Worker<IO> {
         }
         work += self.take_steered();
         let (commands, go_on) = self.take_commands();
-        work += commands + expire(&mut self.core);
+        work += commands + expire(&mut self.core) + by_board::sweep(&mut self.core);
         self.transmit();
         go_on.then_some(work)
     }
@@ -236,8 +236,7 @@ fn packet(core: &mut Core, peers: &mut Peers, owners: &Owners, arrived: Arrived)
         return Verdict::Drop(Drop::OtherMac);
     };
     // Used where it lies: to copy it would be to wait for all its parts.
-    let has_entry = |flow: &Flow| core.shard.lookup(flow).is_some();
-    let parsed = parse(&mut mbuf, settings, core.config.ethertype, &core.services, has_entry);
+    let parsed = parse(&mut mbuf, settings, core.config.ethertype, &core.services);
     let parsed = match &parsed {
         Ok(parsed) => parsed,
         Err(reason) => return Verdict::Drop(*reason),

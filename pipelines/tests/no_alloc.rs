@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ipos_pipelines::handoff::{Answer, Command, Event, FlowPage, Holder, WorkerId};
+use ipos_pipelines::handoff::{Answer, Command, Event, FlowFilter, FlowPage, Holder, WorkerId};
 use ipos_pipelines::handshake::cookie::CookieKeys;
 use ipos_pipelines::services::Services;
 use ipos_pipelines::verdict::Verdict;
@@ -194,8 +194,13 @@ fn what_the_control_core_hands_over_is_handed_back_or_kept() {
         rig.command(Command::Services(kept[1].clone()));
         rig.command(Command::CookieKeys(CookieKeys::new(&[1; 16], &[2; 16])));
         rig.ask(&Client::stranger(1));
-        let page =
-            FlowPage { request: 1, worker: WorkerId(0), cursor: Some(0), rows: Vec::with_capacity(256) };
+        let page = FlowPage {
+            request: 1,
+            worker: WorkerId(0),
+            cursor: Some(0),
+            filter: FlowFilter::default(),
+            rows: Vec::with_capacity(256),
+        };
         rig.command(Command::ListFlows(Box::new(page)));
         assert!(matches!(only(rig.told()), Event::Flows(page) if page.rows.len() == 1));
         let frame = rig.mbuf(&[0; 60]);

@@ -11,6 +11,7 @@ mod health;
 mod http;
 mod lifecycle;
 mod loss;
+mod operate;
 mod restart;
 mod shared;
 mod spawn;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         failure::TESTS,
         loss::TESTS,
         restart::TESTS,
+        operate::TESTS,
     ];
     let mut trials = Vec::new();
     for (shape, groups) in [

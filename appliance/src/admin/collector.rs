@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use ipos_pipelines::counters::{LATENCY_BOUNDS_US, WorkerCounters};
-use ipos_pipelines::handoff::{FlowPage, WorkerId};
+use ipos_pipelines::handoff::{FlowFilter, FlowPage, WorkerId};
 use tokio::sync::oneshot;
 
+use super::live::Live;
 use super::metrics::Exporter;
 use super::rows::{LatencyRow, UrlRow};
 use crate::control::snapshot::Snapshot;
@@ -21,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[error("the control core does not answer: it is starting, stalled or gone")]
 pub struct NoAnswer;
 
-/// What never changes while the appliance runs.
+/// What the appliance is called and what it has. Boards and URL map change with the configuration.
 #[derive(Clone, Debug)]
 pub struct About {
     /// The appliance's id.
@@ -32,7 +33,7 @@ pub struct About {
     pub started_s: f64,
     /// Names of the ports, in the order of the configuration.
     pub ports: Vec<String>,
-    /// Names of the boards, in the order of the configuration.
+    /// Names of the boards by number, those included that are gone.
     pub boards: Vec<String>,
     /// The URL Map (Fig. 12).
     pub urls: Vec<UrlRow>,
@@ -40,10 +41,12 @@ pub struct About {
 
 /// The sources, and what is remembered between two looks.
 pub struct Collector {
-    /// What never changes.
+    /// What the appliance is called and what it has.
     pub about: About,
     /// The workers' counters.
     pub workers: Vec<Arc<WorkerCounters>>,
+    /// The configuration that is in force.
+    pub live: Live,
     requests: crossbeam_channel::Sender<Request>,
     exporter: Exporter,
     latency: Histogram<u64>,
@@ -59,6 +62,7 @@ impl Collector {
         about: About,
         workers: Vec<Arc<WorkerCounters>>,
         requests: crossbeam_channel::Sender<Request>,
+        live: Live,
     ) -> Self {
         Self {
             exporter: Exporter::new(),
@@ -69,6 +73,7 @@ impl Collector {
             about,
             workers,
             requests,
+            live,
         }
     }
 
@@ -103,9 +108,22 @@ impl Collector {
     ///
     /// # Errors
     /// [`NoAnswer`], also when the page was lost to a full queue.
-    pub async fn flows(&self, worker: WorkerId, cursor: u32) -> Result<Box<FlowPage>, NoAnswer> {
+    pub async fn flows(
+        &self,
+        worker: WorkerId,
+        cursor: u32,
+        filter: FlowFilter,
+    ) -> Result<Box<FlowPage>, NoAnswer> {
+        self.ask(|reply| Request::Flows { worker, cursor, filter, reply }).await
+    }
+
+    /// Asks the control core for something.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, NoAnswer> {
         let (reply, answer) = oneshot::channel();
-        self.requests.try_send(Request::Flows { worker, cursor, reply }).map_err(|_| NoAnswer)?;
+        self.requests.try_send(request(reply)).map_err(|_| NoAnswer)?;
         tokio::time::timeout(PATIENCE, answer).await.map_err(|_| NoAnswer)?.map_err(|_| NoAnswer)
     }
 

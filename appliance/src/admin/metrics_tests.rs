@@ -60,6 +60,11 @@ fn snapshot() -> Snapshot {
             report_age_ms: Some(50),
             sequence: Some(9),
             mac: None,
+            weight: 100,
+            flows: 0,
+            drain: None,
+            left: 0,
+            deadline_ms: None,
         }],
         applications: vec![application("nginx", 7, 10), application("nginx", 8, 5)],
         services: vec![ServiceRow {

@@ -4,7 +4,9 @@
 //! for everything else by message (design: system.md, roles).
 
 pub mod collector;
+pub mod commands;
 pub mod http;
+pub mod live;
 pub mod metrics;
 pub mod rows;
 pub mod socket;
@@ -104,9 +106,12 @@ pub fn spawn(listeners: Listeners, collector: Collector, stop: Arc<AtomicBool>) 
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AdminError::Thread)?;
     let signals = {
         let _inside = runtime.enter();
-        let both =
-            signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
-        both.map_err(AdminError::Thread)?
+        let catch = |kind| signal(kind).map_err(AdminError::Thread);
+        Signals {
+            term: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+            hang_up: catch(SignalKind::hangup())?,
+        }
     };
     let collector = Arc::new(Mutex::new(collector));
     let serve = move || {
@@ -118,10 +123,17 @@ pub fn spawn(listeners: Listeners, collector: Collector, stop: Arc<AtomicBool>) 
     Ok(())
 }
 
+/// What the appliance listens to.
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
 async fn serve(
     listeners: Listeners,
     collector: Arc<Mutex<Collector>>,
-    (mut term, mut interrupt): (Signal, Signal),
+    mut signals: Signals,
     stop: Arc<AtomicBool>,
 ) -> std::io::Result<()> {
     if let Some(listener) = listeners.http {
@@ -131,13 +143,22 @@ async fn serve(
     }
     let listener = tokio::net::UnixListener::from_std(listeners.socket)?;
     tokio::spawn(socket::serve(listener, Arc::clone(&collector)));
-    tokio::spawn(keep_looking(collector));
+    tokio::spawn(keep_looking(Arc::clone(&collector)));
     // Nothing else on this task: a signal must not wait for a control core that does not answer, or behind others who do.
     loop {
         tokio::select! {
-            _ = term.recv() => ask_to_stop(&stop, "SIGTERM"),
-            _ = interrupt.recv() => ask_to_stop(&stop, "SIGINT"),
+            _ = signals.term.recv() => ask_to_stop(&stop, "SIGTERM"),
+            _ = signals.interrupt.recv() => ask_to_stop(&stop, "SIGINT"),
+            _ = signals.hang_up.recv() => drop(tokio::spawn(reload(Arc::clone(&collector)))),
         }
+    }
+}
+
+/// SIGHUP: what became of it is in the log.
+async fn reload(collector: Arc<Mutex<Collector>>) {
+    let answer = commands::carry_out(commands::Do::Reload, &mut *collector.lock().await).await;
+    for line in answer["done"].as_array().into_iter().flatten() {
+        tracing::info!(what = line.as_str().unwrap_or_default(), "reloaded");
     }
 }
 
@@ -172,15 +193,19 @@ mod tests {
             boards: Vec::new(),
             urls: Vec::new(),
         };
-        let collector = Arc::new(Mutex::new(Collector::new(about, Vec::new(), ask)));
+        let collector = Arc::new(Mutex::new(Collector::new(about, Vec::new(), ask, live::tests::live())));
         let stop = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let heard = runtime.block_on(async {
             // Somebody is being answered, as long as it takes.
             let _busy = collector.lock().await;
-            let signals = [SignalKind::user_defined1(), SignalKind::user_defined2()].map(signal);
-            let [Ok(first), Ok(second)] = signals else { panic!("signals cannot be caught") };
-            tokio::spawn(serve(listeners, Arc::clone(&collector), (first, second), Arc::clone(&stop)));
+            let kinds =
+                [SignalKind::user_defined1(), SignalKind::user_defined2(), SignalKind::window_change()];
+            let [Ok(term), Ok(interrupt), Ok(hang_up)] = kinds.map(signal) else {
+                panic!("signals cannot be caught")
+            };
+            let signals = Signals { term, interrupt, hang_up };
+            tokio::spawn(serve(listeners, Arc::clone(&collector), signals, Arc::clone(&stop)));
             let pid = std::process::id().to_string();
             let sent = std::process::Command::new("kill").args(["-USR1", &pid]).status();
             assert!(sent.is_ok_and(|status| status.success()));

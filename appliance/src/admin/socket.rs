@@ -1,21 +1,23 @@
 //! The admin socket: JSON lines, one request and one response each.
 //!
-//! Request: `{"what": "servers"}`; for flows also `"worker"` and `"cursor"`. Response: `{"rows": ...}`, for flows with
-//! `"next"` where the listing goes on; or `{"error": "..."}`.
+//! Question: `{"what": "servers"}`; for flows also `"worker"` and `"cursor"`, and `"only"` for a part of them. Response:
+//! `{"rows": ...}`, for flows with `"next"` where the listing goes on; or `{"error": "..."}`. Commands: [`super::commands`].
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipos_pipelines::handoff::WorkerId;
+use ipos_pipelines::handoff::{BoardId, FlowFilter, Table, WorkerId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::collector::Collector;
-use super::rows::{FlowJson, PacketsRow, ShardRow, TrafficRow};
+use super::collector::{Collector, NoAnswer};
+use super::commands::{Do, carry_out};
+use super::rows::{FlowJson, PacketsRow, ShardRow, TrafficRow, table_name};
 use crate::control::snapshot::Snapshot;
 
 /// Octets of the longest request.
@@ -26,6 +28,12 @@ const CONNECTIONS_MAX: usize = 32;
 
 /// How long a client may take for its next request, and for taking an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two pages of flows, over all who list them: 500 pages of 256 flows in a second, whoever asks.
+const PAGE_INTERVAL: Duration = Duration::from_millis(2);
+
+/// How often a page is asked for until it comes.
+const PAGE_TRIES: u32 = 2;
 
 /// The tables that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -55,8 +63,8 @@ pub enum What {
     Packets,
 }
 
-/// A request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
     /// The table.
@@ -67,6 +75,34 @@ pub struct Query {
     /// From where on.
     #[serde(default)]
     pub cursor: u32,
+    /// Which flows.
+    #[serde(default)]
+    pub only: Only,
+}
+
+impl Query {
+    /// A question for a table.
+    pub fn table(what: What) -> Self {
+        Self { what, worker: 0, cursor: 0, only: Only::default() }
+    }
+}
+
+/// Which flows are listed: those that fit all that is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub struct Only {
+    /// Of flows: those of this client, or of the clients of this network (203.0.113.0/24)
+    #[arg(long)]
+    pub client: Option<String>,
+    /// Of flows: those of this service
+    #[arg(long)]
+    pub service: Option<String>,
+    /// Of flows: those that this board holds
+    #[arg(long)]
+    pub board: Option<String>,
+    /// Of flows: those in this table: temporary, forward-connect, forward or local
+    #[arg(long)]
+    pub state: Option<String>,
 }
 
 /// Where a listing of flows goes on.
@@ -81,14 +117,15 @@ pub struct Next {
 /// Serves the socket for ever.
 pub async fn serve(listener: UnixListener, collector: Arc<Mutex<Collector>>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let pace = Arc::new(Mutex::new(Instant::now()));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let collector = Arc::clone(&collector);
+                let (collector, pace) = (Arc::clone(&collector), Arc::clone(&pace));
                 tokio::spawn(async move {
                     // A client that goes away, or says nothing, costs nobody else anything.
-                    let _ = converse(stream, collector).await;
+                    let _ = converse(stream, collector, pace).await;
                     drop(place);
                 });
             }
@@ -98,7 +135,11 @@ pub async fn serve(listener: UnixListener, collector: Arc<Mutex<Collector>>) {
     }
 }
 
-async fn converse(stream: UnixStream, collector: Arc<Mutex<Collector>>) -> std::io::Result<()> {
+async fn converse(
+    stream: UnixStream,
+    collector: Arc<Mutex<Collector>>,
+    pace: Arc<Mutex<Instant>>,
+) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read);
     loop {
@@ -108,15 +149,44 @@ async fn converse(stream: UnixStream, collector: Arc<Mutex<Collector>>) -> std::
         if timeout(PATIENCE, limited.read_line(&mut line)).await?? == 0 {
             return Ok(());
         }
-        let reply = match serde_json::from_str::<Query>(&line) {
-            Ok(query) => answer(query, &mut *collector.lock().await).await,
+        let reply = match understand(&line) {
+            Ok(Request::Query(query)) => {
+                if query.what == What::Flows {
+                    keep_pace(&pace).await;
+                }
+                answer(query, &mut *collector.lock().await).await
+            }
+            Ok(Request::Command(command)) => carry_out(command, &mut *collector.lock().await).await,
             Err(error) => json!({ "error": format!("not a request: {error}") }),
         };
         timeout(PATIENCE, write.write_all(format!("{reply}\n").as_bytes())).await??;
     }
 }
 
-/// The response to a request.
+/// What a line asks for.
+enum Request {
+    Query(Query),
+    Command(Do),
+}
+
+fn understand(line: &str) -> Result<Request, serde_json::Error> {
+    let value: Value = serde_json::from_str(line)?;
+    if value.get("do").is_some() {
+        Ok(Request::Command(serde_json::from_value(value)?))
+    } else {
+        Ok(Request::Query(serde_json::from_value(value)?))
+    }
+}
+
+/// Waits until the next page of flows may be asked for: all who list flows share one pace, so that listing costs the workers a
+/// bounded share of their time.
+async fn keep_pace(pace: &Mutex<Instant>) {
+    let mut next = pace.lock().await;
+    tokio::time::sleep_until(*next).await;
+    *next = Instant::now() + PAGE_INTERVAL;
+}
+
+/// The response to a question.
 pub async fn answer(query: Query, collector: &mut Collector) -> Value {
     if query.what == What::Flows {
         return flows(query, collector).await;
@@ -131,7 +201,19 @@ async fn flows(query: Query, collector: &Collector) -> Value {
     if usize::from(query.worker) >= collector.workers.len() {
         return json!({ "error": format!("no worker {}", query.worker) });
     }
-    match collector.flows(WorkerId(query.worker), query.cursor).await {
+    let filter = match query.only.filter(collector) {
+        Ok(filter) => filter,
+        Err(error) => return json!({ "error": error }),
+    };
+    let mut page = Err(NoAnswer);
+    // A page is lost where the worker's queue was full when it was done.
+    for _ in 0..PAGE_TRIES {
+        page = collector.flows(WorkerId(query.worker), query.cursor, filter).await;
+        if page.is_ok() {
+            break;
+        }
+    }
+    match page {
         Ok(page) => {
             let row = |row| FlowJson::new(row, query.worker, &collector.about.boards);
             let rows: Vec<FlowJson> = page.rows.iter().map(row).collect();
@@ -143,6 +225,51 @@ async fn flows(query: Query, collector: &Collector) -> Value {
         }
         Err(error) => json!({ "error": error.to_string() }),
     }
+}
+
+impl Only {
+    /// The filter that a worker understands.
+    fn filter(&self, collector: &Collector) -> Result<FlowFilter, String> {
+        let config = collector.live.config();
+        let client = self.client.as_ref().map(|text| {
+            network(text)
+                .ok_or_else(|| format!("\"{text}\" is no client such as 203.0.113.7 or 203.0.113.0/24"))
+        });
+        let endpoint = self.service.as_ref().map(|name| {
+            let found = config.services.iter().find(|service| service.name.value == *name);
+            found.map(|service| (service.address.value, service.port)).ok_or_else(|| {
+                let known: Vec<&str> = config.services.iter().map(|s| s.name.value.as_str()).collect();
+                format!("no service named \"{name}\"; the services are {}", known.join(", "))
+            })
+        });
+        let boards = &collector.about.boards;
+        let board = self.board.as_ref().map(|name| {
+            let place = boards.iter().rposition(|board| board == name);
+            place
+                .map(|place| BoardId(place as u16))
+                .ok_or_else(|| format!("no board named \"{name}\"; the boards are {}", boards.join(", ")))
+        });
+        let tables = [Table::Temporary, Table::ForwardConnect, Table::Forward, Table::Local];
+        let table = self.state.as_ref().map(|name| {
+            let known = tables.map(table_name);
+            let found = tables.into_iter().find(|table| table_name(*table) == name);
+            found.ok_or_else(|| format!("no state \"{name}\"; expected {}", known.join(", ")))
+        });
+        Ok(FlowFilter {
+            client: client.transpose()?,
+            endpoint: endpoint.transpose()?,
+            board: board.transpose()?,
+            table: table.transpose()?,
+        })
+    }
+}
+
+/// An address, or a network with the length of its prefix: the address and the mask.
+fn network(text: &str) -> Option<(u32, u32)> {
+    let (address, prefix) = text.split_once('/').unwrap_or((text, "32"));
+    let (address, prefix): (Ipv4Addr, u32) = (address.parse().ok()?, prefix.parse().ok()?);
+    let mask = u32::MAX.checked_shl(32u32.checked_sub(prefix)?).unwrap_or(0);
+    Some((address.to_bits() & mask, mask))
 }
 
 fn rows(what: What, collector: &Collector, snapshot: &Snapshot) -> Value {
@@ -207,10 +334,11 @@ mod tests {
 
     use hdrhistogram::Histogram;
     use ipos_pipelines::counters::{Outcome, WorkerCounters};
-    use ipos_pipelines::handoff::{BoardId, FlowPage, FlowRow, Table};
+    use ipos_pipelines::handoff::{FlowPage, FlowRow};
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
     use super::super::collector::About;
+    use super::super::live::tests::live;
     use super::super::rows::UrlRow;
     use super::*;
     use crate::control::snapshot::{Migrations, Snapshot};
@@ -233,7 +361,8 @@ mod tests {
                         let _ = reply.send((snapshot, latency));
                     }
                     Request::Flows { worker: WorkerId(0), .. } => {}
-                    Request::Flows { worker, cursor, reply } => {
+                    Request::Taken(_) | Request::Order { .. } | Request::Apply { .. } => {}
+                    Request::Flows { worker, cursor, reply, .. } => {
                         let row = FlowRow {
                             flow: flow(7),
                             table: Table::Forward,
@@ -241,7 +370,13 @@ mod tests {
                             idle_ms: 9,
                         };
                         let cursor = (cursor == 0).then_some(1);
-                        let page = FlowPage { request: 1, worker, cursor, rows: vec![row] };
+                        let page = FlowPage {
+                            request: 1,
+                            worker,
+                            cursor,
+                            filter: FlowFilter::default(),
+                            rows: vec![row],
+                        };
                         let _ = reply.send(Box::new(page));
                     }
                 }
@@ -258,7 +393,7 @@ mod tests {
         let workers = vec![Arc::new(WorkerCounters::new()), Arc::new(WorkerCounters::new())];
         workers[1].outcome(Outcome::Forwarded).add(4);
         workers[1].steered_in.add(4);
-        Collector::new(about, workers, ask)
+        Collector::new(about, workers, ask, live())
     }
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -267,7 +402,7 @@ mod tests {
     }
 
     fn ask(what: What, worker: u8, cursor: u32) -> Value {
-        block_on(async { answer(Query { what, worker, cursor }, &mut collector()).await })
+        block_on(async { answer(Query { worker, cursor, ..Query::table(what) }, &mut collector()).await })
     }
 
     #[test]
@@ -308,10 +443,8 @@ mod tests {
         let (ask, requests) = crossbeam_channel::bounded(1);
         drop(requests);
         let about = collector().about.clone();
-        let mut collector = Collector::new(about, Vec::new(), ask);
-        let answer = block_on(async {
-            answer(Query { what: What::Servers, worker: 0, cursor: 0 }, &mut collector).await
-        });
+        let mut collector = Collector::new(about, Vec::new(), ask, live());
+        let answer = block_on(async { answer(Query::table(What::Servers), &mut collector).await });
         assert!(answer["error"].is_string(), "{answer}");
     }
 
@@ -319,7 +452,11 @@ mod tests {
     fn a_conversation_is_json_line_by_line_and_survives_nonsense() {
         block_on(async {
             let (client, server) = UnixStream::pair().expect("a pair");
-            tokio::spawn(converse(server, Arc::new(Mutex::new(collector()))));
+            tokio::spawn(converse(
+                server,
+                Arc::new(Mutex::new(collector())),
+                Arc::new(Mutex::new(Instant::now())),
+            ));
             let (read, mut write) = client.into_split();
             let mut lines = BufReader::new(read).lines();
             for (request, key) in [
@@ -341,7 +478,11 @@ mod tests {
         block_on(async {
             tokio::time::pause();
             let (client, server) = UnixStream::pair().expect("a pair");
-            let talk = tokio::spawn(converse(server, Arc::new(Mutex::new(collector()))));
+            let talk = tokio::spawn(converse(
+                server,
+                Arc::new(Mutex::new(collector())),
+                Arc::new(Mutex::new(Instant::now())),
+            ));
             let (read, mut write) = client.into_split();
             let mut lines = BufReader::new(read).lines();
             for _ in 0..10 {

@@ -3,6 +3,7 @@
 //! The road: text -> [`read`] (typed access that notes mistakes) -> [`parse`] and [`farm`] (sections) -> [`check`]
 //! (sections against each other and the machine) -> [`model::Config`].
 
+pub mod changes;
 pub mod check;
 pub mod farm;
 pub mod host;

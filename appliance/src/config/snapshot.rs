@@ -1,10 +1,24 @@
-//! What the workers and the control core are given of the configuration: services with their URL maps, and pools of boards.
+//! What the workers and the control core are given of the configuration: services with their URL maps, and pools of boards,
+//! under numbers that outlive it.
+//!
+//! Requests that are under way name their service and pool by number, and flows their board. So a number means the same in the
+//! next configuration as well, and one that nothing uses any more is given again only when nothing under way can name it.
 
-use ipos_pipelines::handoff::BoardId;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipos_pipelines::handoff::{BOARDS_MAX, BoardId};
 use ipos_pipelines::services::{Kind, Service as WorkerService, Services};
 use ipos_pipelines::urlmap::{Rule, UrlMap};
 
 use super::model::{Config, Service};
+
+/// How long the number of a pool that nothing names any more stays unused: longer than a request is under way.
+const REUSE: Duration = Duration::from_secs(300);
+
+/// Services that were removed since the start, at most: their connections go on.
+const CLOSED_MAX: usize = 4096;
 
 /// Services by number, and the boards of each pool.
 #[derive(Debug)]
@@ -15,7 +29,7 @@ pub struct Snapshot {
     pub pools: Vec<Vec<BoardId>>,
 }
 
-/// Why there is no snapshot. A checked configuration always gives one.
+/// Why there is no snapshot. A checked configuration gives one at the start, always.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The URL map refuses its rows.
@@ -30,48 +44,188 @@ pub enum SnapshotError {
     #[error(transparent)]
     Duplicate(#[from] ipos_pipelines::services::DuplicateService),
     /// More pools than their numbers can tell apart.
-    #[error("more than 65536 different lists of boards; merge some")]
+    #[error("more than 65536 different lists of boards within 5 minutes; merge some, or wait")]
     Pools,
+    /// More services since the start than the appliance keeps.
+    #[error(
+        "more than {CLOSED_MAX} services were removed since the start, whose connections go on; restart the appliance"
+    )]
+    Closed,
+    /// No number for a board.
+    #[error(
+        "more than {BOARDS_MAX} boards, those included that have just gone; wait a minute, or restart the appliance"
+    )]
+    Boards,
 }
 
-/// Makes the snapshot. Equal lists of boards are one pool.
+/// The numbers given since the start.
+#[derive(Clone, Debug, Default)]
+pub struct Numbers {
+    /// Services by number; an endpoint has one number for ever.
+    services: Vec<Arc<WorkerService>>,
+    pools: Vec<Pool>,
+}
+
+#[derive(Clone, Debug)]
+struct Pool {
+    boards: Vec<BoardId>,
+    /// Since when nothing names it.
+    unused_since: Option<Instant>,
+}
+
+/// Numbers for the boards of a configuration, in its order. `taken` are the numbers that a board has, with its address, or has had
+/// until just now: a board keeps its number by its address.
 ///
 /// # Errors
-/// [`SnapshotError`], with a configuration that was not checked.
-pub fn of(config: &Config) -> Result<Snapshot, SnapshotError> {
-    let mut pools = Vec::new();
-    let services: Result<Vec<_>, _> = config.services.iter().map(|s| worker_service(s, &mut pools)).collect();
-    Ok(Snapshot { services: Services::new(services?)?, pools })
-}
-
-fn worker_service(service: &Service, pools: &mut Vec<Vec<BoardId>>) -> Result<WorkerService, SnapshotError> {
-    let default_pool = pool(&service.boards, pools)?;
-    let rules: Result<Vec<Rule>, SnapshotError> = service
-        .maps
-        .iter()
-        .map(|map| {
-            let value = pool(&map.boards, pools)?;
-            Ok(Rule { host: map.host.clone(), path_prefix: map.path.clone(), value })
-        })
-        .collect();
-    let urls = UrlMap::build(&rules?).map_err(|faults| SnapshotError::Map {
-        service: service.name.value.clone(),
-        faults: faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-    })?;
-    Ok(WorkerService {
-        address: service.address.value,
-        port: service.port,
-        kind: Kind::Http,
-        urls,
-        default_pool,
-    })
-}
-
-fn pool(boards: &[u16], pools: &mut Vec<Vec<BoardId>>) -> Result<u16, SnapshotError> {
-    let boards: Vec<BoardId> = boards.iter().map(|place| BoardId(*place)).collect();
-    let place = pools.iter().position(|known| *known == boards).unwrap_or_else(|| {
-        pools.push(boards);
-        pools.len() - 1
+/// [`SnapshotError::Boards`].
+pub fn board_ids(
+    config: &Config,
+    taken: &[(BoardId, Option<Ipv4Addr>)],
+) -> Result<Vec<BoardId>, SnapshotError> {
+    let mut free =
+        (0..BOARDS_MAX as u16).map(BoardId).filter(|id| !taken.iter().any(|(other, _)| other == id));
+    let ids = config.boards.iter().map(|board| {
+        let kept = taken.iter().find(|(_, address)| *address == Some(board.address.value));
+        kept.map(|(id, _)| *id).or_else(|| free.next()).ok_or(SnapshotError::Boards)
     });
-    u16::try_from(place).map_err(|_| SnapshotError::Pools)
+    ids.collect()
+}
+
+impl Numbers {
+    /// Makes the snapshot, and remembers the numbers it gives. `ids` are the numbers of the configuration's boards. Equal lists of
+    /// boards are one pool.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; the numbers are as before then.
+    pub fn snapshot(
+        &mut self,
+        config: &Config,
+        ids: &[BoardId],
+        now: Instant,
+    ) -> Result<Snapshot, SnapshotError> {
+        let mut next = self.clone();
+        next.pools.iter_mut().for_each(|pool| pool.unused_since = pool.unused_since.or(Some(now)));
+        let mut open = Vec::new();
+        for service in &config.services {
+            let worker_service = Arc::new(next.worker_service(service, ids, now)?);
+            open.push((next.service(worker_service.clone())?, worker_service));
+        }
+        let numbered = (0u16..).zip(&next.services);
+        let closed: Vec<_> = numbered
+            .filter(|(number, _)| !open.iter().any(|(other, _)| other == number))
+            .map(|(number, service)| (number, Arc::clone(service)))
+            .collect();
+        if closed.len() > CLOSED_MAX {
+            return Err(SnapshotError::Closed);
+        }
+        let services = Services::numbered(open, closed)?;
+        let pools = next.pools.iter().map(|pool| pool.boards.clone()).collect();
+        *self = next;
+        Ok(Snapshot { services, pools })
+    }
+
+    /// The number of the service at this endpoint, which is this from now on.
+    fn service(&mut self, service: Arc<WorkerService>) -> Result<u16, SnapshotError> {
+        let endpoint = |service: &WorkerService| (service.address, service.port);
+        let known = self.services.iter().position(|known| endpoint(known) == endpoint(&service));
+        let place = known.unwrap_or(self.services.len());
+        match self.services.get_mut(place) {
+            Some(known) => *known = service,
+            None => self.services.push(service),
+        }
+        u16::try_from(place).map_err(|_| SnapshotError::Closed)
+    }
+
+    fn worker_service(
+        &mut self,
+        service: &Service,
+        ids: &[BoardId],
+        now: Instant,
+    ) -> Result<WorkerService, SnapshotError> {
+        let default_pool = self.pool(&service.boards, ids, now)?;
+        let mut rules = Vec::with_capacity(service.maps.len());
+        for map in &service.maps {
+            let value = self.pool(&map.boards, ids, now)?;
+            rules.push(Rule { host: map.host.clone(), path_prefix: map.path.clone(), value });
+        }
+        let urls = UrlMap::build(&rules).map_err(|faults| SnapshotError::Map {
+            service: service.name.value.clone(),
+            faults: faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        })?;
+        Ok(WorkerService {
+            address: service.address.value,
+            port: service.port,
+            kind: Kind::Http,
+            urls,
+            default_pool,
+        })
+    }
+
+    /// The number of a list of boards, given as places in the configuration.
+    fn pool(&mut self, places: &[u16], ids: &[BoardId], now: Instant) -> Result<u16, SnapshotError> {
+        let boards: Vec<BoardId> =
+            places.iter().filter_map(|place| ids.get(usize::from(*place)).copied()).collect();
+        let is_old = |pool: &Pool| pool.unused_since.is_some_and(|since| now.duration_since(since) >= REUSE);
+        let known = self.pools.iter().position(|pool| pool.boards == boards);
+        let place = known.or_else(|| self.pools.iter().position(is_old)).unwrap_or(self.pools.len());
+        let pool = Pool { boards, unused_since: None };
+        match self.pools.get_mut(place) {
+            Some(known) => *known = pool,
+            None => self.pools.push(pool),
+        }
+        u16::try_from(place).map_err(|_| SnapshotError::Pools)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{SHORT, good as config};
+    use super::*;
+
+    const BOARDS: &str = "\n[[board]]\nname = \"x\"\naddress = \"192.0.2.77\"\n";
+
+    #[test]
+    fn a_board_keeps_its_number_by_its_address_and_a_new_one_gets_none_that_is_taken() {
+        let config = config(&format!("{SHORT}{BOARDS}"));
+        let (first, new) = (config.boards[0].address.value, config.boards.len() - 1);
+        let taken = [(BoardId(0), None), (BoardId(5), Some(first)), (BoardId(1), Some([9, 9, 9, 9].into()))];
+        let ids = board_ids(&config, &taken).expect("numbers");
+        assert_eq!(ids[0], BoardId(5));
+        assert_eq!(ids[new].0, 1 + new as u16, "0 was just freed, 1 belongs to one that leaves");
+        let all: Vec<_> = (0..BOARDS_MAX as u16).map(|id| (BoardId(id), None)).collect();
+        assert!(matches!(board_ids(&config, &all), Err(SnapshotError::Boards)));
+    }
+
+    #[test]
+    fn services_and_pools_keep_their_numbers_and_removed_services_stay_closed() {
+        let before = config(SHORT);
+        let start = Instant::now();
+        let mut numbers = Numbers::default();
+        let ids: Vec<BoardId> = (0..9).map(BoardId).collect();
+        let first = numbers.snapshot(&before, &ids, start).expect("a snapshot");
+        let (address, port) = (before.services[0].address.value, before.services[0].port);
+        assert_eq!(first.services.find(address, port), Some(0));
+        // Another service takes the place in the file; its pool is a new one.
+        let mut after = before.clone();
+        after.services[0].port = 8088;
+        after.services[0].boards = vec![0];
+        after.services[0].maps.clear();
+        let second = numbers.snapshot(&after, &ids, start).expect("a snapshot");
+        assert_eq!(
+            (second.services.find(address, port), second.services.find(address, 8088)),
+            (None, Some(1))
+        );
+        assert!(second.services.service(0).is_some(), "what is under way goes on");
+        assert_eq!(second.pools[..first.pools.len()], first.pools[..], "pools mean what they meant");
+        // Back: the old numbers again.
+        let third = numbers.snapshot(&before, &ids, start).expect("a snapshot");
+        assert_eq!(third.services.find(address, port), Some(0));
+        assert_eq!(third.pools, second.pools);
+        // A pool that nothing has named for long gives its number away.
+        let mut other = after.clone();
+        other.services[0].boards = vec![8];
+        numbers.snapshot(&other, &ids, start).expect("a snapshot");
+        let late = numbers.snapshot(&after, &ids, start + REUSE).expect("a snapshot");
+        assert!(late.pools.len() <= third.pools.len() + 1);
+    }
 }

@@ -112,7 +112,9 @@ fn the_short_configuration_is_good_and_takes_the_defaults() {
     assert_eq!(config.services[0].boards, [0, 1]);
     assert_eq!(config.services[0].maps[0].boards, [0]);
     assert_eq!(config.boards[1].port, 1);
-    let snapshot = snapshot::of(&config).expect("a checked configuration");
+    let ids: Vec<_> = (0..2).map(ipos_pipelines::handoff::BoardId).collect();
+    let snapshot = snapshot::Numbers::default().snapshot(&config, &ids, std::time::Instant::now());
+    let snapshot = snapshot.expect("a checked configuration");
     assert_eq!(snapshot.pools.len(), 2);
     let service = snapshot.services.service(0).expect("the service");
     assert_eq!(service.urls.lookup(None, b"/a/x"), Some(1));

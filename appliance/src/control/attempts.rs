@@ -147,6 +147,12 @@ impl Attempts {
         }
     }
 
+    /// Other pools, and another deadline for the requests that come.
+    pub fn reconfigure(&mut self, pools: Pools, deadline_ns: u64) {
+        self.pools = pools;
+        self.settings.deadline_ns = deadline_ns;
+    }
+
     /// Requests under way.
     pub fn count(&self) -> usize {
         self.requests.count()

@@ -7,6 +7,7 @@ use ipos_wire::mac::Mac;
 
 use super::absurd::Absurd;
 use super::applications::Applications;
+use super::census::Held;
 use super::counters::Ended;
 use super::health::{Health, Outcome};
 use super::listening::Listening;
@@ -155,6 +156,10 @@ pub struct Board {
     pub in_flight: u32,
     /// Endpoints placed there since its last report.
     pub placed: u32,
+    /// Its flows in the workers' tables.
+    pub held: Held,
+    /// Whether the count that is under way began without an attempt under way.
+    pub(super) counting_whole: bool,
     /// How attempts ended, by [`Ended`].
     pub ended: [u64; Ended::ALL.len()],
     /// Refusals by code.
@@ -182,6 +187,8 @@ impl Board {
             offers: Offers::default(),
             in_flight: 0,
             placed: 0,
+            held: Held::default(),
+            counting_whole: false,
             ended: [0; Ended::ALL.len()],
             refusals: [0; REFUSALS.len()],
         }

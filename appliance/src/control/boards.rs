@@ -58,6 +58,9 @@ pub struct ArpRequest {
     pub to: Option<Mac>,
 }
 
+/// A number that no new board may have, with name and address of the board that has it, if one still has.
+pub type TakenNumber = (BoardId, Option<(String, Ipv4Addr)>);
+
 /// A change of liveness, said once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
@@ -67,11 +70,24 @@ pub struct Transition {
     pub alive: bool,
 }
 
+/// A board's number, which a board has or had.
+#[derive(Debug)]
+struct Slot {
+    board: Option<Board>,
+    /// When the last board that had the number went, nanoseconds; 0 when none did.
+    freed_at_ns: u64,
+}
+
+/// The number of a board that is gone is nobody's for so long: by then nothing that names it is under way (a detach is
+/// remembered for 10 s, a request for its deadline).
+const REUSE_NS: u64 = 60_000 * MS_NS;
+
 /// All boards.
 #[derive(Debug)]
 pub struct Boards {
-    boards: Vec<Board>,
-    /// By address, in order. There is room for all, and as many at most: each has one.
+    /// By number.
+    slots: Vec<Slot>,
+    /// By address, in order: each board has one at most.
     by_mac: Vec<(Mac, BoardId)>,
     by_address: HashMap<Ipv4Addr, BoardId>,
     times: LivenessSettings,
@@ -81,33 +97,116 @@ pub struct Boards {
 impl Boards {
     /// The boards of a configuration, none heard of yet.
     pub fn new(settings: Vec<BoardSettings>, times: LivenessSettings, now_ns: u64) -> Self {
-        let number = |place: usize| BoardId(place as u16);
-        let numbered = || settings.iter().enumerate();
-        let mut by_mac = Vec::with_capacity(settings.len());
-        by_mac.extend(numbered().filter_map(|(place, board)| Some((board.mac?, number(place)))));
-        by_mac.sort_unstable();
-        Self {
-            by_mac,
-            by_address: numbered().map(|(place, board)| (board.address, number(place))).collect(),
-            boards: settings.iter().cloned().map(Board::new).collect(),
+        let mut boards = Self {
+            slots: Vec::with_capacity(settings.len()),
+            by_mac: Vec::with_capacity(settings.len()),
+            by_address: HashMap::with_capacity(settings.len()),
             times,
             started_at_ns: now_ns,
+        };
+        for (place, settings) in settings.into_iter().enumerate() {
+            boards.enter(BoardId(place as u16), settings);
         }
+        boards
+    }
+
+    /// Takes a board in under a number that no board has.
+    pub fn enter(&mut self, id: BoardId, settings: BoardSettings) {
+        let place = usize::from(id.0);
+        while self.slots.len() <= place {
+            self.slots.push(Slot { board: None, freed_at_ns: 0 });
+        }
+        if let Some(mac) = settings.mac {
+            self.set_mac(id, mac);
+        }
+        self.by_address.insert(settings.address, id);
+        if let Some(slot) = self.slots.get_mut(place) {
+            slot.board = Some(Board::new(settings));
+        }
+    }
+
+    /// Takes a board out. Its number stays unused for a while.
+    pub fn remove(&mut self, id: BoardId, now_ns: u64) -> Option<Board> {
+        let slot = self.slots.get_mut(usize::from(id.0))?;
+        let board = slot.board.take()?;
+        slot.freed_at_ns = now_ns.max(1);
+        self.by_mac.retain(|row| row.1 != id);
+        self.by_address.retain(|_, owner| *owner != id);
+        Some(board)
+    }
+
+    /// The numbers that no new board may have.
+    pub fn taken(&self, now_ns: u64) -> Vec<TakenNumber> {
+        let recently = |freed_at_ns: u64| freed_at_ns > 0 && now_ns.saturating_sub(freed_at_ns) < REUSE_NS;
+        let slots = self.slots.iter().enumerate();
+        let taken = slots.filter(|(_, slot)| slot.board.is_some() || recently(slot.freed_at_ns));
+        taken
+            .map(|(place, slot)| {
+                let board = slot.board.as_ref().map(|b| (b.settings.name.clone(), b.settings.address));
+                (BoardId(place as u16), board)
+            })
+            .collect()
+    }
+
+    /// The board of this name; one that stays goes before one that leaves.
+    pub fn find(&self, name: &str) -> Option<BoardId> {
+        let named = self.iter().filter(|(_, board)| board.settings.name == name);
+        named.min_by_key(|(_, board)| board.standing.leaving).map(|(id, _)| id)
+    }
+
+    /// Puts a board's MAC address in its place among the others, and takes it from the one that had it.
+    fn set_mac(&mut self, id: BoardId, mac: Mac) {
+        if let Some(owner) =
+            self.of_mac(mac).filter(|owner| *owner != id).and_then(|owner| self.board_mut(owner))
+        {
+            owner.mac = None;
+        }
+        self.by_mac.retain(|row| row.1 != id && row.0 != mac);
+        let at = self.by_mac.partition_point(|row| word(row.0) < word(mac));
+        self.by_mac.insert(at, (mac, id));
+    }
+
+    /// Gives a board another name, weight, port or fixed MAC address; its address is what it is known by. Returns the MAC address
+    /// that workers have to hear of.
+    pub fn change(&mut self, id: BoardId, settings: BoardSettings) -> Option<Mac> {
+        let board = self.board_mut(id)?;
+        board.standing.weight = settings.weight;
+        let moved =
+            board.settings.port != settings.port || settings.mac.is_some_and(|mac| board.mac != Some(mac));
+        let fixed = settings.mac;
+        board.settings = settings;
+        if let Some(mac) = fixed {
+            board.mac = Some(mac);
+            self.set_mac(id, mac);
+        }
+        self.board(id)?.mac.filter(|_| moved)
+    }
+
+    /// Sets the times that decide about liveness.
+    pub fn set_times(&mut self, times: LivenessSettings) {
+        self.times = times;
     }
 
     /// Each with its number.
     pub fn iter(&self) -> impl Iterator<Item = (BoardId, &Board)> {
-        self.boards.iter().enumerate().map(|(place, board)| (BoardId(place as u16), board))
+        let numbered = self.slots.iter().enumerate();
+        numbered.filter_map(|(place, slot)| Some((BoardId(place as u16), slot.board.as_ref()?)))
+    }
+
+    /// Each with its number, to change.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (BoardId, &mut Board)> {
+        let numbered = self.slots.iter_mut().enumerate();
+        numbered.filter_map(|(place, slot)| Some((BoardId(place as u16), slot.board.as_mut()?)))
     }
 
     /// One of them.
     pub fn board(&self, id: BoardId) -> Option<&Board> {
-        self.boards.get(usize::from(id.0))
+        self.slots.get(usize::from(id.0))?.board.as_ref()
     }
 
     /// One of them, to change.
     pub fn board_mut(&mut self, id: BoardId) -> Option<&mut Board> {
-        self.boards.get_mut(usize::from(id.0))
+        self.slots.get_mut(usize::from(id.0))?.board.as_mut()
     }
 
     /// The times that decide about liveness.
@@ -148,7 +247,7 @@ impl Boards {
         let owner = self.of_mac(mac).filter(|owner| *owner != id);
         let inherited = owner.is_some_and(|owner| self.has_lost_its_mac(owner, now_ns));
         let times = self.times;
-        let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::OtherArp)?;
+        let board = self.board_mut(id).ok_or(Ignored::OtherArp)?;
         if board.settings.port != port {
             return Err(Ignored::OtherArp);
         }
@@ -171,18 +270,11 @@ impl Boards {
         if board.mac == Some(mac) {
             return Ok(Learned::Known);
         }
-        if let Some(old) = board.mac.replace(mac) {
-            self.by_mac.retain(|row| row.0 != old);
+        if board.mac.replace(mac).is_some() {
             board.moved_at_ns = Some(now_ns);
             board.rival = None;
         }
-        if let Some(owner) = owner.and_then(|owner| self.board_mut(owner)) {
-            owner.mac = None;
-        }
-        // Inherited, or nobody's: then it is not in the list.
-        self.by_mac.retain(|row| row.0 != mac);
-        let at = self.by_mac.partition_point(|row| word(row.0) < word(mac));
-        self.by_mac.insert(at, (mac, id));
+        self.set_mac(id, mac);
         Ok(Learned::Moved(id, mac))
     }
 
@@ -196,7 +288,7 @@ impl Boards {
 
     /// Nobody has listened for so long: it does not count against the boards, whose reports may still be waiting.
     pub fn excuse(&mut self, stalled_ns: u64) {
-        for board in &mut self.boards {
+        for (_, board) in self.iter_mut() {
             board.reported_at_ns = board.reported_at_ns.saturating_add(stalled_ns);
         }
         self.started_at_ns = self.started_at_ns.saturating_add(stalled_ns);
@@ -206,7 +298,7 @@ impl Boards {
     pub fn arp_due(&mut self, now_ns: u64) -> Vec<ArpRequest> {
         let times = self.times;
         let mut due = Vec::new();
-        for board in self.boards.iter_mut().filter(|board| board.settings.mac.is_none()) {
+        for (_, board) in self.iter_mut().filter(|(_, board)| board.settings.mac.is_none()) {
             if board.ask_at_ns > now_ns {
                 continue;
             }
@@ -227,7 +319,7 @@ impl Boards {
     /// Why it is ignored.
     pub fn report(&mut self, now_ns: u64, id: BoardId, state: State) -> Result<(), Ignored> {
         let times = self.times;
-        let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::UnknownMac)?;
+        let board = self.board_mut(id).ok_or(Ignored::UnknownMac)?;
         if let Some(what) = state.wrong() {
             return Err(board.absurd.ignore(&board.settings.name, Report::State, what));
         }
@@ -250,7 +342,7 @@ impl Boards {
     /// # Errors
     /// Why it is ignored.
     pub fn sockets(&mut self, id: BoardId, part: Part<Socket>) -> Result<bool, Ignored> {
-        let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::UnknownMac)?;
+        let board = self.board_mut(id).ok_or(Ignored::UnknownMac)?;
         let taken = board.listening.take(part);
         judged(board, Report::Sockets, taken)
     }
@@ -260,7 +352,7 @@ impl Boards {
     /// # Errors
     /// Why it is ignored.
     pub fn applications(&mut self, id: BoardId, part: Part<Application>) -> Result<bool, Ignored> {
-        let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::UnknownMac)?;
+        let board = self.board_mut(id).ok_or(Ignored::UnknownMac)?;
         let taken = board.applications.take(part, board.state.as_ref());
         judged(board, Report::Applications, taken)
     }
@@ -270,7 +362,7 @@ impl Boards {
     /// # Errors
     /// Why it is ignored.
     pub fn offers(&mut self, id: BoardId, part: Part<Offer>) -> Result<bool, Ignored> {
-        let board = self.boards.get_mut(usize::from(id.0)).ok_or(Ignored::UnknownMac)?;
+        let board = self.board_mut(id).ok_or(Ignored::UnknownMac)?;
         let taken = board.offers.take(part);
         judged(board, Report::Offers, taken)
     }
@@ -279,7 +371,7 @@ impl Boards {
     pub fn transitions(&mut self, now_ns: u64) -> Vec<Transition> {
         let times = self.times;
         let mut changes = Vec::new();
-        for (place, board) in self.boards.iter_mut().enumerate() {
+        for (id, board) in self.iter_mut() {
             let alive = match board.liveness(now_ns, &times) {
                 Liveness::Alive => true,
                 Liveness::Unheard | Liveness::Dead => false,
@@ -296,7 +388,7 @@ impl Boards {
                     board.offers.clear();
                     board.ask_at_ns = now_ns;
                 }
-                changes.push(Transition { board: BoardId(place as u16), alive });
+                changes.push(Transition { board: id, alive });
             }
         }
         changes

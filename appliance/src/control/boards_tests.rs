@@ -254,7 +254,7 @@ fn a_board_without_weight_or_that_drains_is_not_fit_and_says_which() {
     let takes = Standing::new(WEIGHT_DEFAULT);
     assert_eq!(fit(takes), Some(Ok(4)));
     assert_eq!(fit(Standing::new(0)), Some(Err(Unfit::NoWeight)));
-    let drain = Some(Drain { since_ns: 0, deadline_ns: None });
+    let drain = Some(Drain::new(0, None));
     assert_eq!(fit(Standing { drain, ..takes }), Some(Err(Unfit::Draining)));
     assert_eq!(fit(Standing { leaving: true, ..takes }), Some(Err(Unfit::Draining)));
 }

@@ -123,6 +123,14 @@ impl Checks {
         }
     }
 
+    /// Other services, or other boards for them. What is under way is left: its sockets are reset when they speak.
+    pub fn reconfigure(&mut self, services: Vec<CheckSettings>, now_ns: u64) {
+        let fresh = Self::new(services, std::mem::take(&mut self.addresses), self.stamp, now_ns);
+        let (next_port, made) = (self.next_port, self.made);
+        let random = self.random.clone();
+        *self = Self { next_port, made, random, ..fresh };
+    }
+
     /// Whether a connection is a check's, of now or before: no client has the appliance's own address.
     pub fn owns(&self, flow: &Flow) -> bool {
         CHECK_PORTS.contains(&flow.client_port) && self.addresses.contains(&flow.client)

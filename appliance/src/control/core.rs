@@ -12,6 +12,7 @@ use ipos_wire::mac::Mac;
 use super::attempts::{AttemptSettings, Attempts};
 use super::board::{BoardSettings, LivenessSettings};
 use super::boards::{Boards, Learned, MS_NS};
+use super::census::Census;
 use super::checks::{CheckSettings, Checks, Stamp};
 use super::context::Context;
 use super::cookies::{Cookies, Random};
@@ -66,6 +67,9 @@ pub struct Core {
     /// What is counted.
     pub counters: ControlCounters,
     pub(super) ids: Ids,
+    pub(super) census: Census,
+    /// Boards that were removed by force, each with its flows at the last count.
+    pub(super) forced: Vec<(ipos_pipelines::handoff::BoardId, u32)>,
     cookies: Cookies,
     next_housekeeping_ns: u64,
 }
@@ -99,6 +103,8 @@ impl Core {
             holders: Holders::new(settings.ask),
             counters: ControlCounters::default(),
             ids: Ids::new(settings.epoch),
+            census: Census::new(settings.workers),
+            forced: Vec::new(),
             cookies: Cookies::new(random, now_ns),
             next_housekeeping_ns: now_ns,
             settings: Fixed {
@@ -127,7 +133,7 @@ impl Core {
         }
     }
 
-    fn tell_all(&self, sink: &mut dyn Sink, command: impl Fn() -> Command) {
+    pub(super) fn tell_all(&self, sink: &mut dyn Sink, command: impl Fn() -> Command) {
         for worker in 0..self.settings.workers {
             sink.tell(WorkerId(worker), command());
         }
@@ -156,6 +162,11 @@ impl Core {
                 }
             }
             Event::Flows(page) => return Some(page),
+            Event::Counted(page) => {
+                if self.census.counted(page, &mut self.boards) {
+                    self.counted(sink);
+                }
+            }
         }
         None
     }
@@ -226,6 +237,8 @@ impl Core {
         if now_ns >= self.next_housekeeping_ns {
             self.next_housekeeping_ns = now_ns + HOUSEKEEPING_NS;
             self.housekeeping(now_ns, sink);
+            self.follow_drains(now_ns, sink);
+            self.census.tick(now_ns, &mut self.boards, sink);
         }
     }
 

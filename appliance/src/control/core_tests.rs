@@ -19,11 +19,11 @@ use super::super::testing::{Recorder, World, flow};
 use super::*;
 
 const OURS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-const FARM: PortIndex = PortIndex(1);
+pub const FARM: PortIndex = PortIndex(1);
 const ETHERTYPE: u16 = 0x88b5;
 
 /// A control core over two boards and two workers.
-fn core() -> Core {
+pub fn core() -> Core {
     let port = |index, role, address| PortSettings {
         index: PortIndex(index),
         role,
@@ -68,7 +68,7 @@ fn frame(from: Mac, ethertype: u16, len: usize, write: impl Fn(&mut [u8])) -> Ve
     frame
 }
 
-fn arp_reply(n: u16, from: Mac) -> Vec<u8> {
+pub fn arp_reply(n: u16, from: Mac) -> Vec<u8> {
     let reply = arp::Repr {
         operation: arp::Operation::Reply,
         sender_mac: from,
@@ -79,7 +79,7 @@ fn arp_reply(n: u16, from: Mac) -> Vec<u8> {
     frame(from, ethernet::ETHERTYPE_ARP, arp::LEN, |body| reply.emit(body))
 }
 
-fn state(n: u16, sequence: u32) -> ServerState {
+pub fn state(n: u16, sequence: u32) -> ServerState {
     ServerState {
         board: address(n),
         appliance: OURS,
@@ -101,7 +101,7 @@ fn state(n: u16, sequence: u32) -> ServerState {
     }
 }
 
-fn report(state: &ServerState, from: Mac) -> Vec<u8> {
+pub fn report(state: &ServerState, from: Mac) -> Vec<u8> {
     frame(from, ETHERTYPE, ServerState::LEN, |body| state.emit(body))
 }
 
@@ -109,7 +109,7 @@ fn part_of_report(n: u16, sequence: u32) -> ReportPart {
     ReportPart { board: address(n), appliance: OURS, part: 0, parts: 1, epoch: 1000, sequence }
 }
 
-fn sockets(n: u16) -> Vec<u8> {
+pub fn sockets(n: u16) -> Vec<u8> {
     let row = ListeningRow {
         address: Ipv4Addr::UNSPECIFIED,
         port: 80,
@@ -131,7 +131,7 @@ fn closed(n: u16, reason: ClosedReason, flow: Flow, id: u64) -> Vec<u8> {
 }
 
 /// A core that has heard of both boards.
-fn awake() -> (Core, Recorder) {
+pub fn awake() -> (Core, Recorder) {
     let (mut core, mut out) = (core(), Recorder::default());
     for n in 0..2 {
         for frame in [arp_reply(n, mac(n)), report(&state(n, 1), mac(n)), sockets(n)] {

@@ -117,6 +117,18 @@ counted! {
         MacLearned = "mac_learned", "A board's MAC address became known, or changed.";
         BoardUp = "board_up", "A board came alive.";
         BoardDown = "board_down", "A board was declared dead.";
+        DrainBegun = "drain_begun", "An operator began to drain a board.";
+        DrainAgain = "drain_again", "An operator drained a board that drains already.";
+        Drained = "drained", "The last connection of a board that drains ended.";
+        Undrained = "undrained", "An operator ended a drain.";
+        IdleCloseSent = "idle_close_sent", "A board was told to close its idle connections (0x13), a drain's deadline being over.";
+        Weighed = "weighed", "An operator gave a board another weight.";
+        BoardAdded = "board_added", "A board was added at run time.";
+        BoardLeaves = "board_leaves", "A board is no longer in the configuration; it goes with its last connection.";
+        BoardRemoved = "board_removed", "A board is gone, and its number free.";
+        BoardForced = "board_forced", "A board was removed by force: its connections were given up.";
+        FarmApplied = "farm_applied", "A new configuration was applied.";
+        OrderRefused = "order_refused", "An operator's order could not be carried out: no such board, or not in that state.";
         CookieRotated = "cookie_rotated", "The SYN cookies' secret was changed.";
     }
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ipos_pipelines::segment::{packet_len, write_packet};
-use ipos_wire::ipos::{self, Detach, Order, Protocol, TcpConnection, Trailer, WhoHolds};
+use ipos_wire::ipos::{self, CloseIdle, Detach, Order, Protocol, TcpConnection, Trailer, WhoHolds};
 use ipos_wire::mac::Mac;
 use ipos_wire::{arp, ethernet};
 
@@ -39,6 +39,7 @@ pub fn frame_len(message: &Message) -> usize {
             ipos::HEADER_LEN + packet_len(&segment.with(payload.as_deref().unwrap_or_default()))
         }
         Message::Order { .. } => Order::LEN,
+        Message::CloseIdle { .. } => CloseIdle::LEN,
         Message::WhoHas(_) => arp::LEN,
     };
     (ethernet::HEADER_LEN + len).max(FRAME_MIN)
@@ -83,6 +84,11 @@ pub fn emit(from: Sender, to: Mac, message: &Message, frame: &mut [u8]) {
             let (board, appliance, tag) = (*server, from.address, [0; 16]);
             Order { board, appliance, action: *action, id: *id, name: *name, tag }.emit(body);
             Order::LEN
+        }
+        Message::CloseIdle { board, idle_ms } => {
+            let (board, appliance) = (*board, from.address);
+            CloseIdle { board, appliance, idle_ms: *idle_ms, tag: [0; 16] }.emit(body);
+            CloseIdle::LEN
         }
         Message::WhoHas(address) => {
             let request = arp::Repr {

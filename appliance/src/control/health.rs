@@ -113,6 +113,12 @@ impl Health {
         }
     }
 
+    /// Only these services are checked from now on.
+    pub fn watch_only(&mut self, endpoints: &[(Ipv4Addr, u16)]) {
+        self.services.retain(|service| endpoints.contains(&service.endpoint));
+        endpoints.iter().for_each(|endpoint| self.watch(*endpoint));
+    }
+
     /// Takes the outcome of a check. Returns the verdict when it changed.
     pub fn take(
         &mut self,

@@ -4,7 +4,7 @@
 //! [`standing`], [`listening`] and [`applications`] are the tables, [`gather`] puts those together that come in parts;
 //! [`attempts`] with [`selection`] and [`detaches`] moves endpoints; [`holders`] asks who has one; [`checks`] with
 //! [`check_client`] sees whether boards serve, [`health`] what came of it; [`spawn`] with [`offers`] has applications started
-//! and stopped; [`outlet`] with [`emit`] carries it all away. All but `turn` and `outlet` are pure state machines.
+//! and stopped; [`operate`] does what operators want, [`census`] counts what is left of a board; [`outlet`] with [`emit`] carries it all away. All but `turn` and `outlet` are pure state machines.
 
 pub mod absurd;
 pub mod applications;
@@ -12,6 +12,7 @@ pub mod attempts;
 pub mod board;
 pub mod board_set;
 pub mod boards;
+pub mod census;
 pub mod check_client;
 pub mod checks;
 pub mod context;
@@ -28,6 +29,7 @@ pub mod ids;
 pub mod input;
 pub mod listening;
 pub mod offers;
+pub mod operate;
 pub mod outlet;
 pub mod selection;
 pub mod sink;

@@ -143,7 +143,7 @@ impl Sink for Outlet {
             | Message::Detach { flow, .. }
             | Message::Question { flow, .. }
             | Message::Segment { flow, .. } => self.owners.owner(flow),
-            Message::Order { .. } | Message::WhoHas(_) => WorkerId(0),
+            Message::CloseIdle { .. } | Message::Order { .. } | Message::WhoHas(_) => WorkerId(0),
         };
         self.transmit(worker, way, from, message);
     }

@@ -79,6 +79,13 @@ pub enum Message {
         /// The application.
         name: ApplicationName,
     },
+    /// 0x13: close the connections of ours that are idle.
+    CloseIdle {
+        /// The board's address.
+        board: Ipv4Addr,
+        /// How long a connection must have been quiet, milliseconds.
+        idle_ms: u16,
+    },
     /// ARP: who has this address?
     WhoHas(Ipv4Addr),
 }

@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub ports: Vec<PortRow>,
     /// Packet buffers.
     pub mbufs: Mbufs,
+    /// How often the workers have counted the boards' flows.
+    pub counted: u64,
     /// What happened, by name.
     pub did: BTreeMap<String, u64>,
     /// Frames ignored, by reason.
@@ -80,6 +82,16 @@ pub struct ServerRow {
     pub sequence: Option<u32>,
     /// Its MAC address, once known.
     pub mac: Option<String>,
+    /// Its share of new connections.
+    pub weight: u16,
+    /// Flows of it in the workers' Forward Tables.
+    pub flows: u32,
+    /// `draining`, `drained` or `leaving`; `None` while it takes connections.
+    pub drain: Option<String>,
+    /// Connections that a drain waits for: flows and attempts here, or endpoints that the board reports, whichever is more.
+    pub left: u32,
+    /// Until its idle connections are closed, milliseconds, where a drain has a deadline; 0 past it.
+    pub deadline_ms: Option<u64>,
 }
 
 /// A row of the Listening Sockets Table: the figure's columns, then ours.
@@ -270,6 +282,8 @@ pub struct Mbufs {
 /// A service as the configuration names it.
 #[derive(Clone, Debug)]
 pub struct ServiceName {
+    /// Its number.
+    pub number: u16,
     /// Its name.
     pub name: String,
     /// The address that clients connect to.
@@ -286,12 +300,13 @@ pub fn of(core: &Core, now_ns: u64, services: &[ServiceName]) -> Snapshot {
         servers: core.boards.iter().map(|(_, board)| server(core, board, now_ns)).collect(),
         sockets: core.boards.iter().flat_map(|(_, board)| sockets(board)).collect(),
         applications: core.boards.iter().flat_map(|(_, board)| applications(board)).collect(),
-        services: (0..).zip(services).map(|(number, name)| service(core, now_ns, number, name)).collect(),
+        services: services.iter().map(|name| service(core, now_ns, name)).collect(),
         migrations: Migrations {
             under_way: core.attempts.count(),
             questions: core.holders.count(),
             boards: core.boards.iter().map(|(_, board)| migrations(board)).collect(),
         },
+        counted: core.census.rounds,
         did: Did::ALL.iter().map(|what| (what.name().to_owned(), core.counters.did(*what))).collect(),
         ignored: Ignored::ALL
             .iter()
@@ -306,6 +321,7 @@ fn server(core: &Core, board: &Board, now_ns: u64) -> ServerRow {
     let age_ms = now_ns.saturating_sub(board.reported_at_ns) / super::boards::MS_NS;
     let liveness = board.liveness(now_ns, core.boards.times());
     let pressure = state.and_then(|state| state.pressure);
+    let until_ms = |deadline_ns: u64| deadline_ns.saturating_sub(now_ns).div_ceil(super::boards::MS_NS);
     ServerRow {
         name: board.settings.name.clone(),
         alive: liveness == Liveness::Alive,
@@ -323,6 +339,11 @@ fn server(core: &Core, board: &Board, now_ns: u64) -> ServerRow {
         report_age_ms: state.map(|_| age_ms),
         sequence: state.map(|state| state.sequence),
         mac: board.mac.map(|mac| mac.to_string()),
+        weight: board.standing.weight,
+        flows: board.held.flows,
+        drain: board.standing.word().map(str::to_owned),
+        left: super::operate::Left::of(board).connections(),
+        deadline_ms: board.standing.drain.and_then(|drain| drain.deadline_ns).map(until_ms),
     }
 }
 
@@ -355,8 +376,8 @@ fn applications(board: &Board) -> impl Iterator<Item = ApplicationRow> {
     })
 }
 
-fn service(core: &Core, now_ns: u64, number: u16, service: &ServiceName) -> ServiceRow {
-    let shown = core.attempts.spawner.shown(number);
+fn service(core: &Core, now_ns: u64, service: &ServiceName) -> ServiceRow {
+    let shown = core.attempts.spawner.shown(service.number);
     let application = shown.as_ref().and_then(|shown| shown.application.parse().ok());
     let candidate = |id: &BoardId| {
         let board = core.boards.board(*id)?;

@@ -11,7 +11,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipos_pipelines::handoff::{BoardId, WorkerId};
+use ipos_pipelines::handoff::{BOARDS_MAX, BoardId, WorkerId};
 use ipos_wire::ipos::{Action, ApplicationName, Offer, Outcome, Progress};
 
 use super::board::{Board, Liveness};
@@ -143,9 +143,8 @@ pub struct Shown {
 }
 
 impl Spawner {
-    /// The services of a configuration, by number; `None` for those whose application no board may start. What waits for
-    /// those that it had before, waits no more.
-    pub fn new(services: Vec<Option<ServiceSettings>>, boards: usize) -> Self {
+    /// The services of a configuration, by number; `None` for those whose application no board may start.
+    pub fn new(services: Vec<Option<ServiceSettings>>) -> Self {
         let service = |settings: ServiceSettings| Service {
             settings,
             waiting: 0,
@@ -153,10 +152,24 @@ impl Spawner {
             stop: None,
             bars: Vec::new(),
             measured: (0, 0),
-            used_ns: vec![0; boards],
+            used_ns: vec![0; BOARDS_MAX],
         };
         let services = services.into_iter().map(|settings| settings.map(service)).collect();
         Self { services, next_look_ns: 0 }
+    }
+
+    /// Other services. Those that go on, with the same application, keep what is under way for them; what waits for the others
+    /// waits no more.
+    pub fn reconfigure(&mut self, services: Vec<Option<ServiceSettings>>) {
+        let before = std::mem::replace(&mut self.services, Self::new(services).services);
+        for (now, before) in self.services.iter_mut().zip(before) {
+            let (Some(now), Some(mut before)) = (now, before) else { continue };
+            let (old, new) = (&before.settings, &now.settings);
+            if (old.application, old.endpoint) == (new.application, new.endpoint) {
+                std::mem::swap(&mut before.settings, &mut now.settings);
+                *now = before;
+            }
+        }
     }
 
     fn service(&self, number: u16) -> Option<&Service> {

@@ -51,7 +51,7 @@ impl Stage {
             idle_ns: Some(IDLE_MS * MS),
             instances_max: 2,
         };
-        attempts.spawner = Spawner::new(vec![Some(service)], usize::from(boards));
+        attempts.spawner = Spawner::new(vec![Some(service)]);
         let mut stage = Self { world, attempts, sequence: 10, clients: 0 };
         for number in 0..boards {
             stage.listens(0, number, false);
@@ -475,7 +475,7 @@ fn a_request_keeps_what_is_about_to_stop() {
 #[test]
 fn without_an_application_nothing_is_started() {
     let mut stage = Stage::new(1);
-    stage.attempts.spawner = Spawner::new(vec![None], 1);
+    stage.attempts.spawner = Spawner::new(vec![None]);
     let request = stage.request(1);
     assert_eq!(stage.answers(), [answered(&request, Answer::Unavailable)]);
     assert_eq!(stage.said(), []);

@@ -15,6 +15,17 @@ pub struct Drain {
     pub since_ns: u64,
     /// From when on the board is told to close connections that are idle, nanoseconds; `None` never.
     pub deadline_ns: Option<u64>,
+    /// When the board is told next, after the deadline.
+    pub tell_at_ns: u64,
+    /// None of its connections is left.
+    pub is_done: bool,
+}
+
+impl Drain {
+    /// A drain that begins now.
+    pub const fn new(now_ns: u64, deadline_ns: Option<u64>) -> Self {
+        Self { since_ns: now_ns, deadline_ns, tell_at_ns: 0, is_done: false }
+    }
 }
 
 /// What is wanted of a board.
@@ -47,6 +58,16 @@ impl Standing {
         self.weight > 0 && !self.is_draining()
     }
 
+    /// A word for it, when it takes no connections by an operator's will.
+    pub const fn word(&self) -> Option<&'static str> {
+        match (&self.drain, self.leaving) {
+            (_, true) => Some("leaving"),
+            (Some(Drain { is_done: true, .. }), _) => Some("drained"),
+            (Some(_), _) => Some("draining"),
+            (None, _) => None,
+        }
+    }
+
     /// It begins to take connections.
     pub fn join(&mut self, now_ns: u64) {
         self.joined_at_ns = Some(now_ns);
@@ -62,7 +83,7 @@ mod tests {
         let takes = Standing::new(WEIGHT_DEFAULT);
         assert!(takes.takes_new() && !takes.is_draining());
         assert!(!Standing::new(0).takes_new());
-        let drains = Standing { drain: Some(Drain { since_ns: 1, deadline_ns: None }), ..takes };
+        let drains = Standing { drain: Some(Drain::new(1, None)), ..takes };
         assert!(!drains.takes_new() && drains.is_draining());
         let leaves = Standing { leaving: true, ..takes };
         assert!(!leaves.takes_new() && leaves.is_draining());

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipos_pipelines::handoff::{BoardId, Command, Endpoint, Place, PortIndex, WorkerId};
+use ipos_pipelines::handoff::{BoardId, Command, Endpoint, FlowCount, Place, PortIndex, WorkerId};
 use ipos_pipelines::table::slab::{EntryRef, Slab};
 use ipos_wire::flow::Flow;
 use ipos_wire::seq::Seq;
@@ -22,11 +22,16 @@ pub struct Recorder {
     pub told: Vec<(WorkerId, Command)>,
     /// Messages.
     pub sent: Vec<(Way, Message)>,
+    /// Pages of the census, which come by time and not by what is tested.
+    pub counts: Vec<(WorkerId, Box<FlowCount>)>,
 }
 
 impl Sink for Recorder {
     fn tell(&mut self, worker: WorkerId, command: Command) {
-        self.told.push((worker, command));
+        match command {
+            Command::Count(page) => self.counts.push((worker, page)),
+            command => self.told.push((worker, command)),
+        }
     }
 
     fn send(&mut self, way: Way, message: &Message) {

@@ -10,10 +10,12 @@ use ipos_dpdk::lcore::LcoreHandle;
 use ipos_dpdk::mempool::Mempool;
 use ipos_dpdk::port::Port;
 use ipos_pipelines::config::Idle;
-use ipos_pipelines::handoff::{Command, Event, FLOW_PAGE_ROWS, FlowPage, Receiver, WorkerId};
+use ipos_pipelines::handoff::{Command, Event, FLOW_PAGE_ROWS, FlowFilter, FlowPage, Receiver, WorkerId};
 use tokio::sync::oneshot;
 
+use super::boards::TakenNumber;
 use super::core::Core;
+use super::operate::{Farm, Obeyed, Order, OrderError};
 use super::outlet::Outlet;
 use super::sink::Sink;
 use super::snapshot::{self, LaneRow, Mbufs, PortRow, ServiceName, Snapshot};
@@ -43,8 +45,30 @@ pub enum Request {
         worker: WorkerId,
         /// Where to go on.
         cursor: u32,
+        /// Which flows.
+        filter: FlowFilter,
         /// Where to send the page; nothing comes when the worker's queue is full.
         reply: oneshot::Sender<Box<FlowPage>>,
+    },
+    /// The numbers that no new board may have (see [`Boards::taken`](super::boards::Boards::taken)).
+    Taken(oneshot::Sender<Vec<TakenNumber>>),
+    /// Something about one board.
+    Order {
+        /// Its name.
+        board: String,
+        /// What.
+        order: Order,
+        /// What became of it.
+        reply: oneshot::Sender<Result<Obeyed, OrderError>>,
+    },
+    /// A new configuration.
+    Apply {
+        /// What it makes of the farm.
+        farm: Box<Farm>,
+        /// The services' names.
+        services: Vec<ServiceName>,
+        /// Told when it is in force in the control core, and on its way to the workers.
+        reply: oneshot::Sender<()>,
     },
 }
 
@@ -192,7 +216,20 @@ impl Turn {
                 let snapshot = self.snapshot();
                 let _ = reply.send((snapshot, self.core.attempts.take_latency()));
             }
-            Request::Flows { worker, cursor, reply } => {
+            Request::Taken(reply) => {
+                let _ = reply.send(self.core.boards.taken(self.now_ns()));
+            }
+            Request::Order { board, order, reply } => {
+                let now_ns = self.now_ns();
+                let _ = reply.send(self.core.order(now_ns, &board, order));
+            }
+            Request::Apply { farm, services, reply } => {
+                let now_ns = self.now_ns();
+                self.core.apply(now_ns, *farm, &mut self.outlet);
+                self.services = services;
+                let _ = reply.send(());
+            }
+            Request::Flows { worker, cursor, filter, reply } => {
                 self.pages.waiting.retain(|_, waiting| !waiting.is_closed());
                 if self.pages.waiting.len() >= PAGES_MAX {
                     return;
@@ -201,7 +238,7 @@ impl Turn {
                 let request = self.pages.next;
                 self.pages.waiting.insert(request, reply);
                 let rows = Vec::with_capacity(FLOW_PAGE_ROWS);
-                let page = FlowPage { request, worker, cursor: Some(cursor), rows };
+                let page = FlowPage { request, worker, cursor: Some(cursor), filter, rows };
                 self.outlet.tell(worker, Command::ListFlows(Box::new(page)));
             }
         }

@@ -1,6 +1,7 @@
 //! From the configuration to what control core and admin thread are told.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use ipos_pipelines::config::{PortSettings, Timeouts};
 use ipos_pipelines::handoff::{BoardId, PortIndex};
@@ -9,7 +10,8 @@ use ipos_wire::mac::Mac;
 
 use crate::admin::collector::About;
 use crate::admin::rows::UrlRow;
-use crate::config::model::{Check, Config};
+use crate::config::model::{Board, Check, Config};
+use crate::config::snapshot::Snapshot;
 use crate::control::attempts::AttemptSettings;
 use crate::control::board::{BoardSettings, LivenessSettings};
 use crate::control::boards::MS_NS;
@@ -17,9 +19,10 @@ use crate::control::checks::CheckSettings;
 use crate::control::core::CoreSettings;
 use crate::control::health::Patience;
 use crate::control::holders::AskSettings;
+use crate::control::operate::Farm;
 use crate::control::selection::Pools;
 use crate::control::snapshot::ServiceName;
-use crate::control::spawn::{ServiceSettings, Spawner};
+use crate::control::spawn::ServiceSettings;
 
 fn ms(ms: u32) -> u64 {
     u64::from(ms) * MS_NS
@@ -32,6 +35,7 @@ pub fn core(
     owners: Owners,
     ports: &[PortSettings],
     pools: &[Vec<BoardId>],
+    services: &[ServiceName],
     started_unix_us: u64,
 ) -> CoreSettings {
     let migration = &config.migration;
@@ -41,17 +45,7 @@ pub fn core(
         workers: config.dpdk.worker_cpus.len() as u8,
         owners,
         ports: ports.to_vec(),
-        boards: config
-            .boards
-            .iter()
-            .map(|board| BoardSettings {
-                name: board.name.value.clone(),
-                address: board.address.value,
-                mac: board.mac.map(|mac| Mac(mac.0)),
-                port: PortIndex(board.port),
-                weight: board.weight,
-            })
-            .collect(),
+        boards: config.boards.iter().map(board).collect(),
         liveness: LivenessSettings {
             suspect_ns: ms(migration.board_suspect_ms.value),
             dead_ns: ms(migration.board_dead_ms.value),
@@ -65,7 +59,7 @@ pub fn core(
             capacity: migration.attempts as usize,
             appliance_id: config.appliance.id,
         },
-        checks: checks(config),
+        checks: checks(config, services),
         started_unix_us,
         ask: AskSettings {
             retry_ns: ms(config.ask.retry_ms),
@@ -76,8 +70,8 @@ pub fn core(
 }
 
 /// The services that are checked.
-fn checks(config: &Config) -> Vec<CheckSettings> {
-    let named = config.services.iter().zip(services(config));
+fn checks(config: &Config, services: &[ServiceName]) -> Vec<CheckSettings> {
+    let named = config.services.iter().zip(services.iter().cloned());
     let checked = named.filter_map(|(service, named)| Some((service.check.as_ref()?, named)));
     let settings = checked.map(|(check, service)| CheckSettings {
         endpoint: (service.address, service.port),
@@ -102,40 +96,84 @@ fn request(check: &Check, address: Ipv4Addr) -> String {
     )
 }
 
-/// The services' names, each with all its boards.
-pub fn services(config: &Config) -> Vec<ServiceName> {
+/// What the control core is told of a board.
+pub fn board(board: &Board) -> BoardSettings {
+    BoardSettings {
+        name: board.name.value.clone(),
+        address: board.address.value,
+        mac: board.mac.map(|mac| Mac(mac.0)),
+        port: PortIndex(board.port),
+        weight: board.weight,
+    }
+}
+
+/// What the control core is told of a configuration that takes the place of another, and the services' names. `ids` are the
+/// boards' numbers.
+pub fn farm(
+    config: &Config,
+    ids: &[BoardId],
+    snapshot: Snapshot,
+    forced: Vec<BoardId>,
+) -> (Farm, Vec<ServiceName>) {
+    let migration = &config.migration;
+    let names = services(config, ids, &snapshot);
+    let farm = Farm {
+        boards: ids.iter().copied().zip(config.boards.iter().map(board)).collect(),
+        forced,
+        pools: snapshot.pools,
+        services: Arc::new(snapshot.services),
+        checks: checks(config, &names),
+        starts: starts(config, &names),
+        timeouts: timeouts(config),
+        suspect_ns: ms(migration.board_suspect_ms.value),
+        dead_ns: ms(migration.board_dead_ms.value),
+        deadline_ns: ms(migration.deadline_ms.value),
+    };
+    (farm, names)
+}
+
+/// The services' names, each with its number and all its boards. `ids` are the boards' numbers.
+pub fn services(config: &Config, ids: &[BoardId], snapshot: &Snapshot) -> Vec<ServiceName> {
     let all = config.services.iter().map(|service| {
         let mut boards: Vec<u16> = service.maps.iter().flat_map(|map| map.boards.iter().copied()).collect();
         boards.extend(&service.boards);
         boards.sort_unstable();
         boards.dedup();
+        let number = snapshot.services.find(service.address.value, service.port);
         ServiceName {
+            // Each service of the configuration has one.
+            number: number.unwrap_or(u16::MAX),
             name: service.name.value.clone(),
             address: service.address.value,
             port: service.port,
-            boards: boards.into_iter().map(BoardId).collect(),
+            boards: boards.into_iter().filter_map(|place| ids.get(usize::from(place)).copied()).collect(),
         }
     });
     all.collect()
 }
 
-/// What boards may start.
-pub fn spawner(config: &Config) -> Spawner {
-    let names = services(config);
-    let settings = config.services.iter().zip(names).map(|(service, name)| {
+/// What boards may start, by number of service.
+pub fn starts(config: &Config, services: &[ServiceName]) -> Vec<Option<ServiceSettings>> {
+    let numbers = services.iter().map(|service| usize::from(service.number));
+    let mut starts: Vec<Option<ServiceSettings>> = Vec::new();
+    starts.resize_with(numbers.max().map_or(0, |most| most + 1), || None);
+    for (service, name) in config.services.iter().zip(services.iter().cloned()) {
         let start = service.start;
-        Some(ServiceSettings {
+        let settings = start.application.map(|application| ServiceSettings {
             service: name.name,
-            application: start.application?,
+            application,
             endpoint: (name.address, name.port),
             boards: name.boards,
             queue: start.queue,
             wait_ns: ms(start.wait_s * 1000),
             idle_ns: Some(ms(start.idle_stop_s * 1000)).filter(|ns| *ns > 0),
             instances_max: start.instances_max,
-        })
-    });
-    Spawner::new(settings.collect(), config.boards.len())
+        });
+        if let Some(place) = starts.get_mut(usize::from(name.number)) {
+            *place = settings;
+        }
+    }
+    starts
 }
 
 /// The workers' deadlines: a request that may wait for a start is not given up before the control core says so.
@@ -146,11 +184,11 @@ pub fn timeouts(config: &Config) -> Timeouts {
     Timeouts { place_ms: config.timeouts.place_ms.max(longest_ms), ..config.timeouts }
 }
 
-/// What the admin thread is told.
-pub fn about(config: &Config, epoch: u16, started_s: f64) -> About {
-    let boards: Vec<String> = config.boards.iter().map(|board| board.name.value.clone()).collect();
+/// The URL Map (Fig. 12).
+pub fn urls(config: &Config) -> Vec<UrlRow> {
     let names = |places: &[u16]| -> Vec<String> {
-        places.iter().filter_map(|place| boards.get(usize::from(*place)).cloned()).collect()
+        let boards = places.iter().filter_map(|place| config.boards.get(usize::from(*place)));
+        boards.map(|board| board.name.value.clone()).collect()
     };
     let urls = config.services.iter().flat_map(|service| {
         let name = &service.name.value;
@@ -163,12 +201,17 @@ pub fn about(config: &Config, epoch: u16, started_s: f64) -> About {
         let rest = UrlRow { service: name.clone(), host: None, path: None, boards: names(&service.boards) };
         maps.chain([rest]).collect::<Vec<_>>()
     });
+    urls.collect()
+}
+
+/// What the admin thread is told.
+pub fn about(config: &Config, epoch: u16, started_s: f64) -> About {
     About {
         id: config.appliance.id,
         epoch,
         started_s,
         ports: config.ports.iter().map(|port| port.name.value.clone()).collect(),
-        urls: urls.collect(),
-        boards,
+        urls: urls(config),
+        boards: config.boards.iter().map(|board| board.name.value.clone()).collect(),
     }
 }

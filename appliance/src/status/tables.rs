@@ -17,6 +17,9 @@ const SERVERS: &[Column] = &[
     ("STATE", |row| plain(&row["liveness"])),
     ("CPU PRESSURE", |row| percent(&row["cpu_pressure_ratio"])),
     ("MEMORY PRESSURE", |row| percent(&row["memory_pressure_ratio"])),
+    ("WEIGHT", |row| plain(&row["weight"])),
+    ("DRAIN", drain),
+    ("FLOWS", |row| plain(&row["flows"])),
     ("REPORT AGE", |row| unit(&row["report_age_ms"], "ms")),
     ("ENDPOINTS", |row| plain(&row["endpoints"])),
     ("IN FLIGHT", |row| plain(&row["in_flight"])),
@@ -285,6 +288,17 @@ fn bits(value: &Value) -> String {
 
 fn list(value: &Value) -> String {
     array(value).iter().map(plain).collect::<Vec<_>>().join(", ")
+}
+
+/// How far a drain is: `draining, 3 left`, with its deadline.
+fn drain(row: &Value) -> String {
+    let deadline = row["deadline_ms"].as_u64().filter(|ms| *ms > 0);
+    let deadline = deadline.map_or(String::new(), |ms| format!(", deadline in {} s", ms.div_ceil(1000)));
+    match row["drain"].as_str() {
+        None => "-".to_owned(),
+        Some("drained") => "drained".to_owned(),
+        Some(word) => format!("{word}, {} left{deadline}", row["left"]),
+    }
 }
 
 /// Counters that have counted something.

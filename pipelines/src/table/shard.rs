@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::ops::{Deref, DerefMut};
 
+use arrayvec::ArrayVec;
 use ipos_dpdk::memory::{Backing, OutOfMemory};
 use ipos_wire::flow::Flow;
 
@@ -232,11 +233,15 @@ impl<E: Settled> Shard<E> {
         hot.set_board(entry.settled_board());
         let entered = match self.entries.insert_keyed(key, entry) {
             Ok(entered) => entered,
-            Err(entry) => return Err(Refused { entry, reason: RefusedReason::Full }),
+            Err(entry) => {
+                self.endpoints.leave(endpoint);
+                return Err(Refused { entry, reason: RefusedReason::Full });
+            }
         };
         if self.index.insert(Indexed { key, slot: entered.slot(), hot }).is_err()
             && let Some(entry) = self.entries.remove(entered)
         {
+            self.endpoints.leave(endpoint);
             return Err(Refused { entry, reason: RefusedReason::Full });
         }
         Ok(entered)
@@ -247,6 +252,7 @@ impl<E: Settled> Shard<E> {
         let (key, value) = self.entries.remove_keyed(entry)?;
         self.timers.cancel(entry.slot());
         self.index.remove(&self.index.search(key));
+        self.endpoints.leave(key.endpoint());
         Some(value)
     }
 
@@ -320,24 +326,61 @@ impl<E: Settled> Shard<E> {
             if verdict == Due::Expire {
                 let search = index.search(*key);
                 index.remove(&search);
+                endpoints.leave(key.endpoint());
                 entries.remove(entry);
             }
             verdict
         })
     }
 
-    /// Visits the entries in the next `chunk` slots from `cursor` (0 at first) on, each with its idle time, and returns
-    /// where to go on, `None` at the end: a status listing in pieces that a worker can afford (see [`Slab::visit_chunk`]).
+    /// Visits the entries in the next `chunk` slots from `cursor` (0 at first) on that are wanted, each with its idle time, and
+    /// returns where to go on, `None` at the end: a status listing in pieces that a worker can afford (see
+    /// [`Slab::visit_chunk`]). The cache misses of the idle times overlap.
     pub fn visit_chunk(
         &self,
         cursor: u32,
         chunk: u32,
         now_ms: u32,
+        wanted: impl Fn(&Flow, &E) -> bool,
         mut visit: impl FnMut(EntryRef, &Flow, &E, u32),
     ) -> Option<u32> {
+        let end = cursor.saturating_add(chunk);
+        let mut next = Some(cursor);
+        while let Some(start) = next
+            && start < end
+        {
+            let mut found: ArrayVec<(EntryRef, Flow, Search), LOOKUP_BURST> = ArrayVec::new();
+            next = self.entries.visit_chunk(
+                start,
+                (LOOKUP_BURST as u32).min(end - start),
+                |entry, key, value| {
+                    let flow = flow_of(&self.endpoints, *key);
+                    if wanted(&flow, value) {
+                        let search = self.index.search(*key);
+                        self.index.prefetch_first(&search);
+                        let _ = found.try_push((entry, flow, search));
+                    }
+                },
+            );
+            for (entry, flow, search) in &found {
+                let idle_ms = self.index.find(search).map_or(0, |found| found.hot.idle_ms(now_ms));
+                if let Some(value) = self.entries.get(*entry) {
+                    visit(*entry, flow, value, idle_ms);
+                }
+            }
+        }
+        next
+    }
+
+    /// Visits the entries in the next `chunk` slots from `cursor` on, as [`Shard::visit_chunk`] does, without their idle times.
+    pub fn visit_slots(
+        &self,
+        cursor: u32,
+        chunk: u32,
+        mut visit: impl FnMut(EntryRef, &Flow, &E),
+    ) -> Option<u32> {
         self.entries.visit_chunk(cursor, chunk, |entry, key, value| {
-            let idle_ms = idle_ms(&self.index, *key, now_ms).unwrap_or(0);
-            visit(entry, &flow_of(&self.endpoints, *key), value, idle_ms);
+            visit(entry, &flow_of(&self.endpoints, *key), value);
         })
     }
 }
@@ -492,10 +535,16 @@ mod tests {
         (0..900).for_each(|n| assert!(shard.insert(&flow(n), [n; 8], 0).is_ok()));
         let (mut seen, mut cursor) = (Vec::new(), Some(0));
         while let Some(from) = cursor {
-            cursor = shard.visit_chunk(from, 64, 0, |entry, listed, value, _| {
-                assert_eq!((*listed, shard.lookup(listed)), (flow(value[0]), Some(entry)));
-                seen.push(value[0]);
-            });
+            cursor = shard.visit_chunk(
+                from,
+                64,
+                0,
+                |_, _| true,
+                |entry, listed, value, _| {
+                    assert_eq!((*listed, shard.lookup(listed)), (flow(value[0]), Some(entry)));
+                    seen.push(value[0]);
+                },
+            );
         }
         seen.sort_unstable();
         assert_eq!(seen, (0..900).collect::<Vec<_>>());

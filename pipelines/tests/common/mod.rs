@@ -21,7 +21,7 @@ use ipos_dpdk::mempool::Mempool;
 use ipos_dpdk::testing;
 use ipos_pipelines::counters::{Drop as DropReason, Happening, Outcome, WorkerCounters};
 use ipos_pipelines::entry::{Entry, State};
-use ipos_pipelines::handoff::{BoardId, Command, Event, Place, Receiver, Sender};
+use ipos_pipelines::handoff::{BOARDS_MAX, BoardId, Command, Event, Place, Receiver, Sender};
 use ipos_pipelines::verdict::Verdict;
 use ipos_pipelines::worker::Worker;
 use ipos_wire::flow::Flow;
@@ -236,16 +236,24 @@ impl Node {
     pub fn check(&self) {
         let core = self.worker.core();
         let mut entries = [0; 5];
+        let mut by_board = std::collections::BTreeMap::new();
         let mut hanging = [0; 2];
         let mut cursor = Some(0);
         while let Some(start) = cursor {
-            cursor = core.shard.visit_chunk(start, 1024, core.now.ms, |_, _, entry, _| {
+            cursor = core.shard.visit_slots(start, 1024, |_, _, entry| {
+                if entry.is_open() {
+                    *by_board.entry(entry.board).or_insert(0) += 1;
+                }
                 entries[entry.state.index()] += 1;
                 hanging[usize::from(entry.state == State::Asking)] += u32::from(entry.pending.is_some());
             });
         }
         let gauges: Vec<u64> = self.counters.entries.iter().map(|gauge| gauge.read()).collect();
         assert_eq!(gauges, entries, "entries by table");
+        for board in (0..BOARDS_MAX as u16).map(BoardId) {
+            let flows = by_board.get(&board).copied().unwrap_or(0);
+            assert_eq!(core.by_board.flows(board), flows, "flows of {board:?}");
+        }
         assert_eq!(hanging, [core.pending.len(), core.waiting.len()], "what hangs on entries");
         assert_eq!(self.counters.pending.read(), u64::from(core.pending.len()), "pending");
         assert_eq!(core.assemblies.in_use(), core.pending.len(), "buffers");

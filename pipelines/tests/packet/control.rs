@@ -7,7 +7,8 @@ use std::sync::Arc;
 use ipos_pipelines::counters::{Drop, Happening};
 use ipos_pipelines::entry::State;
 use ipos_pipelines::handoff::{
-    Answer, Command, Event, FLOW_PAGE_ROWS, FlowPage, FlowRow, Holder, PortIndex, Table, WorkerId,
+    Answer, Command, Event, FLOW_PAGE_ROWS, FlowCount, FlowFilter, FlowPage, FlowRow, Holder, PortIndex,
+    Table, WorkerId,
 };
 use ipos_pipelines::services::{Kind, Service, Services};
 use ipos_pipelines::table::hot::SEEN_UNIT_MS;
@@ -192,8 +193,13 @@ fn listing(node: &mut Node) -> Vec<FlowRow> {
     let mut rows = Vec::new();
     let mut cursor = Some(0);
     while cursor.is_some() {
-        let page =
-            FlowPage { request: 42, worker: WorkerId(9), cursor, rows: Vec::with_capacity(FLOW_PAGE_ROWS) };
+        let page = FlowPage {
+            request: 42,
+            worker: WorkerId(9),
+            cursor,
+            filter: FlowFilter::default(),
+            rows: Vec::with_capacity(FLOW_PAGE_ROWS),
+        };
         node.command(Command::ListFlows(Box::new(page)));
         match only(node.told()) {
             Event::Flows(page) => {
@@ -257,9 +263,19 @@ fn a_listing_tells_table_board_and_idle_time() {
 #[test]
 fn a_page_that_finds_the_queue_full_is_lost_and_nothing_else() {
     let mut rig = stalled();
-    let page = FlowPage { request: 1, worker: WorkerId(0), cursor: Some(0), rows: Vec::with_capacity(8) };
+    let page = FlowPage {
+        request: 1,
+        worker: WorkerId(0),
+        cursor: Some(0),
+        filter: FlowFilter::default(),
+        rows: Vec::with_capacity(8),
+    };
     rig.command(Command::ListFlows(Box::new(page)));
     assert!(matches!(only(rig.told()), Event::WhoHolds { .. }));
+}
+
+fn service(address: Ipv4Addr, port: u16, default_pool: u16) -> Arc<Service> {
+    Arc::new(Service { address, port, kind: Kind::Http, urls: UrlMap::default(), default_pool })
 }
 
 #[test]
@@ -269,33 +285,103 @@ fn new_services_are_served_and_connections_of_removed_ones_go_on() {
     let mut half = Client::on_port(2);
     rig.settle(&mut client);
     rig.request(&mut half, REQUEST);
-    let service = |address, port, default_pool| Service {
-        address,
-        port,
-        kind: Kind::Http,
-        urls: UrlMap::default(),
-        default_pool,
-    };
+    let mut incomplete = Client::on_port(5);
+    rig.shake(&mut incomplete);
+    assert_eq!(rig.client(&incomplete.data(0, &REQUEST[..9])), Verdict::Held);
+    rig.answer();
     let new_address = Ipv4Addr::new(198, 51, 100, 9);
-    let services = Services::new(vec![service(SERVICE, 8080, 5), service(new_address, 80, 6)]).expect("two");
+    let (web, other) = ((0, service(SERVICE, 80, 3)), (2, service(SERVICE, 8080, 5)));
+    let new = (7, service(new_address, 80, 6));
+    let services = Services::numbered(vec![other.clone(), new.clone()], vec![web.clone()]).expect("two");
     rig.command(Command::Services(Arc::new(services)));
     assert_eq!(rig.client(&client.data(REQUEST_LEN, b"x")), Verdict::Forwarded, "the port is no service now");
     assert_eq!(rig.client(&half.data(REQUEST_LEN, b"x")), Verdict::Held);
-    let mut new = Client::on_port(3);
-    assert_eq!(rig.client(&new.syn()), Verdict::Answered);
+    let mut late = Client::on_port(3);
+    assert_eq!(rig.client(&late.syn()), Verdict::Answered);
     assert!(rig.answer().flags.contains(Flags::RST), "the old port refuses");
-    new.flow = Flow { endpoint: new_address, ..new.flow };
-    let place = rig.request(&mut new, REQUEST);
-    assert_eq!((place.service, place.pool), (1, 6));
+    late.flow = Flow { endpoint: new_address, ..late.flow };
+    let place = rig.request(&mut late, REQUEST);
+    assert_eq!((place.service, place.pool), (7, 6));
     rig.packets_out();
+    assert_eq!(rig.client(&incomplete.data(9, &REQUEST[9..])), Verdict::Held);
+    let place = rig.placed();
+    assert_eq!(
+        (place.service, place.pool),
+        (0, 3),
+        "the request that was under way goes where it would have gone"
+    );
     // The address goes as well: connections that are there have all of theirs forwarded, nobody else is answered.
-    let services = Services::new(vec![service(new_address, 80, 6)]).expect("one");
+    let services = Services::numbered(vec![new], vec![web, other]).expect("one");
     rig.command(Command::Services(Arc::new(services)));
     assert_eq!(rig.client(&client.data(REQUEST_LEN + 1, b"x")), Verdict::Forwarded);
     assert_eq!(rig.client(&Client::on_port(4).syn()), Verdict::Drop(Drop::OtherAddress));
     assert_eq!(rig.client(&client.fin(REQUEST_LEN + 2)), Verdict::Forwarded);
     assert_eq!(rig.client(&client.rst(REQUEST_LEN + 3)), Verdict::Forwarded);
     assert_eq!(rig.packets_out().len(), 3);
+}
+
+#[test]
+fn flows_are_counted_by_board() {
+    let mut rig = Rig::new();
+    let mut clients = [1, 2, 3].map(Client::on_port);
+    for client in &mut clients {
+        rig.settle(client);
+    }
+    let mut waiting = Client::on_port(4);
+    rig.request(&mut waiting, REQUEST);
+    let mut page = FlowCount::new();
+    page.asked_at_ns = 77;
+    rig.command(Command::Count(Box::new(page)));
+    let Event::Counted(page) = only(rig.told()) else { panic!("a count") };
+    assert_eq!((page.worker, page.asked_at_ns), (WorkerId(0), 77));
+    let expected = |board: usize| if board == usize::from(BOARD.0) { 3 } else { 0 };
+    assert!(page.by_board.iter().enumerate().all(|(board, flows)| *flows == expected(board)));
+}
+
+#[test]
+fn a_forgotten_boards_flows_are_abandoned_and_nobody_elses() {
+    let mut rig = Rig::with(Setup { entries: 1_000, ..Setup::default() });
+    let mut clients: Vec<Client> = (1..=200).map(Client::on_port).collect();
+    for client in &mut clients {
+        rig.settle(client);
+    }
+    let mut waiting = Client::on_port(900);
+    rig.request(&mut waiting, REQUEST);
+    rig.command(Command::Forget { board: BOARD });
+    let mut gone = HashMap::new();
+    while gone.len() < clients.len() {
+        for event in rig.told() {
+            let Event::Abandon { flow, migrated: Some((BOARD, id)), .. } = event else { panic!("{event:?}") };
+            assert!(id != 0 && gone.insert(flow, id).is_none(), "{flow} twice");
+        }
+        rig.poll();
+    }
+    assert!(
+        clients.iter().all(|client| gone.contains_key(&client.flow) && rig.state(&client.flow).is_none())
+    );
+    assert_eq!(rig.state(&waiting.flow), Some(State::ForwardConnect));
+    assert_eq!(rig.happened(Happening::Forgotten), 200);
+    rig.check();
+    assert_eq!(rig.worker.core().by_board.flows(BOARD), 0);
+    assert!(rig.worker.core().place_of(BOARD).is_none(), "nothing is sent there any more");
+}
+
+#[test]
+fn a_forgotten_boards_flows_stay_while_the_control_core_cannot_be_told() {
+    let mut rig = Rig::with(Setup { events: 1, ..Setup::default() });
+    let mut client = Client::plain();
+    rig.settle(&mut client);
+    stall(&mut rig);
+    let flows = rig.worker.core().by_board.flows(BOARD);
+    assert_eq!(flows, 1);
+    rig.command(Command::Forget { board: BOARD });
+    rig.poll();
+    assert_eq!(rig.worker.core().by_board.flows(BOARD), flows);
+    rig.check();
+    rig.told();
+    rig.poll();
+    assert!(matches!(only(rig.told()), Event::Abandon { flow, .. } if flow == client.flow));
+    assert_eq!(rig.worker.core().by_board.flows(BOARD), 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use ipos_dpdk::mbuf::Mbuf;
 use ipos_pipelines::config::{Role, Timeouts};
 use ipos_pipelines::counters::{Happening, Outcome};
 use ipos_pipelines::entry::State;
-use ipos_pipelines::handoff::{Answer, Command, Event, FlowPage, Holder, WorkerId};
+use ipos_pipelines::handoff::{Answer, Command, Event, FlowFilter, FlowPage, Holder, WorkerId};
 use ipos_wire::ipos::{self, Protocol};
 use ipos_wire::tcp::Flags;
 use ipos_wire::{checksum, ipv4, tcp};
@@ -219,7 +219,7 @@ fn decide(random: &mut Random, event: Event) -> Option<Command> {
             2 => Some(Command::Closed { flow, board, migration_id: 0 }),
             _ => Some(Command::Answer { entry, answer }),
         },
-        Event::Flows(_) | Event::Frame { .. } => None,
+        Event::Flows(_) | Event::Counted(_) | Event::Frame { .. } => None,
     }
 }
 
@@ -282,9 +282,15 @@ fn make_noise(setup: Setup, into_farm: bool, seed: u64) {
             }
         }
         if random.below(500) == 0 {
-            let page =
-                FlowPage { request: 0, worker: WorkerId(0), cursor: Some(0), rows: Vec::with_capacity(16) };
+            let page = FlowPage {
+                request: 0,
+                worker: WorkerId(0),
+                cursor: Some(0),
+                filter: FlowFilter::default(),
+                rows: Vec::with_capacity(16),
+            };
             rig.command(Command::ListFlows(Box::new(page)));
+            rig.command(Command::Count(Box::default()));
             rig.check();
         }
         if random.below(1_000) == 0 {

@@ -1,0 +1,111 @@
+//! What a worker keeps by board: how many flows it forwards there, and the boards that are being forgotten.
+//!
+//! Input: [`Command::Count`](crate::handoff::Command::Count) and [`Command::Forget`](crate::handoff::Command::Forget). Output: the
+//! counts; for each flow of a forgotten board [`Event::Abandon`], so that its endpoint is detached. Owner: the worker. Cost: one
+//! word per migrated flow; a sweep looks at [`SWEEP_SLOTS`] slots a poll, whatever the shard holds.
+
+use arrayvec::ArrayVec;
+use ipos_wire::flow::Flow;
+
+use crate::core::Core;
+use crate::counters::Happening;
+use crate::entry::State;
+use crate::handoff::{BOARDS_MAX, BoardId, Event, FlowCount};
+use crate::table::slab::EntryRef;
+
+/// Slots that a sweep looks at in one poll.
+pub const SWEEP_SLOTS: usize = 64;
+
+/// Flows in Forward by board whose end has not been seen, and the sweep that takes those of forgotten boards out.
+pub struct ByBoard {
+    flows: Box<[u32; BOARDS_MAX]>,
+    forgotten: Box<[bool; BOARDS_MAX]>,
+    /// Where the sweep goes on; `None` when there is none.
+    cursor: Option<u32>,
+}
+
+impl ByBoard {
+    /// No flow, nothing to forget.
+    pub fn new() -> Self {
+        Self { flows: Box::new([0; BOARDS_MAX]), forgotten: Box::new([false; BOARDS_MAX]), cursor: None }
+    }
+
+    /// A flow is forwarded there from now on.
+    #[inline]
+    pub fn joined(&mut self, board: BoardId) {
+        if let Some(flows) = self.flows.get_mut(usize::from(board.0)) {
+            *flows += 1;
+        }
+    }
+
+    /// A flow is not forwarded there any more.
+    #[inline]
+    pub fn left(&mut self, board: BoardId) {
+        if let Some(flows) = self.flows.get_mut(usize::from(board.0)) {
+            *flows = flows.saturating_sub(1);
+        }
+    }
+
+    /// Flows that are forwarded there; those that linger after their end do not count.
+    pub fn flows(&self, board: BoardId) -> u32 {
+        self.flows.get(usize::from(board.0)).copied().unwrap_or(0)
+    }
+
+    fn is_forgotten(&self, board: BoardId) -> bool {
+        self.forgotten.get(usize::from(board.0)).copied().unwrap_or(false)
+    }
+}
+
+impl Default for ByBoard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Fills in how many flows each board has, and sends the page back.
+pub fn count(core: &mut Core, mut page: Box<FlowCount>) {
+    page.worker = core.config.id;
+    page.by_board.copy_from_slice(&core.by_board.flows[..]);
+    // A full queue loses the page: who asked asks again.
+    core.tell(Event::Counted(page));
+}
+
+/// Forgets where a board is, and begins to take its flows out.
+pub fn forget(core: &mut Core, board: BoardId) {
+    if let Some(place) = core.boards.get_mut(usize::from(board.0)) {
+        *place = None;
+    }
+    if core.by_board.flows(board) == 0 {
+        return;
+    }
+    if let Some(forgotten) = core.by_board.forgotten.get_mut(usize::from(board.0)) {
+        *forgotten = true;
+        core.by_board.cursor = Some(0);
+    }
+}
+
+/// Goes on with the sweep, if there is one. Returns how many flows it has taken out, or 1 where it has only looked.
+pub fn sweep(core: &mut Core) -> usize {
+    let Some(cursor) = core.by_board.cursor else { return 0 };
+    let mut gone: ArrayVec<(EntryRef, Flow, BoardId, u64), SWEEP_SLOTS> = ArrayVec::new();
+    let Core { shard, by_board, .. } = core;
+    let next = shard.visit_slots(cursor, SWEEP_SLOTS as u32, |entry, flow, found| {
+        if found.state == State::Forward && by_board.is_forgotten(found.board) {
+            let _ = gone.try_push((entry, *flow, found.board, found.migration_id));
+        }
+    });
+    let taken = gone.len();
+    for (entry, flow, board, migration_id) in gone {
+        if !core.tell(Event::Abandon { entry, flow, migrated: Some((board, migration_id)) }) {
+            // The queue is full: the same slots again in the next poll, without those that are gone by now.
+            return taken;
+        }
+        core.happened(Happening::Forgotten);
+        core.remove(entry);
+    }
+    core.by_board.cursor = next;
+    if next.is_none() {
+        core.by_board.forgotten.fill(false);
+    }
+    taken.max(1)
+}
