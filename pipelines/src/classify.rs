@@ -71,6 +71,8 @@ fn slow(core: &mut Core, packet: &TcpPacket, entry: Option<EntryRef>) -> Route {
         // Where all services were removed, the connections that are left go on and nobody else is answered.
         let is_open = core.services.has_address(packet.flow.endpoint);
         let other = if is_open { Route::Refuse } else { Route::Drop(Drop::OtherAddress) };
+        // A SYN begins a connection: behind an entry that lingers, the board itself would answer it.
+        let entry = entry.filter(|_| !packet.flags.contains(Flags::SYN));
         return entry.and_then(|entry| known(core, entry)).unwrap_or(other);
     };
     if packet.flags.contains(Flags::SYN) {

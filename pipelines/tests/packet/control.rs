@@ -299,6 +299,11 @@ fn new_services_are_served_and_connections_of_removed_ones_go_on() {
     let mut late = Client::on_port(3);
     assert_eq!(rig.client(&late.syn()), Verdict::Answered);
     assert!(rig.answer().flags.contains(Flags::RST), "the old port refuses");
+    assert_eq!(rig.client(&client.syn()), Verdict::Answered);
+    assert!(
+        rig.answer().flags.contains(Flags::RST),
+        "also where a connection is left: no SYN goes to the board"
+    );
     late.flow = Flow { endpoint: new_address, ..late.flow };
     let place = rig.request(&mut late, REQUEST);
     assert_eq!((place.service, place.pool), (7, 6));
