@@ -225,7 +225,7 @@ mod tests {
         collections::HashSet,
         io::{BufRead, BufReader},
         net::TcpListener,
-        os::fd::AsRawFd,
+        os::{fd::AsRawFd, unix::process::CommandExt},
         process::{Child, Command, Stdio},
     };
 
@@ -245,7 +245,9 @@ mod tests {
 
     impl Drop for Ended {
         fn drop(&mut self) {
-            let _ = self.0.kill();
+            // With its child, which would hold the test's output open for long after.
+            let group = nix::unistd::Pid::from_raw(self.0.id() as i32);
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
             let _ = self.0.wait();
         }
     }
@@ -254,6 +256,7 @@ mod tests {
     fn family() -> (Ended, u32) {
         let mut shell = Command::new("sh")
             .args(["-c", "sleep 1000 & echo $!; wait"])
+            .process_group(0)
             .stdout(Stdio::piped())
             .spawn()
             .expect("sh runs");
