@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -39,6 +39,9 @@ pub enum Command {
         /// Which table
         #[arg(value_enum, default_value = "servers")]
         what: What,
+        /// With flow: the client's address and port, and those that it connected to
+        #[arg(value_names = ["CLIENT:PORT", "ENDPOINT:PORT"], num_args = 2, required_if_eq("what", "flow"))]
+        flow: Vec<SocketAddrV4>,
         /// As JSON
         #[arg(long)]
         json: bool,

@@ -1,6 +1,7 @@
 //! `ipos-appliance status`: asks the running appliance and prints its tables.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddrV4;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 pub struct Wish {
     /// Which table.
     pub what: What,
+    /// Client and endpoint of the connection to show, with `flow`.
+    pub flow: Vec<SocketAddrV4>,
     /// As JSON.
     pub json: bool,
     /// Again every second.
@@ -40,6 +43,11 @@ pub fn main(wish: &Wish, appliance: &Appliance) -> ExitCode {
 fn show(wish: &Wish, appliance: &Appliance) -> Result<(), ClientError> {
     if wish.what != What::Flows && wish.only != Only::default() {
         let what = "--client, --service, --board and --state choose among flows: `status flows`";
+        return Err(ClientError::Appliance(what.to_owned()));
+    }
+    if wish.what != What::Flow && !wish.flow.is_empty() {
+        let what =
+            "addresses are for `status flow CLIENT:PORT ENDPOINT:PORT` alone; leave them out, or write flow";
         return Err(ClientError::Appliance(what.to_owned()));
     }
     let mut connection = Connection::open(appliance)?;
@@ -66,8 +74,13 @@ fn once(
     if wish.what == What::Flows {
         return flows(wish, connection, out, most);
     }
-    let rows = connection.ask(&Query::table(wish.what))?["rows"].take();
-    let text = if wish.json { format!("{rows}\n") } else { tables::render(wish.what, &rows) };
+    let flow = wish.flow.first_chunk().copied();
+    let rows = connection.ask(&Query { flow, ..Query::table(wish.what) })?["rows"].take();
+    let text = match flow {
+        _ if wish.json => format!("{rows}\n"),
+        Some([client, endpoint]) => tables::trace(client, endpoint, &rows),
+        None => tables::render(wish.what, &rows),
+    };
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(ClientError::Print)
 }
 

@@ -7,6 +7,8 @@ mod common;
 #[allow(dead_code, reason = "each test binary uses its own part of the world")]
 mod world;
 
+use ipos_appliance::control::placement::{Limits, Policy, Rules};
+use ipos_pipelines::handoff::BoardId;
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::ipos::{ClosedReason, RefusalReason};
 
@@ -53,6 +55,38 @@ fn placing_acknowledgement_and_end() {
         }
     });
     assert_eq!(count, 0);
+}
+
+#[test]
+fn every_policy_with_limits_and_a_home_board() {
+    for (policy, home) in [
+        (Policy::LeastConnections, None),
+        (Policy::LeastLoad, None),
+        (Policy::RoundRobin, None),
+        (Policy::ConsistentHash, None),
+        (Policy::LeastLoad, Some(BoardId(1))),
+    ] {
+        let limits = Limits {
+            connections: Some(1000),
+            cpu_percent: Some(90),
+            memory_free_mb: Some(1),
+            bandwidth_free_mbps: Some(1),
+            accept_queue_percent: Some(90),
+        };
+        let mut world = World::placed_by(Rules { policy, home, limits, slow_start_ns: 1_000_000_000 });
+        world.pass(20);
+        let count = counted(|| {
+            for port in 1..=ROUNDS {
+                let mut client = Client::on_port(port);
+                let (board, id) = world.request(&mut client, REQUEST);
+                assert!(home.is_none() || board == SECOND, "the home board");
+                world.acknowledges(board, client.flow, id);
+                world.closes(board, client.flow, id, ClosedReason::Closed);
+                world.sent();
+            }
+        });
+        assert_eq!(count, 0, "{policy:?}");
+    }
 }
 
 #[test]

@@ -5,12 +5,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use ipos_appliance::control::attempts::AttemptSettings;
-use ipos_appliance::control::board::{BoardSettings, LivenessSettings};
+use ipos_appliance::control::board::BoardSettings;
 use ipos_appliance::control::boards::MS_NS;
 use ipos_appliance::control::core::{Core, CoreSettings};
 use ipos_appliance::control::holders::AskSettings;
 use ipos_appliance::control::outlet::Outlet;
-use ipos_appliance::control::selection::Pools;
+use ipos_appliance::control::placement::{PoolSettings, Pools, Rules};
 use ipos_appliance::control::standing::WEIGHT_DEFAULT;
 use ipos_appliance::control::turn::{Pages, Turn};
 use ipos_dpdk::mempool::Mempool;
@@ -19,9 +19,6 @@ use ipos_pipelines::handoff::{BoardId, Command, Event, Receiver, Sender};
 use ipos_pipelines::steer::Owners;
 
 use crate::setup::{BOARDS, ETHERTYPE, FARM_PORT, HASH_KEY, board_address, board_mac, ports};
-
-/// No board falls silent during a measurement.
-const NEVER_NS: u64 = 86_400_000 * MS_NS;
 
 /// The loop with all that belongs to it; the boards' MAC addresses are configured.
 pub fn turn(pool: &Mempool, events: Receiver<Event>, commands: Sender<Command>) -> Turn {
@@ -33,8 +30,8 @@ pub fn turn(pool: &Mempool, events: Receiver<Event>, commands: Sender<Command>) 
         owners: owners.clone(),
         ports: ports().to_vec(),
         boards: (0..BOARDS).map(board).collect(),
-        liveness: LivenessSettings { suspect_ns: NEVER_NS, dead_ns: NEVER_NS, options: 0xf },
-        pools: Pools::new(vec![(0..BOARDS).map(BoardId).collect()]),
+        options: 0xf,
+        pools: Pools::new(vec![PoolSettings::equal((0..BOARDS).map(BoardId))], vec![Rules::default()]),
         attempts: AttemptSettings {
             retry_ns: 20 * MS_NS,
             tries: 4,

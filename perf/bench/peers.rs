@@ -73,7 +73,8 @@ impl Peers {
                 board: board_address(board),
                 appliance: FARM_ADDRESS,
                 draining: false,
-                interval_ms: 100,
+                // The longest there is: no board falls silent during a measurement.
+                interval_ms: 60_000,
                 epoch: 1000,
                 sequence: 1,
                 options: OptionBits(0xf),

@@ -360,6 +360,8 @@ pub struct FlowFilter {
     pub board: Option<BoardId>,
     /// Flows in this table.
     pub table: Option<Table>,
+    /// This one alone: it is looked up, and the rest of the filter does not count.
+    pub flow: Option<Flow>,
 }
 
 impl FlowFilter {

@@ -17,6 +17,16 @@ pub fn list_flows(core: &mut Core, mut page: Box<FlowPage>) {
     page.rows.clear();
     let room = page.rows.capacity().min(FLOW_PAGE_ROWS);
     let FlowPage { rows, cursor, filter, .. } = &mut *page;
+    let board = |state, board| (state == State::Forward).then_some(board);
+    if let Some(flow) = filter.flow {
+        let shard = &core.shard;
+        let found = shard.lookup(&flow).and_then(|at| Some((shard.get(at)?, shard.idle_ms(at, now_ms)?)));
+        rows.extend(found.filter(|_| room > 0).map(|(entry, idle_ms)| {
+            let (table, board) = (entry.state.table(), board(entry.state, entry.board));
+            FlowRow { flow, table, board, idle_ms }
+        }));
+        *cursor = None;
+    }
     let mut slots_left = SLOTS_MAX;
     while let Some(start) = *cursor
         && rows.len() < room
@@ -24,7 +34,6 @@ pub fn list_flows(core: &mut Core, mut page: Box<FlowPage>) {
     {
         // Each slot gives one row at most, so the page cannot overflow.
         let slots = slots_left.min((room - rows.len()) as u32);
-        let board = |state, board| (state == State::Forward).then_some(board);
         *cursor = core.shard.visit_chunk(
             start,
             slots,

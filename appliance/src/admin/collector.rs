@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use ipos_pipelines::counters::{LATENCY_BOUNDS_US, WorkerCounters};
-use ipos_pipelines::handoff::{FlowFilter, FlowPage, WorkerId};
+use ipos_pipelines::handoff::{FlowFilter, FlowPage, FlowRow, WorkerId};
+use ipos_wire::flow::Flow;
 use tokio::sync::oneshot;
 
 use super::live::Live;
 use super::metrics::Exporter;
 use super::rows::{LatencyRow, UrlRow};
 use crate::control::snapshot::Snapshot;
+use crate::control::trace::Trace;
 use crate::control::turn::Request;
 
 /// How long the control core may take to answer.
@@ -82,10 +84,7 @@ impl Collector {
     /// # Errors
     /// [`NoAnswer`].
     pub async fn snapshot(&mut self) -> Result<Snapshot, NoAnswer> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.try_send(Request::Snapshot(reply)).map_err(|_| NoAnswer)?;
-        let (snapshot, latency) =
-            tokio::time::timeout(PATIENCE, answer).await.map_err(|_| NoAnswer)?.map_err(|_| NoAnswer)?;
+        let (snapshot, latency) = self.ask(Request::Snapshot).await?;
         self.exporter.latencies(&latency);
         self.take_placements();
         // It grows to what it is given, so nothing can be out of range.
@@ -115,6 +114,17 @@ impl Collector {
         filter: FlowFilter,
     ) -> Result<Box<FlowPage>, NoAnswer> {
         self.ask(|reply| Request::Flows { worker, cursor, filter, reply }).await
+    }
+
+    /// What is known of one connection: what was decided about it, and its entry, if its worker has one.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn trace(&self, flow: Flow) -> Result<(Trace, Option<FlowRow>), NoAnswer> {
+        let trace = self.ask(|reply| Request::Trace { flow, reply }).await?;
+        let filter = FlowFilter { flow: Some(flow), ..FlowFilter::default() };
+        let page = self.flows(WorkerId(trace.worker), 0, filter).await?;
+        Ok((trace, page.rows.first().copied()))
     }
 
     /// Asks the control core for something.

@@ -15,6 +15,7 @@ use crate::config::read::At;
 use crate::config::snapshot::{self, Numbers, SnapshotError};
 use crate::config::{self, ConfigError, changes};
 use crate::control::snapshot::Snapshot;
+use crate::control::standing::WEIGHT_DEFAULT;
 use crate::control::turn::Request;
 use crate::run::settings;
 
@@ -110,8 +111,11 @@ impl Live {
             boards.push(place);
         }
         for service in &mut config.services {
-            service.boards.dedup();
-            service.maps.iter_mut().for_each(|map| map.boards.dedup());
+            let lists = service.maps.iter_mut().map(|map| (&mut map.boards, &mut map.weights));
+            for (boards, weights) in lists.chain([(&mut service.boards, &mut service.weights)]) {
+                boards.dedup();
+                weights.resize(boards.len(), WEIGHT_DEFAULT);
+            }
         }
         config.boards.push(board);
         Ok(config)
@@ -122,9 +126,11 @@ impl Live {
         let place = self.place_of(name)?;
         let mut config = self.config.clone();
         config.boards.remove(usize::from(place));
-        let take_out = |boards: &mut Vec<u16>| {
-            boards.retain(|board| *board != place);
-            boards.iter_mut().filter(|board| **board > place).for_each(|board| *board -= 1);
+        let take_out = |boards: &mut Vec<u16>, weights: &mut Vec<u16>| {
+            let left =
+                boards.iter().copied().zip(weights.iter().copied()).filter(|(board, _)| *board != place);
+            (*boards, *weights) =
+                left.map(|(board, weight)| (board - u16::from(board > place), weight)).unzip();
             !boards.is_empty()
         };
         for service in &mut config.services {
@@ -134,12 +140,15 @@ impl Live {
                     "board \"{name}\" is the only one of {what} \"{service}\": add another first"
                 ))
             };
-            if !take_out(&mut service.boards) {
+            if !take_out(&mut service.boards, &mut service.weights) {
                 return Err(alone("service"));
             }
-            if !service.maps.iter_mut().all(|map| take_out(&mut map.boards)) {
+            if !service.maps.iter_mut().all(|map| take_out(&mut map.boards, &mut map.weights)) {
                 return Err(alone("a row of the URL map of service"));
             }
+            // A service whose home goes has none any more.
+            let home = service.home.filter(|home| *home != place);
+            service.home = home.map(|home| home - u16::from(home > place));
         }
         Ok(config)
     }
@@ -366,13 +375,21 @@ pub(crate) mod tests {
     #[test]
     fn a_board_is_added_where_it_is_asked_for_and_taken_out_everywhere() {
         let mut live = live();
+        live.config.services[0].weights = vec![10, 20];
+        live.config.services[0].home = Some(1);
         live.config = live.with(new("board3", [192, 0, 2, 13])).expect("a good board");
         let service = &live.config.services[0];
         assert_eq!((&service.boards[..], &service.maps[0].boards[..]), (&[0, 1, 2][..], &[0, 2][..]));
+        assert_eq!(
+            (&service.weights[..], &service.maps[0].weights[..]),
+            (&[10, 20, 100][..], &[100, 100][..])
+        );
         assert_eq!(live.config.boards[2].port, 1);
         let without = live.without("board1").expect("another one is left everywhere");
         let service = &without.services[0];
         assert_eq!((&service.boards[..], &service.maps[0].boards[..]), (&[0, 1][..], &[1][..]));
+        assert_eq!((&service.weights[..], service.home), (&[20, 100][..], Some(0)));
+        assert_eq!(live.without("board2").expect("others are left").services[0].home, None);
         let names: Vec<&str> = without.boards.iter().map(|board| board.name.value.as_str()).collect();
         assert_eq!(names, ["board2", "board3"]);
     }

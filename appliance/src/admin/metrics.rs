@@ -88,6 +88,8 @@ pub const METRICS: &[(&str, Type, &str)] = &[
     ),
     ("ipos_migrations_total", Type::Counter, "Attempts to migrate an endpoint, by board and how they ended."),
     ("ipos_refusals_total", Type::Counter, "Refused attempts, by board and the board's reason."),
+    ("ipos_placements_total", Type::Counter, "Requests placed on a board, by service and why on that one."),
+    ("ipos_placements_failed_total", Type::Counter, "Requests that got no board, by service and why."),
     (
         "ipos_migration_seconds",
         Type::Histogram,
@@ -258,6 +260,7 @@ impl Exporter {
             }
             snapshot.lanes.iter().for_each(lane);
             control(snapshot);
+            snapshot.services.iter().for_each(placements);
             migrations(snapshot);
             snapshot.services.iter().for_each(service);
             snapshot.servers.iter().for_each(board);
@@ -375,6 +378,16 @@ fn control(snapshot: &Snapshot) {
     counter!("ipos_control_dropped_total", "what" => "notice").absolute(snapshot.notices_dropped);
     gauge!("ipos_mbufs").set(f64::from(snapshot.mbufs.size));
     gauge!("ipos_mbufs_used").set(f64::from(snapshot.mbufs.in_use));
+}
+
+fn placements(service: &ServiceRow) {
+    let all = [("ipos_placements_total", &service.placed), ("ipos_placements_failed_total", &service.failed)];
+    for (name, counts) in all {
+        for (reason, count) in counts {
+            let labels = [("service", service.service.clone()), ("reason", reason.clone())];
+            counter!(name, &labels).absolute(*count);
+        }
+    }
 }
 
 fn migrations(snapshot: &Snapshot) {

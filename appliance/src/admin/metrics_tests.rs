@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::control::board::REFUSALS;
-use crate::control::counters::{Checked, Did, Ended, Ignored};
+use crate::control::counters::{Checked, Did, Ended, Ignored, NoBoard, Reason};
 use crate::control::snapshot::{
     CandidateRow, CheckRow, InstancesRow, Mbufs, MigrationRow, Migrations, ServiceRow,
 };
@@ -56,7 +56,12 @@ fn snapshot() -> Snapshot {
             endpoints: Some(2),
             in_flight: 0,
             placed: 0,
+            ended: 0,
+            free_ratio: Some(0.75),
+            time_ms: 1.5,
             liveness: "alive".to_owned(),
+            deaths: 0,
+            kept_back_ms: 0,
             report_age_ms: Some(50),
             sequence: Some(9),
             mac: None,
@@ -76,7 +81,9 @@ fn snapshot() -> Snapshot {
             starting: Some("board1".to_owned()),
             boards: vec![CandidateRow {
                 board: "board1".to_owned(),
+                weight: 100.0,
                 load: None,
+                score: None,
                 unfit: None,
                 application: Some(InstancesRow { listening: 2, starting: 1, ..InstancesRow::default() }),
                 check: Some(CheckRow {
@@ -85,6 +92,10 @@ fn snapshot() -> Snapshot {
                     ended: named(Checked::ALL.iter().map(|how| how.name()).collect()),
                 }),
             }],
+            policy: "least-load".to_owned(),
+            home: None,
+            placed: named(Reason::ALL.iter().map(|reason| reason.name()).collect()),
+            failed: named(NoBoard::ALL.iter().map(|reason| reason.name()).collect()),
         }],
         migrations: Migrations {
             under_way: 1,
@@ -162,6 +173,8 @@ fn counters_come_out_as_they_were_read() {
         ("ipos_queue_depth{worker=\"0\",queue=\"commands\"}", 3.0),
         ("ipos_queue_overflows_total{worker=\"0\",queue=\"events\"}", 2.0),
         ("ipos_migrations_total{board=\"board1\",outcome=\"silent\"}", 2.0),
+        ("ipos_placements_total{service=\"web\",reason=\"home\"}", 2.0),
+        ("ipos_placements_failed_total{service=\"web\",reason=\"late\"}", 1.0),
         ("ipos_boards_alive", 1.0),
         ("ipos_board_bandwidth_available_bytes_per_second{board=\"board1\"}", 100.0),
         ("ipos_board_report_age_seconds{board=\"board1\"}", 0.05),
@@ -276,6 +289,8 @@ fn the_documentation_lists_every_metric_and_every_value_of_its_labels() {
     Ended::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     Did::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     Ignored::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
+    Reason::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
+    NoBoard::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     REFUSALS.iter().for_each(|it| need(format!("| `{it}` |")));
     assert!(missing.is_empty(), "docs/metrics.md lacks:\n{}", missing.join("\n"));
     let known: BTreeSet<&str> = Outcome::ALL
@@ -287,6 +302,8 @@ fn the_documentation_lists_every_metric_and_every_value_of_its_labels() {
         .chain(Ended::ALL.iter().map(|it| it.name()))
         .chain(Did::ALL.iter().map(|it| it.name()))
         .chain(Ignored::ALL.iter().map(|it| it.name()))
+        .chain(Reason::ALL.iter().map(|it| it.name()))
+        .chain(NoBoard::ALL.iter().map(|it| it.name()))
         .chain(REFUSALS)
         .chain(METRICS.iter().map(|(name, _, _)| *name))
         .collect();

@@ -1,13 +1,14 @@
 //! The admin socket: JSON lines, one request and one response each.
 //!
-//! Question: `{"what": "servers"}`; for flows also `"worker"` and `"cursor"`, and `"only"` for a part of them. Response:
-//! `{"rows": ...}`, for flows with `"next"` where the listing goes on; or `{"error": "..."}`. Commands: [`super::commands`].
+//! Question: `{"what": "servers"}`; for flows also `"worker"` and `"cursor"`, and `"only"` for a part of them; for one
+//! flow `"flow": ["client:port", "endpoint:port"]`. Response: `{"rows": ...}`, for flows with `"next"` where the listing goes on; or `{"error": "..."}`. Commands: [`super::commands`].
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipos_pipelines::handoff::{BoardId, FlowFilter, Table, WorkerId};
+use ipos_wire::flow::Flow;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -53,6 +54,8 @@ pub enum What {
     Services,
     /// Temporary, Forward-Connect, Forward and Local Tables (Fig. 12)
     Flows,
+    /// One connection, CLIENT:PORT ENDPOINT:PORT: where it is, and why it was placed there
+    Flow,
     /// How full the tables are, by worker
     Tables,
     /// Migrations by board and outcome, and how long they took
@@ -78,12 +81,15 @@ pub struct Query {
     /// Which flows.
     #[serde(default)]
     pub only: Only,
+    /// Client and endpoint of the one flow that is asked for.
+    #[serde(default)]
+    pub flow: Option<[SocketAddrV4; 2]>,
 }
 
 impl Query {
     /// A question for a table.
     pub fn table(what: What) -> Self {
-        Self { what, worker: 0, cursor: 0, only: Only::default() }
+        Self { what, worker: 0, cursor: 0, only: Only::default(), flow: None }
     }
 }
 
@@ -191,8 +197,30 @@ pub async fn answer(query: Query, collector: &mut Collector) -> Value {
     if query.what == What::Flows {
         return flows(query, collector).await;
     }
+    if query.what == What::Flow {
+        return flow(&query, collector).await;
+    }
     match collector.snapshot().await {
         Ok(snapshot) => json!({ "rows": rows(query.what, collector, &snapshot) }),
+        Err(error) => json!({ "error": error.to_string() }),
+    }
+}
+
+async fn flow(query: &Query, collector: &Collector) -> Value {
+    let Some([client, endpoint]) = query.flow else {
+        return json!({ "error": "which flow? expected \"flow\": [client, endpoint], each \"address:port\"" });
+    };
+    let flow = Flow {
+        client: *client.ip(),
+        client_port: client.port(),
+        endpoint: *endpoint.ip(),
+        endpoint_port: endpoint.port(),
+    };
+    match collector.trace(flow).await {
+        Ok((trace, entry)) => {
+            let row = |row| FlowJson::new(&row, trace.worker, &collector.about.boards);
+            json!({ "rows": { "entry": entry.map(row), "decisions": trace.decisions } })
+        }
         Err(error) => json!({ "error": error.to_string() }),
     }
 }
@@ -260,6 +288,7 @@ impl Only {
             endpoint: endpoint.transpose()?,
             board: board.transpose()?,
             table: table.transpose()?,
+            flow: None,
         })
     }
 }
@@ -302,8 +331,8 @@ fn rows(what: What, collector: &Collector, snapshot: &Snapshot) -> Value {
             sum["workers"] = json!(each);
             sum
         }
-        // Answered page by page, not here.
-        What::Flows => Value::Null,
+        // Answered by the worker, not here.
+        What::Flows | What::Flow => Value::Null,
     }
 }
 
@@ -343,6 +372,7 @@ mod tests {
     use super::*;
     use crate::control::snapshot::{Migrations, Snapshot};
     use crate::control::testing::flow;
+    use crate::control::trace::{DecisionRow, Trace};
     use crate::control::turn::Request;
 
     /// A collector, and a control core that answers on a thread until the collector is gone. Worker 1 has two pages of
@@ -361,6 +391,37 @@ mod tests {
                         let _ = reply.send((snapshot, latency));
                     }
                     Request::Flows { worker: WorkerId(0), .. } => {}
+                    Request::Trace { flow, reply } => {
+                        let decision = DecisionRow {
+                            age_ms: 5,
+                            service: "web".to_owned(),
+                            policy: "least-load".to_owned(),
+                            board: Some("board1".to_owned()),
+                            reason: "policy".to_owned(),
+                            scores: Vec::new(),
+                            left_out: 1,
+                        };
+                        let known = flow.client_port == 7;
+                        let decisions = if known { vec![decision] } else { Vec::new() };
+                        let _ = reply.send(Trace { worker: 1, decisions });
+                    }
+                    Request::Flows { worker, filter: FlowFilter { flow: Some(only), .. }, reply, .. } => {
+                        let row = FlowRow {
+                            flow: only,
+                            table: Table::Forward,
+                            board: Some(BoardId(0)),
+                            idle_ms: 3,
+                        };
+                        let rows = if only.client_port == 7 { vec![row] } else { Vec::new() };
+                        let page = FlowPage {
+                            request: 1,
+                            worker,
+                            cursor: None,
+                            filter: FlowFilter::default(),
+                            rows,
+                        };
+                        let _ = reply.send(Box::new(page));
+                    }
                     Request::Taken(_) | Request::Order { .. } | Request::Apply { .. } => {}
                     Request::Flows { worker, cursor, reply, .. } => {
                         let row = FlowRow {
@@ -436,6 +497,22 @@ mod tests {
         assert_eq!(ask(What::Flows, 2, 0)["error"], "no worker 2");
         let lost = ask(What::Flows, 0, 0);
         assert!(lost["error"].as_str().is_some_and(|error| error.contains("does not answer")), "{lost}");
+    }
+
+    #[test]
+    fn one_flow_is_shown_with_what_was_decided_about_it() {
+        let ask = |port: u16| {
+            let flow = [([203, 0, 113, 7], port), ([198, 51, 100, 1], 80)]
+                .map(|(address, port)| SocketAddrV4::new(address.into(), port));
+            let query = Query { flow: Some(flow), ..Query::table(What::Flow) };
+            block_on(async { answer(query, &mut collector()).await })["rows"].take()
+        };
+        let known = ask(7);
+        assert_eq!((&known["entry"]["table"], &known["entry"]["worker"]), (&json!("forward"), &json!(1)));
+        assert_eq!(known["decisions"][0]["reason"], "policy");
+        assert_eq!(ask(8), json!({ "entry": null, "decisions": [] }));
+        let none = block_on(async { answer(Query::table(What::Flow), &mut collector()).await });
+        assert!(none["error"].as_str().is_some_and(|error| error.contains("expected")), "{none}");
     }
 
     #[test]

@@ -115,8 +115,6 @@ pub fn applied(old: &Config, new: &Config) -> Vec<String> {
         ("timeouts", "linger_ms", old.timeouts.linger_ms, new.timeouts.linger_ms),
         ("timeouts", "answer_rto_ms", old.timeouts.answer_rto_ms, new.timeouts.answer_rto_ms),
         ("migration", "deadline_ms", a.deadline_ms.value, b.deadline_ms.value),
-        ("migration", "board_suspect_ms", a.board_suspect_ms.value, b.board_suspect_ms.value),
-        ("migration", "board_dead_ms", a.board_dead_ms.value, b.board_dead_ms.value),
     ];
     for (section, key, before, after) in times.into_iter().filter(|(_, _, before, after)| before != after) {
         lines.push(format!("[{section}] {key}: {before} -> {after}"));
@@ -175,10 +173,12 @@ fn told(service: &Service, config: &Config) -> String {
         let boards = places.iter().filter_map(|place| config.boards.get(usize::from(*place)));
         boards.map(|board| board.address.value.to_string()).collect::<Vec<_>>()
     };
-    let maps: Vec<_> =
-        service.maps.iter().map(|map| (&map.host, &map.path, addresses(&map.boards))).collect();
+    let maps = service.maps.iter();
+    let maps: Vec<_> = maps.map(|map| (&map.host, &map.path, addresses(&map.boards), &map.weights)).collect();
+    let boards = (addresses(&service.boards), &service.weights, service.home.map(|home| addresses(&[home])));
+    let placement = (service.policy, service.limits, service.slow_start_s);
     let (check, start) = (&service.check, &service.start);
-    format!("{} {:?} {maps:?} {check:?} {start:?}", service.name.value, addresses(&service.boards))
+    format!("{} {boards:?} {placement:?} {maps:?} {check:?} {start:?}", service.name.value)
 }
 
 #[cfg(test)]

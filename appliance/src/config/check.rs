@@ -8,12 +8,13 @@ use ipos_pipelines::handoff::{BOARDS_MAX, PORTS_MAX};
 use ipos_pipelines::table::ENDPOINTS_MAX;
 use ipos_pipelines::urlmap::{Rule, UrlMap};
 
-use super::farm::{Farm, MapDraft, ServiceDraft};
+use super::farm::{Farm, MapDraft, ServiceDraft, Weights};
 use super::host::{self, Host};
 use super::model::{Board, Config, Map, Memory, Port, Service};
 use super::parse::Draft;
 use super::read::{At, Notes};
 use super::size;
+use crate::control::standing::WEIGHT_DEFAULT;
 
 /// Everything that one section alone cannot tell. The result is of use only when the notes stay empty.
 pub fn check(draft: Draft, host: &impl Host, notes: &Notes) -> Config {
@@ -135,14 +136,6 @@ fn cpus(draft: &Draft, host: &impl Host, notes: &Notes) {
 
 fn times(draft: &Draft, notes: &Notes) {
     let migration = &draft.migration;
-    let (suspect, dead) = (&migration.board_suspect_ms, &migration.board_dead_ms);
-    if suspect.value > dead.value {
-        let what = format!(
-            "`board_suspect_ms` is {}; expected at most board_dead_ms ({})",
-            suspect.value, dead.value
-        );
-        notes.problem(suspect.offset, what);
-    }
     if migration.deadline_ms.value >= draft.timeouts.place_ms {
         let what = format!(
             "`deadline_ms` is {}; expected less than timeouts.place_ms ({}), which is when the client is answered",
@@ -303,25 +296,78 @@ fn resolve(service: &ServiceDraft, farm: &Farm, notes: &Notes) -> Service {
             format!("{} is the address of board \"{}\"; expected one of its own", at.value, board.name.value);
         notes.problem(at.offset, what);
     }
-    let boards = match &service.boards {
+    let boards: Vec<u16> = match &service.boards {
         None => (0..farm.boards.len().min(BOARDS_MAX) as u16).collect(),
         Some(names) => places(names, farm, notes),
     };
+    let names = service.boards.as_ref();
+    if let Some(weights) = service.weights.as_ref().filter(|_| names.is_none()) {
+        notes
+            .problem(weights.offset, "`weights` without `boards`; expected the list whose weights these are");
+    }
     rules(&service.maps, notes);
     let maps = service.maps.iter().map(|map| Map {
         host: map.host.as_ref().map(|host| host.value.clone()),
         path: map.path.value.clone(),
         boards: places(&map.boards, farm, notes),
+        weights: weights(map.weights.as_ref(), Some(&map.boards), map.boards.value.len(), notes),
     });
+    let maps: Vec<Map> = maps.collect();
     Service {
         name: service.name.clone(),
         address: at.clone(),
         port: service.port.value,
+        weights: weights(service.weights.as_ref(), names, boards.len(), notes),
+        home: home(service, &boards, &maps, farm, notes),
         boards,
-        maps: maps.collect(),
+        maps,
+        policy: service.policy,
+        limits: service.limits,
+        slow_start_s: service.slow_start_s,
         check: service.check.clone(),
         start: service.start,
     }
+}
+
+/// The weights of a list of boards: one for each, and not all of them 0.
+fn weights(
+    written: Option<&Weights>,
+    boards: Option<&At<Vec<At<String>>>>,
+    count: usize,
+    notes: &Notes,
+) -> Vec<u16> {
+    let Some(written) = written else { return vec![WEIGHT_DEFAULT; count] };
+    let weights: Vec<u16> = written.value.iter().map(|weight| weight.value).collect();
+    if let Some(boards) = boards.filter(|boards| boards.value.len() != weights.len()) {
+        let (few, many) = (weights.len(), boards.value.len());
+        let what =
+            format!("`weights` has {few} numbers for {many} boards; expected one for each, in their order");
+        notes.problem(written.offset, what);
+    } else if weights.iter().all(|weight| *weight == 0) {
+        notes.problem(written.offset, "`weights` are all 0: nobody would serve; expected one above 0");
+    }
+    weights
+}
+
+/// The place of the home board, which is one of the service's own.
+fn home(service: &ServiceDraft, boards: &[u16], maps: &[Map], farm: &Farm, notes: &Notes) -> Option<u16> {
+    let home = service.home.as_ref()?;
+    let place = farm.boards.iter().position(|board| board.name.value == home.value);
+    let place = place.map(|place| place as u16);
+    let mut own: Vec<u16> = maps.iter().flat_map(|map| &map.boards).chain(boards).copied().collect();
+    own.sort_unstable();
+    own.dedup();
+    if farm.boards_complete && place.is_none_or(|place| !own.contains(&place)) {
+        let names = own.iter().filter_map(|place| farm.boards.get(usize::from(*place)));
+        let names: Vec<&str> = names.map(|board| board.name.value.as_str()).collect();
+        let what = format!(
+            "`home` is \"{}\", which is none of the service's boards; expected one of {}",
+            home.value,
+            names.join(", ")
+        );
+        notes.problem(home.offset, what);
+    }
+    place
 }
 
 /// The places of named boards.

@@ -7,6 +7,7 @@ use ipos_wire::ipos::ApplicationName;
 
 use super::model::{Check, CheckHost, CheckPath, Device, MacText, Port, Start, Subnet};
 use super::read::{At, Section};
+use crate::control::placement::{Limits, Policy};
 use crate::control::standing::{WEIGHT_DEFAULT, WEIGHT_MAX};
 
 /// What the farm's sections say, with names where [`super::model`] has places.
@@ -35,13 +36,26 @@ pub struct ServiceDraft {
     pub port: At<u16>,
     /// Names of boards; `None` for all.
     pub boards: Option<At<Vec<At<String>>>>,
+    /// Their weights here.
+    pub weights: Option<Weights>,
     /// The URL map.
     pub maps: Vec<MapDraft>,
     /// How its boards are checked, if they are.
     pub check: Option<Check>,
+    /// How a board is chosen.
+    pub policy: Policy,
+    /// The name of the home board.
+    pub home: Option<At<String>>,
+    /// What a board may have at most.
+    pub limits: Limits,
+    /// Over so long a board that joins gets its whole weight, seconds.
+    pub slow_start_s: u32,
     /// How its application is started and stopped.
     pub start: Start,
 }
+
+/// Weights of the boards of a list, in its order.
+pub type Weights = At<Vec<At<u16>>>;
 
 /// A row of the URL map that names its boards.
 pub struct MapDraft {
@@ -53,6 +67,8 @@ pub struct MapDraft {
     pub path: At<String>,
     /// Names of boards.
     pub boards: At<Vec<At<String>>>,
+    /// Their weights here.
+    pub weights: Option<Weights>,
 }
 
 /// A board.
@@ -122,12 +138,31 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
     // One kind so far; a word that is none of the known ones must not pass as it.
     section.choice("kind", &[("http", ())]);
     let boards = section.strings("boards", "all boards");
+    let weights = weights(section);
+    let policy = section.choice("policy", &Policy::NAMES).map_or_else(Policy::default, |policy| policy.value);
+    let home = section.parsed::<String>("home", "the name of one of the service's boards");
+    let slow_start_s = section.integer("slow_start_s", 0u32..=86_400, 0).value;
+    let limits = limits(&section.subsection("limits", "service.limits"));
     let maps = section.sections("map", "service.map");
     let maps = maps.iter().filter_map(map).collect();
     let check = section.optional_section("check", "service.check").and_then(|section| check(&section));
     let start = start(section);
     section.finish();
-    Some(ServiceDraft { name: name?, address: address?, port: port?, boards, maps, check, start })
+    let (name, address, port) = (name?, address?, port?);
+    Some(ServiceDraft {
+        name,
+        address,
+        port,
+        boards,
+        weights,
+        maps,
+        policy,
+        home,
+        limits,
+        slow_start_s,
+        check,
+        start,
+    })
 }
 
 fn start(section: &Section<'_>) -> Start {
@@ -161,10 +196,29 @@ fn check(section: &Section<'_>) -> Option<Check> {
     Some(check)
 }
 
+fn weights(section: &Section<'_>) -> Option<Weights> {
+    section.integers("weights", 0..=WEIGHT_MAX, "100 each")
+}
+
+fn limits(section: &Section<'_>) -> Limits {
+    let limits = Limits {
+        connections: section.optional_integer("connections", 1u32..=1_000_000_000).map(|at| at.value),
+        cpu_percent: section.optional_integer("cpu_percent", 1u8..=100).map(|at| at.value),
+        memory_free_mb: section.optional_integer("memory_free_mb", 1u32..=1_000_000_000).map(|at| at.value),
+        bandwidth_free_mbps: section
+            .optional_integer("bandwidth_free_mbps", 1u32..=10_000_000)
+            .map(|at| at.value),
+        accept_queue_percent: section.optional_integer("accept_queue_percent", 1u8..=100).map(|at| at.value),
+    };
+    section.finish();
+    limits
+}
+
 fn map(section: &Section<'_>) -> Option<MapDraft> {
     let host = section.parsed::<String>("host", "a host name");
     let path = section.required_string("path", "what the path starts with, such as \"/a/\"");
     let boards = section.required_strings("boards", "the names of boards");
+    let weights = weights(section);
     section.finish();
-    Some(MapDraft { offset: section.offset, host, path: path?, boards: boards? })
+    Some(MapDraft { offset: section.offset, host, path: path?, boards: boards?, weights })
 }

@@ -8,6 +8,7 @@ use ipos_pipelines::config::{Idle, Role, Timeouts};
 use ipos_wire::ipos::ApplicationName;
 
 use super::read::At;
+use crate::control::placement::{Limits, Policy};
 
 /// The whole file.
 #[derive(Clone, Debug)]
@@ -122,10 +123,6 @@ pub struct Migration {
     pub tries: u8,
     /// Until a request must have a board, milliseconds.
     pub deadline_ms: At<u32>,
-    /// Without a report for so long a board gets no connection, milliseconds.
-    pub board_suspect_ms: At<u32>,
-    /// Without a report for so long a board is dead, milliseconds.
-    pub board_dead_ms: At<u32>,
     /// Attempts under way at once.
     pub attempts: u32,
 }
@@ -171,8 +168,18 @@ pub struct Service {
     pub port: u16,
     /// Who serves what no row of `maps` names: places in [`Config::boards`].
     pub boards: Vec<u16>,
+    /// The weights of `boards` here.
+    pub weights: Vec<u16>,
     /// The URL map.
     pub maps: Vec<Map>,
+    /// How a board is chosen.
+    pub policy: Policy,
+    /// The board that keeps what it can take: a place in [`Config::boards`].
+    pub home: Option<u16>,
+    /// What a board may have at most.
+    pub limits: Limits,
+    /// Over so long a board that joins gets its whole weight, seconds.
+    pub slow_start_s: u32,
     /// How its boards are checked, if they are.
     pub check: Option<Check>,
     /// What boards may start when nothing serves it.
@@ -254,6 +261,8 @@ pub struct Map {
     pub path: String,
     /// Who serves it: places in [`Config::boards`].
     pub boards: Vec<u16>,
+    /// The weights of `boards` here.
+    pub weights: Vec<u16>,
 }
 
 /// `[[board]]`

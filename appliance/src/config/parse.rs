@@ -165,8 +165,6 @@ fn migration(section: &Section<'_>) -> Migration {
         retry_ms: section.integer("retry_ms", 1u32..=10_000, 20).value,
         tries: section.integer("tries", 1u8..=100, 4).value,
         deadline_ms: section.integer("deadline_ms", 10u32..=600_000, 3000),
-        board_suspect_ms: section.integer("board_suspect_ms", 10u32..=60_000, 300),
-        board_dead_ms: section.integer("board_dead_ms", 20u32..=600_000, 1000),
         attempts: section.integer("attempts", 16u32..=1_048_576, 65_536).value,
     };
     section.finish();

@@ -110,19 +110,24 @@ impl<'a> Section<'a> {
         self.notes.problem(self.offset, format!("`{key}` is missing{place}; expected {expected}"));
     }
 
-    /// A table of this table; empty when the text leaves it out.
+    /// A table of the document; empty when the text leaves it out.
     pub fn section(&self, key: &'static str) -> Section<'a> {
+        self.subsection(key, key)
+    }
+
+    /// A table of this table; empty when the text leaves it out. `path` is its name from the root.
+    pub fn subsection(&self, key: &'static str, path: &'static str) -> Section<'a> {
         let (table, offset): (&'a DeTable<'a>, usize) = match self.find(key) {
             None => (empty(), self.offset),
             Some(value) => match value.get_ref() {
                 DeValue::Table(table) => (table, value.span().start),
                 _ => {
-                    self.wrong(key, value, &format!("a table: write [{key}]"));
+                    self.wrong(key, value, &format!("a table: write [{path}]"));
                     (empty(), value.span().start)
                 }
             },
         };
-        Section { notes: self.notes, path: key, table, offset, asked: RefCell::default() }
+        Section { notes: self.notes, path, table, offset, asked: RefCell::default() }
     }
 
     /// A table of this table, when the text has it. `path` is its name from the root.
@@ -161,17 +166,29 @@ impl<'a> Section<'a> {
         T: Copy + Display + PartialOrd + TryFrom<i64>,
     {
         self.note_default(key, default.to_string());
-        let read = self.find(key).and_then(|value| {
-            let number = integer_of(value.get_ref()).and_then(|number| T::try_from(number).ok());
-            match number.filter(|number| bounds.contains(number)) {
-                Some(number) => Some(At::new(number, value.span().start)),
-                None => {
-                    self.wrong(key, value, &format!("an integer {}..={}", bounds.start(), bounds.end()));
-                    None
-                }
-            }
-        });
-        read.unwrap_or(At::new(default, self.offset))
+        self.bounded(key, bounds).unwrap_or(At::new(default, self.offset))
+    }
+
+    /// An integer within bounds, or `None` when it is left out.
+    pub fn optional_integer<T>(&self, key: &'static str, bounds: RangeInclusive<T>) -> Option<At<T>>
+    where
+        T: Copy + Display + PartialOrd + TryFrom<i64>,
+    {
+        self.note_default(key, "none".to_owned());
+        self.bounded(key, bounds)
+    }
+
+    fn bounded<T>(&self, key: &'static str, bounds: RangeInclusive<T>) -> Option<At<T>>
+    where
+        T: Copy + Display + PartialOrd + TryFrom<i64>,
+    {
+        let value = self.find(key)?;
+        let number = integer_of(value.get_ref()).and_then(|number| T::try_from(number).ok());
+        let number = number.filter(|number| bounds.contains(number));
+        if number.is_none() {
+            self.wrong(key, value, &format!("an integer {}..={}", bounds.start(), bounds.end()));
+        }
+        number.map(|number| At::new(number, value.span().start))
     }
 
     /// True or false, or its default.
@@ -267,16 +284,10 @@ impl<'a> Section<'a> {
     {
         self.note_default(key, "required".to_owned());
         let expected = format!("an integer {}..={}", bounds.start(), bounds.end());
-        let Some(value) = self.find(key) else {
+        if !self.has(key) {
             self.missing(key, &expected);
-            return None;
-        };
-        let number = integer_of(value.get_ref()).and_then(|number| T::try_from(number).ok());
-        let number = number.filter(|number| bounds.contains(number));
-        if number.is_none() {
-            self.wrong(key, value, &expected);
         }
-        number.map(|number| At::new(number, value.span().start))
+        self.bounded(key, bounds)
     }
 
     /// A list of strings; `None` when it is left out.
@@ -293,7 +304,7 @@ impl<'a> Section<'a> {
         self.strings(key, "required")
     }
 
-    /// A list of integers within bounds; `None` when it is left out.
+    /// A list of integers within bounds; `None` when it is left out, or one of them is wrong.
     pub fn integers<T>(
         &self,
         key: &'static str,
@@ -305,11 +316,13 @@ impl<'a> Section<'a> {
     {
         self.note_default(key, default.to_owned());
         let expected = format!("a list of integers {}..={}", bounds.start(), bounds.end());
-        self.list(key, &expected, |value| {
+        let read = self.list(key, &expected, |value| {
             integer_of(value)
                 .and_then(|number| T::try_from(number).ok())
                 .filter(|number| bounds.contains(number))
-        })
+        });
+        let written = self.find(key)?.get_ref().as_array().map(|array| array.len());
+        read.filter(|read| Some(read.value.len()) == written)
     }
 
     fn list<T>(

@@ -13,6 +13,7 @@ use ipos_pipelines::services::{Kind, Service as WorkerService, Services};
 use ipos_pipelines::urlmap::{Rule, UrlMap};
 
 use super::model::{Config, Service};
+use crate::control::placement::{Member, PoolSettings};
 
 /// How long the number of a pool that nothing names any more stays unused: longer than a request is under way.
 const REUSE: Duration = Duration::from_secs(300);
@@ -26,7 +27,7 @@ pub struct Snapshot {
     /// What the workers hold.
     pub services: Services,
     /// Boards by pool: what [`ipos_pipelines::handoff::Place::pool`] names.
-    pub pools: Vec<Vec<BoardId>>,
+    pub pools: Vec<PoolSettings>,
 }
 
 /// Why there is no snapshot. A checked configuration gives one at the start, always.
@@ -68,7 +69,7 @@ pub struct Numbers {
 
 #[derive(Clone, Debug)]
 struct Pool {
-    boards: Vec<BoardId>,
+    settings: PoolSettings,
     /// Since when nothing names it.
     unused_since: Option<Instant>,
 }
@@ -93,7 +94,7 @@ pub fn board_ids(
 
 impl Numbers {
     /// Makes the snapshot, and remembers the numbers it gives. `ids` are the numbers of the configuration's boards. Equal lists of
-    /// boards are one pool.
+    /// boards of one service are one pool.
     ///
     /// # Errors
     /// [`SnapshotError`]; the numbers are as before then.
@@ -107,8 +108,10 @@ impl Numbers {
         next.pools.iter_mut().for_each(|pool| pool.unused_since = pool.unused_since.or(Some(now)));
         let mut open = Vec::new();
         for service in &config.services {
-            let worker_service = Arc::new(next.worker_service(service, ids, now)?);
-            open.push((next.service(worker_service.clone())?, worker_service));
+            let number = next.number(service)?;
+            let worker_service = Arc::new(next.worker_service(service, number, ids, now)?);
+            next.keep(number, worker_service.clone());
+            open.push((number, worker_service));
         }
         let numbered = (0u16..).zip(&next.services);
         let closed: Vec<_> = numbered
@@ -119,33 +122,37 @@ impl Numbers {
             return Err(SnapshotError::Closed);
         }
         let services = Services::numbered(open, closed)?;
-        let pools = next.pools.iter().map(|pool| pool.boards.clone()).collect();
+        let pools = next.pools.iter().map(|pool| pool.settings.clone()).collect();
         *self = next;
         Ok(Snapshot { services, pools })
     }
 
-    /// The number of the service at this endpoint, which is this from now on.
-    fn service(&mut self, service: Arc<WorkerService>) -> Result<u16, SnapshotError> {
-        let endpoint = |service: &WorkerService| (service.address, service.port);
-        let known = self.services.iter().position(|known| endpoint(known) == endpoint(&service));
-        let place = known.unwrap_or(self.services.len());
-        match self.services.get_mut(place) {
+    /// The number of the service at this endpoint, which is its from now on.
+    fn number(&self, service: &Service) -> Result<u16, SnapshotError> {
+        let endpoint = (service.address.value, service.port);
+        let known = self.services.iter().position(|known| (known.address, known.port) == endpoint);
+        u16::try_from(known.unwrap_or(self.services.len())).map_err(|_| SnapshotError::Closed)
+    }
+
+    fn keep(&mut self, number: u16, service: Arc<WorkerService>) {
+        match self.services.get_mut(usize::from(number)) {
             Some(known) => *known = service,
             None => self.services.push(service),
         }
-        u16::try_from(place).map_err(|_| SnapshotError::Closed)
     }
 
     fn worker_service(
         &mut self,
         service: &Service,
+        number: u16,
         ids: &[BoardId],
         now: Instant,
     ) -> Result<WorkerService, SnapshotError> {
-        let default_pool = self.pool(&service.boards, ids, now)?;
+        let pool_of = |boards, weights| pool_of(number, boards, weights, ids);
+        let default_pool = self.pool(pool_of(&service.boards, &service.weights), now)?;
         let mut rules = Vec::with_capacity(service.maps.len());
         for map in &service.maps {
-            let value = self.pool(&map.boards, ids, now)?;
+            let value = self.pool(pool_of(&map.boards, &map.weights), now)?;
             rules.push(Rule { host: map.host.clone(), path_prefix: map.path.clone(), value });
         }
         let urls = UrlMap::build(&rules).map_err(|faults| SnapshotError::Map {
@@ -161,20 +168,27 @@ impl Numbers {
         })
     }
 
-    /// The number of a list of boards, given as places in the configuration.
-    fn pool(&mut self, places: &[u16], ids: &[BoardId], now: Instant) -> Result<u16, SnapshotError> {
-        let boards: Vec<BoardId> =
-            places.iter().filter_map(|place| ids.get(usize::from(*place)).copied()).collect();
+    /// The number of a pool.
+    fn pool(&mut self, settings: PoolSettings, now: Instant) -> Result<u16, SnapshotError> {
         let is_old = |pool: &Pool| pool.unused_since.is_some_and(|since| now.duration_since(since) >= REUSE);
-        let known = self.pools.iter().position(|pool| pool.boards == boards);
+        let known = self.pools.iter().position(|pool| pool.settings == settings);
         let place = known.or_else(|| self.pools.iter().position(is_old)).unwrap_or(self.pools.len());
-        let pool = Pool { boards, unused_since: None };
+        let pool = Pool { settings, unused_since: None };
         match self.pools.get_mut(place) {
             Some(known) => *known = pool,
             None => self.pools.push(pool),
         }
         u16::try_from(place).map_err(|_| SnapshotError::Pools)
     }
+}
+
+/// A list of boards, given as places in the configuration, with their weights in it.
+fn pool_of(service: u16, places: &[u16], weights: &[u16], ids: &[BoardId]) -> PoolSettings {
+    let members = places.iter().zip(weights).filter_map(|(place, weight)| {
+        let board = *ids.get(usize::from(*place))?;
+        Some(Member { board, weight: *weight })
+    });
+    PoolSettings { service, members: members.collect() }
 }
 
 #[cfg(test)]
@@ -208,7 +222,7 @@ mod tests {
         // Another service takes the place in the file; its pool is a new one.
         let mut after = before.clone();
         after.services[0].port = 8088;
-        after.services[0].boards = vec![0];
+        (after.services[0].boards, after.services[0].weights) = (vec![0], vec![100]);
         after.services[0].maps.clear();
         let second = numbers.snapshot(&after, &ids, start).expect("a snapshot");
         assert_eq!(
@@ -223,7 +237,7 @@ mod tests {
         assert_eq!(third.pools, second.pools);
         // A pool that nothing has named for long gives its number away.
         let mut other = after.clone();
-        other.services[0].boards = vec![8];
+        (other.services[0].boards, other.services[0].weights) = (vec![8], vec![100]);
         numbers.snapshot(&other, &ids, start).expect("a snapshot");
         let late = numbers.snapshot(&after, &ids, start + REUSE).expect("a snapshot");
         assert!(late.pools.len() <= third.pools.len() + 1);

@@ -9,6 +9,7 @@ use super::model::{Config, Memory};
 use super::parse;
 use super::read::Notes;
 use super::*;
+use crate::control::placement::{Limits, Policy};
 
 /// A machine with CPUs 0 and 1, the interfaces wan0 and farm0, one PCI device and 4 GiB.
 pub struct Machine;
@@ -282,13 +283,66 @@ fn url_rows_must_be_of_use() {
 }
 
 #[test]
+fn what_a_service_says_of_placement_is_taken_and_its_mistakes_are_named() {
+    let service = |text: &str| with("port = 80\n", &format!("port = 80\n{text}\n"));
+    let placed = "policy = \"least-load\"\nhome = \"board2\"\nslow_start_s = 30\nboards = [\"board1\", \"board2\"]\n\
+                  weights = [0, 70]\n[service.limits]\nconnections = 10\ncpu_percent = 90";
+    let config = good(&service(placed).replace("name = \"board2\"", "name = \"board2\"\nweight = 1000"));
+    let web = &config.services[0];
+    assert_eq!((web.policy, web.home, web.slow_start_s), (Policy::LeastLoad, Some(1), 30));
+    assert_eq!((&web.weights[..], &web.maps[0].weights[..]), (&[0, 70][..], &[100][..]));
+    let limits = Limits { connections: Some(10), cpu_percent: Some(90), ..Limits::default() };
+    assert_eq!((web.limits, config.boards[0].weight, config.boards[1].weight), (limits, 100, 1000));
+    let ids: Vec<_> = (0..2).map(ipos_pipelines::handoff::BoardId).collect();
+    let snapshot = snapshot::Numbers::default().snapshot(&config, &ids, std::time::Instant::now());
+    let snapshot = snapshot.expect("a checked configuration");
+    assert_eq!(snapshot.pools[0].members[1].weight, 70);
+    let plain = good(SHORT);
+    assert_eq!((plain.services[0].policy, plain.services[0].home), (Policy::LeastConnections, None));
+
+    says(
+        &service("policy = \"best\""),
+        "best",
+        "expected \"least-connections\" or \"least-load\" or \"round-robin\"",
+    );
+    says(
+        &service("home = \"board9\""),
+        "board9",
+        "none of the service's boards; expected one of board1, board2",
+    );
+    says(
+        &service("boards = [\"board1\"]\nhome = \"board2\""),
+        "home",
+        "`home` is \"board2\", which is none of the service's boards; expected one of board1",
+    );
+    says(&service("slow_start_s = -1"), "slow_start_s", "expected an integer 0..=86400");
+    says(&service("weights = [1, 2]"), "weights", "`weights` without `boards`");
+    says(
+        &service("boards = [\"board1\", \"board2\"]\nweights = [1]"),
+        "weights",
+        "`weights` has 1 numbers for 2 boards; expected one for each",
+    );
+    says(&service("boards = [\"board1\"]\nweights = [0]"), "weights", "all 0: nobody would serve");
+    says(
+        &service("boards = [\"board1\"]\nweights = [1001]"),
+        "weights",
+        "expected a list of integers 0..=1000",
+    );
+    says(&with("192.0.2.12\"", "192.0.2.12\"\nweight = 1001"), "1001", "expected an integer 0..=1000");
+    let limited = |text: &str| service(&format!("[service.limits]\n{text}"));
+    says(&limited("cpu_percent = 101"), "cpu_percent", "`cpu_percent` is 101; expected an integer 1..=100");
+    says(&limited("connections = 0"), "connections", "expected an integer 1..=1000000000");
+    says(
+        &limited("cpu = 1"),
+        "cpu",
+        "unknown key `cpu` in [service.limits]; expected one of accept_queue_percent",
+    );
+    says(&service("limits = 3"), "limits", "expected a table: write [service.limits]");
+}
+
+#[test]
 fn times_sizes_and_memory_must_fit_each_other() {
     let section = |text: &str| format!("{SHORT}{text}\n");
-    says(
-        &section("[migration]\nboard_suspect_ms = 2000"),
-        "suspect",
-        "expected at most board_dead_ms (1000)",
-    );
     says(
         &section("[migration]\ndeadline_ms = 10000"),
         "deadline_ms",

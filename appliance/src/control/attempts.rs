@@ -19,9 +19,9 @@ use ipos_wire::flow::Flow;
 
 use super::board_set::BoardSet;
 use super::context::Context;
-use super::counters::{Did, Ended, Ignored};
+use super::counters::{Did, Ended, Ignored, NoBoard, Reason};
 use super::detaches::Detaches;
-use super::selection::Pools;
+use super::placement::{PoolSettings, Pools, Rules, Wanted};
 use super::sink::Message;
 use super::spawn::Spawner;
 use super::under_way::{At, UnderWay};
@@ -73,6 +73,8 @@ struct Request {
     tried: BoardSet,
     /// Those of them that were silent: busy, perhaps, and worth asking again when all the others have been asked.
     silent: BoardSet,
+    /// Why another board is wanted than the one asked before.
+    after: Option<Reason>,
     first_sent_ns: Option<u64>,
     deadline_ns: u64,
     repeat: bool,
@@ -91,6 +93,7 @@ impl Request {
             made: 0,
             tried: BoardSet::default(),
             silent: BoardSet::default(),
+            after: None,
             first_sent_ns: None,
             deadline_ns: 0,
             repeat: false,
@@ -107,6 +110,7 @@ impl Request {
         self.made = 0;
         self.tried.clear();
         self.silent.clear();
+        self.after = None;
         self.first_sent_ns = None;
         self.deadline_ns = deadline_ns;
         self.repeat = repeat;
@@ -147,9 +151,9 @@ impl Attempts {
         }
     }
 
-    /// Other pools, and another deadline for the requests that come.
-    pub fn reconfigure(&mut self, pools: Pools, deadline_ns: u64) {
-        self.pools = pools;
+    /// Other pools and rules, and another deadline for the requests that come.
+    pub fn reconfigure(&mut self, pools: Vec<PoolSettings>, rules: Vec<Rules>, deadline_ns: u64) {
+        self.pools.reconfigure(pools, rules);
         self.settings.deadline_ns = deadline_ns;
     }
 
@@ -173,6 +177,7 @@ impl Attempts {
             Some(at) => self.ask_next(ctx, at),
             None => {
                 ctx.counters.count(Did::AttemptsFull);
+                self.pools.failed(ctx.now_ns, &place.flow, place.pool, NoBoard::AttemptsFull);
                 answer(ctx, worker, place.entry, Answer::Unavailable);
             }
         }
@@ -203,7 +208,7 @@ impl Attempts {
             request.made = 1;
         }
         if let Some(board) = ctx.boards.board_mut(board) {
-            board.in_flight += 1;
+            board.traffic.in_flight += 1;
         }
         self.send(ctx, at);
     }
@@ -343,7 +348,9 @@ impl Attempts {
         let Some(asked) = request.asked.take() else { return };
         ended(ctx, asked.board, how);
         request.tried.insert(asked.board);
+        request.after = Some(Reason::AfterRefusal);
         if how == Ended::Silent {
+            request.after = Some(Reason::AfterSilence);
             request.silent.insert(asked.board);
         }
         if request.repeat {
@@ -365,21 +372,25 @@ impl Attempts {
     /// Asks the best board that has not been asked yet, or only been silent. With none, waits while one may still turn out
     /// alive.
     fn ask_next(&mut self, ctx: &mut Context<'_>, at: At) {
-        let Some(request) = self.requests.get_mut(at) else { return };
-        let endpoint = (request.place.flow.endpoint, request.place.flow.endpoint_port);
-        let pool = request.place.pool;
-        let mut next = self.pools.choose(pool, ctx.boards, ctx.now_ns, endpoint, &request.tried);
-        if next.is_none() && !request.silent.is_empty() {
+        let Self { requests, pools, .. } = self;
+        let Some(request) = requests.get_mut(at) else { return };
+        let (flow, pool) = (request.place.flow, request.place.pool);
+        let mut choose = |request: &Request| {
+            let wanted = Wanted { flow: &flow, pool, tried: &request.tried, after: request.after };
+            pools.choose(ctx.boards, ctx.now_ns, &wanted)
+        };
+        let mut next = choose(request);
+        if next.is_err() && !request.silent.is_empty() {
             request.silent.iter().for_each(|board| request.tried.remove(board));
             request.silent.clear();
-            next = self.pools.choose(pool, ctx.boards, ctx.now_ns, endpoint, &request.tried);
+            next = choose(request);
         }
         match next {
-            Some(board) => {
+            Ok(board) => {
                 request.asked = Some(Asked { board, id: ctx.ids.next(request.worker), sent: 0, waits: 0 });
                 request.made += 1;
                 if let Some(board) = ctx.boards.board_mut(board) {
-                    board.in_flight += 1;
+                    board.traffic.in_flight += 1;
                 }
                 if request.waiting {
                     request.deadline_ns =
@@ -388,23 +399,14 @@ impl Attempts {
                 }
                 self.send(ctx, at);
             }
-            None if self.waits_for_start(ctx, at) => {}
-            None if self.may_turn_up(ctx, at) => self.requests.start_timer(at, ctx.now_ns),
-            None => {
+            Err(why) if self.waits_for_start(ctx, at, why) => {}
+            Err(why) if self.may_turn_up(ctx, at, why) => self.requests.start_timer(at, ctx.now_ns),
+            Err(why) => {
                 ctx.counters.count(Did::Unavailable);
+                self.pools.failed(ctx.now_ns, &flow, pool, why);
                 self.end(ctx, at, Answer::Unavailable);
             }
         }
-    }
-
-    /// Whether a board of the request's pool has yet to show whether it lives.
-    fn may_turn_up(&self, ctx: &Context<'_>, at: At) -> bool {
-        self.requests.get(at).is_some_and(|request| {
-            let boards = self.pools.boards(request.place.pool);
-            let mut untried = boards.iter().filter(|board| !request.tried.contains(**board));
-            ctx.now_ns < request.deadline_ns
-                && untried.any(|board| ctx.boards.is_undecided(*board, ctx.now_ns))
-        })
     }
 
     /// Goes on waiting for the board that was asked.
@@ -456,11 +458,13 @@ impl Attempts {
         let Some(request) = self.requests.get(at) else { return };
         let (late, repeat) = (ctx.now_ns >= request.deadline_ns, request.repeat);
         let (worker, flow, entry) = (request.worker, request.place.flow, request.place.entry);
+        let pool = request.place.pool;
         match request.asked {
             None => self.ask_next(ctx, at),
             Some(_) if late && repeat => self.failed(ctx, at, Ended::Deadline),
             Some(_) if late => {
                 ctx.counters.count(Did::Unavailable);
+                self.pools.failed(ctx.now_ns, &flow, pool, NoBoard::Late);
                 self.give_up(ctx, at, Ended::Deadline);
                 answer(ctx, worker, entry, Answer::Unavailable);
             }
@@ -477,7 +481,7 @@ impl Attempts {
 
 fn ended(ctx: &mut Context<'_>, board: BoardId, how: Ended) {
     if let Some(board) = ctx.boards.board_mut(board) {
-        board.attempt_ended(how);
+        board.attempt_ended(ctx.now_ns, how);
     }
 }
 

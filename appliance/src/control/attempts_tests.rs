@@ -2,9 +2,11 @@
 
 use ipos_wire::tcb::Tcb;
 
-use super::super::boards::tests::{MS, TIMES, address, alive, farm, mac, unheard};
+use super::super::boards::HEARD_WITHIN_NS;
+use super::super::boards::tests::{MS, address, alive, farm, mac, unheard};
 use super::super::gather::Part;
 use super::super::listening::tests::socket;
+use super::super::placement::{PoolSettings, Rules};
 use super::super::state::tests::QUIET;
 use super::super::testing::{WORKER, World, board, flow, id};
 use super::*;
@@ -16,8 +18,12 @@ const SETTINGS: AttemptSettings =
 fn world(boards: u16) -> (World, Attempts) {
     let mut world = World::new(farm(boards));
     (0..boards).for_each(|n| alive(&mut world.boards, n, 0, u32::from(n)));
-    let pools = Pools::new(vec![(0..boards).map(board).collect()]);
-    (world, Attempts::new(SETTINGS, pools))
+    (world, Attempts::new(SETTINGS, pools((0..boards).map(board))))
+}
+
+/// One pool, of a service that says nothing of placement.
+fn pools(boards: impl IntoIterator<Item = BoardId>) -> Pools {
+    Pools::new(vec![PoolSettings::equal(boards)], vec![Rules::default()])
 }
 
 /// What the boards were told since the last look: board number, `connect` or `detach`, id.
@@ -45,7 +51,11 @@ fn answered(request: &Place, answer: Answer) -> Vec<String> {
 }
 
 fn load(world: &World, on: u16) -> (u32, u32) {
-    world.boards.board(board(on)).map(|b| (b.in_flight, b.placed)).expect("a board of the farm")
+    world
+        .boards
+        .board(board(on))
+        .map(|b| (b.traffic.in_flight, b.traffic.placed()))
+        .expect("a board of the farm")
 }
 
 fn ended(world: &World, on: u16, how: Ended) -> u64 {
@@ -206,7 +216,7 @@ fn an_ack_of_another_board_is_ignored_with_an_id_and_without() {
 fn the_deadline_ends_a_request_whatever_boards_are_left() {
     let (mut world, _) = world(2);
     let settings = AttemptSettings { deadline_ns: 50 * MS, ..SETTINGS };
-    let mut attempts = Attempts::new(settings, Pools::new(vec![vec![board(0), board(1)]]));
+    let mut attempts = Attempts::new(settings, pools([board(0), board(1)]));
     let request = world.request(1);
     attempts.place(&mut world.at(0), WORKER, &request);
     for at_ms in [20, 40, 60] {
@@ -331,7 +341,7 @@ fn without_a_fit_board_a_request_is_answered_503_at_once() {
 #[test]
 fn just_after_the_start_a_request_waits_for_the_first_reports() {
     let mut world = World::new(unheard(1));
-    let mut attempts = Attempts::new(SETTINGS, Pools::new(vec![vec![board(0)]]));
+    let mut attempts = Attempts::new(SETTINGS, pools([board(0)]));
     let request = world.request(1);
     attempts.place(&mut world.at(5), WORKER, &request);
     attempts.tick(&mut world.at(25));
@@ -343,7 +353,7 @@ fn just_after_the_start_a_request_waits_for_the_first_reports() {
 
     let mut world = World::new(unheard(1));
     let late = world.request(2);
-    attempts.place(&mut world.at(TIMES.dead_ns / MS), WORKER, &late);
+    attempts.place(&mut world.at(HEARD_WITHIN_NS / MS), WORKER, &late);
     assert_eq!(world.out.commands(), answered(&late, Answer::Unavailable), "by then it had its time");
 }
 

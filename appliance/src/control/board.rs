@@ -7,13 +7,21 @@ use ipos_wire::mac::Mac;
 
 use super::absurd::Absurd;
 use super::applications::Applications;
+use super::boards::MS_NS;
 use super::census::Held;
-use super::counters::Ended;
+use super::counters::{Ended, NoBoard};
 use super::health::{Health, Outcome};
+use super::life::Life;
 use super::listening::Listening;
 use super::offers::Offers;
+use super::placement::rules::{Limit, Limits};
+use super::placement::traffic::Traffic;
 use super::standing::Standing;
 use super::state::State;
+
+/// Reports that a board may miss before it gets no connection, and before it is dead.
+const SUSPECT_INTERVALS: u64 = 3;
+const DEAD_INTERVALS: u64 = 10;
 
 /// Reasons of a refusal, by code of 0x04 (docs/wire.md); 0 stands for codes that are unknown.
 pub const REFUSALS: [&str; 10] = [
@@ -74,12 +82,12 @@ impl Liveness {
 pub enum Unfit {
     /// No report, or an overdue one.
     Silent(Liveness),
+    /// It died again and again: kept back for so long still, nanoseconds.
+    Flapping(u64),
     /// Its MAC address is not known.
     NoMac,
     /// It takes no new connections.
     Draining,
-    /// Its weight is 0.
-    NoWeight,
     /// Its kernel lacks TCP options that clients are offered: these bits.
     Options(u16),
     /// Its health check fails, the last one in this way.
@@ -88,6 +96,10 @@ pub enum Unfit {
     NotListening,
     /// What listens there is about to be stopped.
     Stopping,
+    /// Its weight is 0, or that which the list of boards gives it.
+    NoWeight,
+    /// It is beyond a limit of the service.
+    Over(Limit),
 }
 
 impl Unfit {
@@ -101,6 +113,10 @@ impl Unfit {
             Unfit::Unhealthy(outcome) => format!("its health check fails: {}", outcome.sentence()),
             Unfit::Stopping => "its application is idle and about to be stopped".to_owned(),
             Unfit::NotListening => "nothing listens for the service there".to_owned(),
+            Unfit::Flapping(for_ns) => {
+                format!("it died again and again: kept back for {:.1} s more", for_ns as f64 / 1e9)
+            }
+            Unfit::Over(limit) => format!("beyond the service's limit {}", limit.name()),
             Unfit::Options(bits) => {
                 let names = ["timestamps", "sack", "window_scale", "ecn"];
                 let named = names.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1);
@@ -109,17 +125,33 @@ impl Unfit {
             }
         }
     }
+
+    /// What is counted when this is why a request gets no board.
+    pub const fn counted(self) -> NoBoard {
+        match self {
+            Unfit::Silent(_) => NoBoard::Silent,
+            Unfit::Flapping(_) => NoBoard::Flapping,
+            Unfit::NoMac => NoBoard::NoMac,
+            Unfit::Draining => NoBoard::Draining,
+            Unfit::Options(_) => NoBoard::Options,
+            Unfit::NotListening => NoBoard::NotListening,
+            Unfit::Unhealthy(_) => NoBoard::Unhealthy,
+            Unfit::Stopping => NoBoard::Stopping,
+            Unfit::NoWeight => NoBoard::NoWeight,
+            Unfit::Over(_) => NoBoard::OverLimit,
+        }
+    }
 }
 
-/// The times that decide about liveness.
+/// What a board must be able to do for a connection.
 #[derive(Clone, Copy, Debug)]
-pub struct LivenessSettings {
-    /// Without a report for so long a board gets no connection.
-    pub suspect_ns: u64,
-    /// Without a report for so long it is dead.
-    pub dead_ns: u64,
-    /// TCP options that clients are offered.
+pub struct Need<'a> {
+    /// TCP options that the client was offered.
     pub options: u16,
+    /// The address and port that the client connected to.
+    pub endpoint: (Ipv4Addr, u16),
+    /// What a board may have at most.
+    pub limits: &'a Limits,
 }
 
 /// One board.
@@ -152,10 +184,10 @@ pub struct Board {
     pub(super) absurd: Absurd,
     /// What it may start.
     pub offers: Offers,
-    /// Attempts under way.
-    pub in_flight: u32,
-    /// Endpoints placed there since its last report.
-    pub placed: u32,
+    /// Its connections at this moment.
+    pub traffic: Traffic,
+    /// How often it died, and whether it is kept back for it.
+    pub life: Life,
     /// Its flows in the workers' tables.
     pub held: Held,
     /// Whether the count that is under way began without an attempt under way.
@@ -172,6 +204,7 @@ impl Board {
         Self {
             mac: settings.mac,
             standing: Standing::new(settings.weight),
+            life: Life::default(),
             settings,
             ask_at_ns: 0,
             asked: 0,
@@ -185,8 +218,7 @@ impl Board {
             applications: Applications::default(),
             absurd: Absurd::default(),
             offers: Offers::default(),
-            in_flight: 0,
-            placed: 0,
+            traffic: Traffic::default(),
             held: Held::default(),
             counting_whole: false,
             ended: [0; Ended::ALL.len()],
@@ -194,28 +226,37 @@ impl Board {
         }
     }
 
-    /// Whether it lives.
-    pub fn liveness(&self, now_ns: u64, times: &LivenessSettings) -> Liveness {
-        match (&self.state, now_ns.saturating_sub(self.reported_at_ns)) {
-            (None, _) => Liveness::Unheard,
-            (Some(_), age_ns) if age_ns >= times.dead_ns => Liveness::Dead,
-            (Some(_), age_ns) if age_ns >= times.suspect_ns => Liveness::Suspect,
+    /// Whether it lives: by its own interval between reports.
+    pub fn liveness(&self, now_ns: u64) -> Liveness {
+        let Some(state) = &self.state else { return Liveness::Unheard };
+        let interval_ns = u64::from(state.interval_ms) * MS_NS;
+        match now_ns.saturating_sub(self.reported_at_ns) {
+            age_ns if age_ns >= DEAD_INTERVALS * interval_ns => Liveness::Dead,
+            age_ns if age_ns >= SUSPECT_INTERVALS * interval_ns => Liveness::Suspect,
             _ => Liveness::Alive,
         }
     }
 
-    /// Its load, if it may get a connection to this endpoint: connections reported, and those placed since.
-    pub fn fit(
-        &self,
-        now_ns: u64,
-        times: &LivenessSettings,
-        endpoint: (Ipv4Addr, u16),
-    ) -> Result<u64, Unfit> {
-        let state = match (self.liveness(now_ns, times), &self.state) {
+    /// Connections now: those reported, and what came and went since.
+    pub fn connections(&self) -> u64 {
+        self.traffic.connections(self.state.as_ref().map_or(0, |state| state.connections))
+    }
+
+    /// Whether it may get such a connection.
+    ///
+    /// # Errors
+    /// Why not.
+    #[inline]
+    pub fn fit(&self, now_ns: u64, need: &Need<'_>) -> Result<&State, Unfit> {
+        let state = match (self.liveness(now_ns), &self.state) {
             (Liveness::Alive, Some(state)) => state,
             (silent, _) => return Err(Unfit::Silent(silent)),
         };
-        let lacking = times.options & !state.options;
+        let kept_back_ns = self.life.kept_back_ns(now_ns);
+        if kept_back_ns > 0 {
+            return Err(Unfit::Flapping(kept_back_ns));
+        }
+        let lacking = need.options & !state.options;
         if self.mac.is_none() {
             return Err(Unfit::NoMac);
         }
@@ -228,24 +269,28 @@ impl Board {
         if lacking != 0 {
             return Err(Unfit::Options(lacking));
         }
-        if !self.listening.covers(endpoint.0, endpoint.1) {
+        let (address, port) = need.endpoint;
+        if !self.listening.covers(address, port) {
             return Err(Unfit::NotListening);
         }
-        if let Some(outcome) = self.health.failing(endpoint) {
+        if let Some(outcome) = self.health.failing(need.endpoint) {
             return Err(Unfit::Unhealthy(outcome));
         }
-        if self.offers.are_leaving(endpoint) {
+        if self.offers.are_leaving(need.endpoint) {
             return Err(Unfit::Stopping);
         }
-        Ok(u64::from(state.connections) + u64::from(self.in_flight) + u64::from(self.placed))
+        match need.limits.exceeded(state, || self.connections(), || self.listening.queue(address, port)) {
+            Some(limit) => Err(Unfit::Over(limit)),
+            None => Ok(state),
+        }
     }
 
     /// Counts the end of an attempt.
-    pub fn attempt_ended(&mut self, how: Ended) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    pub fn attempt_ended(&mut self, now_ns: u64, how: Ended) {
+        self.traffic.in_flight = self.traffic.in_flight.saturating_sub(1);
         self.ended[how as usize] += 1;
         if how == Ended::Acknowledged {
-            self.placed = self.placed.saturating_add(1);
+            self.traffic.place(now_ns);
         }
     }
 

@@ -12,7 +12,7 @@ use ipos_wire::mac::Mac;
 
 use super::absurd::Report;
 use super::applications::Application;
-use super::board::{Board, BoardSettings, Liveness, LivenessSettings};
+use super::board::{Board, BoardSettings, Liveness};
 use super::counters::Ignored;
 use super::gather::{Part, Taken};
 use super::listening::Socket;
@@ -32,6 +32,9 @@ const CONFIRM_NS: u64 = 30_000 * MS_NS;
 /// A MAC address that has just changed does not change again for so long: two machines that claim one address would flood
 /// the log and the workers.
 const MOVE_NS: u64 = 1000 * MS_NS;
+
+/// After the start, boards that have not been heard of may still hold anything: their agents report within this time.
+pub const HEARD_WITHIN_NS: u64 = 5000 * MS_NS;
 
 /// Unanswered questions to the known MAC address before everybody is asked again.
 const UNICAST_TRIES: u32 = 3;
@@ -68,6 +71,8 @@ pub struct Transition {
     pub board: BoardId,
     /// Whether it lives now.
     pub alive: bool,
+    /// For how long it gets no connections nevertheless, since it died again and again, nanoseconds.
+    pub kept_back_ns: u64,
 }
 
 /// A board's number, which a board has or had.
@@ -90,18 +95,19 @@ pub struct Boards {
     /// By address, in order: each board has one at most.
     by_mac: Vec<(Mac, BoardId)>,
     by_address: HashMap<Ipv4Addr, BoardId>,
-    times: LivenessSettings,
+    /// TCP options that clients are offered.
+    options: u16,
     started_at_ns: u64,
 }
 
 impl Boards {
-    /// The boards of a configuration, none heard of yet.
-    pub fn new(settings: Vec<BoardSettings>, times: LivenessSettings, now_ns: u64) -> Self {
+    /// The boards of a configuration, none heard of yet. Clients are offered these TCP options.
+    pub fn new(settings: Vec<BoardSettings>, options: u16, now_ns: u64) -> Self {
         let mut boards = Self {
             slots: Vec::with_capacity(settings.len()),
             by_mac: Vec::with_capacity(settings.len()),
             by_address: HashMap::with_capacity(settings.len()),
-            times,
+            options,
             started_at_ns: now_ns,
         };
         for (place, settings) in settings.into_iter().enumerate() {
@@ -182,11 +188,6 @@ impl Boards {
         self.board(id)?.mac.filter(|_| moved)
     }
 
-    /// Sets the times that decide about liveness.
-    pub fn set_times(&mut self, times: LivenessSettings) {
-        self.times = times;
-    }
-
     /// Each with its number.
     pub fn iter(&self) -> impl Iterator<Item = (BoardId, &Board)> {
         let numbered = self.slots.iter().enumerate();
@@ -209,9 +210,9 @@ impl Boards {
         self.slots.get_mut(usize::from(id.0))?.board.as_mut()
     }
 
-    /// The times that decide about liveness.
-    pub fn times(&self) -> &LivenessSettings {
-        &self.times
+    /// TCP options that clients are offered.
+    pub fn options(&self) -> u16 {
+        self.options
     }
 
     /// Every frame of a board's asks: among a few, or a thousand, a search by halves is quicker than any hash.
@@ -246,7 +247,6 @@ impl Boards {
         let id = *self.by_address.get(&address).ok_or(Ignored::OtherArp)?;
         let owner = self.of_mac(mac).filter(|owner| *owner != id);
         let inherited = owner.is_some_and(|owner| self.has_lost_its_mac(owner, now_ns));
-        let times = self.times;
         let board = self.board_mut(id).ok_or(Ignored::OtherArp)?;
         if board.settings.port != port {
             return Err(Ignored::OtherArp);
@@ -259,7 +259,7 @@ impl Boards {
             return Err(Ignored::ForgedArp);
         }
         // Its reports come from the address that is known: whoever else claims it would get its connections.
-        if moves && board.liveness(now_ns, &times) == Liveness::Alive {
+        if moves && board.liveness(now_ns) == Liveness::Alive {
             return match board.rival.replace(mac) {
                 Some(rival) if rival == mac => Err(Ignored::AddressConflict),
                 _ => Ok(Learned::Contested(id, mac)),
@@ -281,9 +281,8 @@ impl Boards {
     /// Whether a learned MAC address may go to another board: its own is dead. So cards that change places, or an address
     /// that moves to another machine, leave no board locked out for good.
     fn has_lost_its_mac(&self, id: BoardId, now_ns: u64) -> bool {
-        self.board(id).is_some_and(|board| {
-            board.settings.mac.is_none() && board.liveness(now_ns, &self.times) == Liveness::Dead
-        })
+        self.board(id)
+            .is_some_and(|board| board.settings.mac.is_none() && board.liveness(now_ns) == Liveness::Dead)
     }
 
     /// Nobody has listened for so long: it does not count against the boards, whose reports may still be waiting.
@@ -296,14 +295,13 @@ impl Boards {
 
     /// The questions by ARP that are due now.
     pub fn arp_due(&mut self, now_ns: u64) -> Vec<ArpRequest> {
-        let times = self.times;
         let mut due = Vec::new();
         for (_, board) in self.iter_mut().filter(|(_, board)| board.settings.mac.is_none()) {
             if board.ask_at_ns > now_ns {
                 continue;
             }
             // Who is dead may have come back with another card.
-            let dead = board.liveness(now_ns, &times) == Liveness::Dead;
+            let dead = board.liveness(now_ns) == Liveness::Dead;
             let to = board.mac.filter(|_| board.asked < UNICAST_TRIES && !dead);
             due.push(ArpRequest { port: board.settings.port, address: board.settings.address, to });
             board.asked = board.asked.saturating_add(1);
@@ -318,22 +316,24 @@ impl Boards {
     /// # Errors
     /// Why it is ignored.
     pub fn report(&mut self, now_ns: u64, id: BoardId, state: State) -> Result<(), Ignored> {
-        let times = self.times;
         let board = self.board_mut(id).ok_or(Ignored::UnknownMac)?;
         if let Some(what) = state.wrong() {
             return Err(board.absurd.ignore(&board.settings.name, Report::State, what));
         }
         // An agent that starts again with an older clock is believed once its former life is over.
-        let heard = board.liveness(now_ns, &times) != Liveness::Dead;
-        if heard && board.state.as_ref().is_some_and(|known| !state.is_after(known)) {
+        let before = board.liveness(now_ns);
+        if before != Liveness::Dead && board.state.as_ref().is_some_and(|known| !state.is_after(known)) {
             return Err(Ignored::StaleReport);
+        }
+        if matches!(before, Liveness::Dead | Liveness::Unheard) {
+            board.life.rise(now_ns);
         }
         board.listening.follow(state.epoch, state.sequence);
         board.applications.follow(state.epoch, state.sequence);
         board.offers.follow(state.epoch, state.sequence);
         board.state = Some(state);
         board.reported_at_ns = now_ns;
-        board.placed = 0;
+        board.traffic.report(now_ns, state.endpoints);
         Ok(())
     }
 
@@ -369,10 +369,9 @@ impl Boards {
 
     /// Changes of liveness since the last call. A dead board's lists are forgotten.
     pub fn transitions(&mut self, now_ns: u64) -> Vec<Transition> {
-        let times = self.times;
         let mut changes = Vec::new();
         for (id, board) in self.iter_mut() {
-            let alive = match board.liveness(now_ns, &times) {
+            let alive = match board.liveness(now_ns) {
                 Liveness::Alive => true,
                 Liveness::Unheard | Liveness::Dead => false,
                 Liveness::Suspect => board.said_alive,
@@ -382,13 +381,15 @@ impl Boards {
                 if alive {
                     board.standing.join(now_ns);
                 } else {
+                    board.life.die(now_ns);
                     board.listening.clear();
                     board.applications.clear();
                     board.absurd.clear();
                     board.offers.clear();
                     board.ask_at_ns = now_ns;
                 }
-                changes.push(Transition { board: id, alive });
+                let kept_back_ns = if alive { board.life.kept_back_ns(now_ns) } else { 0 };
+                changes.push(Transition { board: id, alive, kept_back_ns });
             }
         }
         changes
@@ -397,8 +398,8 @@ impl Boards {
     /// Whether a board's denial is needed before nobody can be said to hold an endpoint: it lives, or the appliance has
     /// only just started and cannot know yet.
     pub fn may_hold(&self, id: BoardId, now_ns: u64) -> bool {
-        let starting = now_ns.saturating_sub(self.started_at_ns) < self.times.dead_ns;
-        self.board(id).is_some_and(|board| match board.liveness(now_ns, &self.times) {
+        let starting = now_ns.saturating_sub(self.started_at_ns) < HEARD_WITHIN_NS;
+        self.board(id).is_some_and(|board| match board.liveness(now_ns) {
             Liveness::Alive | Liveness::Suspect => true,
             Liveness::Unheard => starting,
             Liveness::Dead => false,
@@ -407,7 +408,7 @@ impl Boards {
 
     /// Whether nothing can be known of it yet: the appliance has only just started.
     pub fn is_unheard(&self, id: BoardId, now_ns: u64) -> bool {
-        self.board(id).is_some_and(|board| match board.liveness(now_ns, &self.times) {
+        self.board(id).is_some_and(|board| match board.liveness(now_ns) {
             Liveness::Alive => !board.listening.is_known(),
             Liveness::Unheard => self.may_hold(id, now_ns),
             Liveness::Suspect | Liveness::Dead => false,
@@ -415,10 +416,10 @@ impl Boards {
     }
 
     /// Whether it has yet to turn out if the board can take connections: a report is overdue, or none could have come yet,
-    /// or it has just come alive and has not said what listens there.
+    /// or it has just come alive and has not said what listens there, or is kept back for a while.
     pub fn is_undecided(&self, id: BoardId, now_ns: u64) -> bool {
-        self.board(id).is_some_and(|board| match board.liveness(now_ns, &self.times) {
-            Liveness::Alive => !board.listening.is_known(),
+        self.board(id).is_some_and(|board| match board.liveness(now_ns) {
+            Liveness::Alive => !board.listening.is_known() || board.life.kept_back_ns(now_ns) > 0,
             Liveness::Suspect => true,
             Liveness::Unheard | Liveness::Dead => self.may_hold(id, now_ns),
         })

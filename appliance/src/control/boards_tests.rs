@@ -1,7 +1,10 @@
 //! Tests of [`super`], and farms for those of its neighbours.
 
-use super::super::board::Unfit;
+use super::super::board::{Need, Unfit};
+use super::super::listening::Socket;
 use super::super::listening::tests::socket;
+use super::super::placement::Limits;
+use super::super::placement::rules::Limit;
 use super::super::standing::{Drain, Standing, WEIGHT_DEFAULT};
 use super::super::state::tests::QUIET;
 use super::*;
@@ -19,8 +22,8 @@ pub fn address(id: u16) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, 11 + id as u8)
 }
 
-/// The times of the default configuration; clients are offered timestamps, SACK and window scale.
-pub const TIMES: LivenessSettings = LivenessSettings { suspect_ns: 300 * MS, dead_ns: 1000 * MS, options: 7 };
+/// Clients are offered timestamps, SACK and window scale.
+pub const OPTIONS: u16 = 7;
 
 /// Boards behind port 1, none of them heard of.
 pub fn unheard(count: u16) -> Boards {
@@ -31,7 +34,7 @@ pub fn unheard(count: u16) -> Boards {
         port: PortIndex(1),
         weight: WEIGHT_DEFAULT,
     });
-    Boards::new(settings.collect(), TIMES, 0)
+    Boards::new(settings.collect(), OPTIONS, 0)
 }
 
 /// Boards whose MAC addresses are known, and that listen on port 80.
@@ -55,6 +58,17 @@ pub fn alive(boards: &mut Boards, id: u16, at_ms: u64, connections: u32) {
 }
 
 const ENDPOINT: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 1), 80);
+const NEED: Need<'static> = Need {
+    options: OPTIONS,
+    endpoint: ENDPOINT,
+    limits: &Limits {
+        connections: Some(100),
+        cpu_percent: None,
+        memory_free_mb: None,
+        bandwidth_free_mbps: None,
+        accept_queue_percent: Some(80),
+    },
+};
 
 #[test]
 fn arp_asks_everybody_until_the_answer_and_the_board_itself_after_it() {
@@ -139,7 +153,7 @@ fn boards_that_change_places_are_found_once_they_are_dead() {
         port: PortIndex(1),
         weight: WEIGHT_DEFAULT,
     };
-    let mut boards = Boards::new(vec![fixed(0), fixed(1)], TIMES, 0);
+    let mut boards = Boards::new(vec![fixed(0), fixed(1)], OPTIONS, 0);
     alive(&mut boards, 0, 0, 0);
     assert_eq!(learn(&mut boards, 5_000, 1, mac(0)), Err(Ignored::ForgedArp));
 }
@@ -158,7 +172,7 @@ fn arp_of_strangers_of_other_ports_and_of_thieves_is_ignored() {
         port: PortIndex(1),
         weight: WEIGHT_DEFAULT,
     };
-    let mut boards = Boards::new(vec![fixed], TIMES, 0);
+    let mut boards = Boards::new(vec![fixed], OPTIONS, 0);
     assert_eq!(boards.learn(0, PortIndex(1), address(0), mac(5)), Err(Ignored::ForgedArp));
     assert_eq!(boards.learn(0, PortIndex(1), address(0), mac(0)), Ok(Learned::Known));
     assert_eq!(boards.identify(mac(0), PortIndex(1)), Ok(BoardId(0)), "known without any ARP");
@@ -190,12 +204,11 @@ fn reports_out_of_order_and_absurd_ones_are_ignored() {
 #[test]
 fn liveness_goes_by_the_age_of_the_last_report_and_each_change_is_said_once() {
     let mut boards = farm(1);
-    let liveness =
-        |boards: &Boards, at_ms: u64| boards.board(BoardId(0)).map(|b| b.liveness(at_ms * MS, &TIMES));
+    let liveness = |boards: &Boards, at_ms: u64| boards.board(BoardId(0)).map(|b| b.liveness(at_ms * MS));
     assert_eq!(liveness(&boards, 5), Some(Liveness::Unheard));
     assert_eq!(boards.transitions(5 * MS), []);
     alive(&mut boards, 0, 10, 0);
-    let up = Transition { board: BoardId(0), alive: true };
+    let up = Transition { board: BoardId(0), alive: true, kept_back_ns: 0 };
     assert_eq!(boards.transitions(10 * MS), [up]);
     assert_eq!(boards.transitions(11 * MS), []);
     assert_eq!(boards.board(BoardId(0)).and_then(|board| board.standing.joined_at_ns), Some(10 * MS));
@@ -211,8 +224,10 @@ fn liveness_goes_by_the_age_of_the_last_report_and_each_change_is_said_once() {
 #[test]
 fn each_reason_against_a_board_is_named() {
     let mut boards = unheard(1);
-    let fit =
-        |boards: &Boards, at_ms: u64| boards.board(BoardId(0)).map(|b| b.fit(at_ms * MS, &TIMES, ENDPOINT));
+    let fit = |boards: &Boards, at_ms: u64| {
+        let board = boards.board(BoardId(0))?;
+        Some(board.fit(at_ms * MS, &NEED).map(|_| board.connections()))
+    };
     assert_eq!(fit(&boards, 0), Some(Err(Unfit::Silent(Liveness::Unheard))));
     alive(&mut boards, 0, 0, 3);
     assert_eq!(fit(&boards, 0), Some(Err(Unfit::NoMac)));
@@ -229,14 +244,65 @@ fn each_reason_against_a_board_is_named() {
     let part = Part { epoch: QUIET.epoch, sequence: 2, part: 0, parts: 1, rows: vec![socket([0; 4], 81)] };
     assert_eq!(boards.sockets(BoardId(0), part), Ok(true));
     assert_eq!(fit(&boards, 0), Some(Err(Unfit::NotListening)));
+    let full = Socket { queue: 82, queue_limit: 100, ..socket([0; 4], 80) };
+    let part = Part { epoch: QUIET.epoch, sequence: 3, part: 0, parts: 1, rows: vec![full] };
+    assert_eq!(boards.sockets(BoardId(0), part), Ok(true));
+    assert_eq!(fit(&boards, 0), Some(Err(Unfit::Over(Limit::AcceptQueue))));
+    report(&mut boards, State { sequence: 5, connections: 100, ..QUIET });
+    let over = fit(&boards, 0).and_then(Result::err).expect("a reason");
+    assert_eq!(over.reason(), "beyond the service's limit connections");
+}
+
+#[test]
+fn a_board_that_dies_again_and_again_is_kept_back_for_longer_each_time() {
+    let mut boards = farm(1);
+    let mut kept_back_ms = Vec::new();
+    for life in 0..4 {
+        let at_ms = life * 10_000;
+        serving(&mut boards, at_ms);
+        let up = boards.transitions(at_ms * MS);
+        let kept_back_ns = up.first().map_or(0, |up| up.kept_back_ns);
+        kept_back_ms.push(kept_back_ns / MS);
+        let board = boards.board(BoardId(0)).expect("the board");
+        let kept_back = (kept_back_ns > 0).then_some(Unfit::Flapping(kept_back_ns));
+        assert_eq!(board.fit(at_ms * MS, &NEED).err(), kept_back);
+        assert_eq!(boards.is_undecided(BoardId(0), at_ms * MS), kept_back.is_some());
+        assert!(!boards.transitions((at_ms + 1000) * MS)[0].alive);
+    }
+    assert_eq!(kept_back_ms, [0, 0, 1000, 2000]);
+    for at_ms in (40_000..=44_000).step_by(100) {
+        serving(&mut boards, at_ms);
+        let fit = boards.board(BoardId(0)).map(|board| board.fit(at_ms * MS, &NEED).is_ok());
+        assert_eq!(fit, Some(at_ms == 44_000), "{at_ms} ms");
+    }
+}
+
+/// Reports, and says that a server listens there.
+fn serving(boards: &mut Boards, at_ms: u64) {
+    alive(boards, 0, at_ms, 0);
+    let (epoch, sequence) = (QUIET.epoch, at_ms as u32 + 1);
+    let part = Part { epoch, sequence, part: 0, parts: 1, rows: vec![socket([0; 4], 80)] };
+    assert_eq!(boards.sockets(BoardId(0), part), Ok(true));
+}
+
+#[test]
+fn liveness_is_counted_in_the_boards_own_intervals() {
+    let mut boards = farm(1);
+    let slow = State { interval_ms: 1000, ..QUIET };
+    assert_eq!(boards.report(0, BoardId(0), slow), Ok(()));
+    let liveness = |at_ms: u64| boards.board(BoardId(0)).map(|board| board.liveness(at_ms * MS));
+    assert_eq!(liveness(2_999), Some(Liveness::Alive));
+    assert_eq!(liveness(3_000), Some(Liveness::Suspect));
+    assert_eq!(liveness(9_999), Some(Liveness::Suspect));
+    assert_eq!(liveness(10_000), Some(Liveness::Dead));
 }
 
 #[test]
 fn just_after_the_start_an_unheard_board_may_hold_anything() {
     let mut boards = unheard(2);
     alive(&mut boards, 1, 0, 0);
-    assert!(boards.may_hold(BoardId(0), 999 * MS));
-    assert!(!boards.may_hold(BoardId(0), 1000 * MS));
+    assert!(boards.may_hold(BoardId(0), 4999 * MS));
+    assert!(!boards.may_hold(BoardId(0), 5000 * MS));
     assert!(boards.may_hold(BoardId(1), 999 * MS));
     assert!(!boards.may_hold(BoardId(1), 1000 * MS));
 }
@@ -249,7 +315,7 @@ fn a_board_without_weight_or_that_drains_is_not_fit_and_says_which() {
         if let Some(board) = boards.board_mut(BoardId(0)) {
             board.standing = standing;
         }
-        boards.board(BoardId(0)).map(|board| board.fit(MS, &TIMES, ENDPOINT))
+        boards.board(BoardId(0)).map(|board| board.fit(MS, &NEED).map(|_| board.connections()))
     };
     let takes = Standing::new(WEIGHT_DEFAULT);
     assert_eq!(fit(takes), Some(Ok(4)));

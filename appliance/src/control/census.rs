@@ -54,7 +54,7 @@ impl Census {
         self.asked_at_ns = now_ns.max(1);
         self.is_done = false;
         for (_, board) in boards.iter_mut() {
-            board.counting_whole = board.in_flight == 0;
+            board.counting_whole = board.traffic.in_flight == 0;
         }
         for (worker, page) in self.pages.iter_mut().enumerate() {
             let mut page = page.take().unwrap_or_default();

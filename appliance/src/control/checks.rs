@@ -317,7 +317,7 @@ impl Checks {
 }
 
 fn is_alive(ctx: &Context<'_>, board: BoardId) -> bool {
-    let liveness = |board: &super::board::Board| board.liveness(ctx.now_ns, ctx.boards.times());
+    let liveness = |board: &super::board::Board| board.liveness(ctx.now_ns);
     ctx.boards.board(board).map(liveness) == Some(Liveness::Alive)
 }
 

@@ -10,7 +10,7 @@ use ipos_pipelines::steer::Owners;
 use ipos_wire::mac::Mac;
 
 use super::attempts::{AttemptSettings, Attempts};
-use super::board::{BoardSettings, LivenessSettings};
+use super::board::BoardSettings;
 use super::boards::{Boards, Learned, MS_NS};
 use super::census::Census;
 use super::checks::{CheckSettings, Checks, Stamp};
@@ -19,7 +19,7 @@ use super::cookies::{Cookies, Random};
 use super::counters::{ControlCounters, Did, Ignored};
 use super::holders::{AskSettings, Holders};
 use super::ids::Ids;
-use super::selection::Pools;
+use super::placement::Pools;
 use super::sink::{Message, Sink, Way};
 
 /// Between two looks at what needs no hurry: ARP, liveness, secrets.
@@ -39,9 +39,9 @@ pub struct CoreSettings {
     pub ports: Vec<PortSettings>,
     /// The boards, by number.
     pub boards: Vec<BoardSettings>,
-    /// When boards live.
-    pub liveness: LivenessSettings,
-    /// The boards of each pool.
+    /// TCP options that clients are offered.
+    pub options: u16,
+    /// How boards are chosen.
     pub pools: Pools,
     /// How migrations are attempted.
     pub attempts: AttemptSettings,
@@ -85,7 +85,7 @@ pub(super) struct Fixed {
 impl Core {
     /// Nothing heard, nothing under way.
     pub fn new(settings: CoreSettings, random: Random, now_ns: u64) -> Self {
-        let mut boards = Boards::new(settings.boards, settings.liveness, now_ns);
+        let mut boards = Boards::new(settings.boards, settings.options, now_ns);
         for service in &settings.checks {
             for id in &service.boards {
                 if let Some(board) = boards.board_mut(*id) {
@@ -245,8 +245,14 @@ impl Core {
     fn housekeeping(&mut self, now_ns: u64, sink: &mut dyn Sink) {
         for change in self.boards.transitions(now_ns) {
             self.counters.count(if change.alive { Did::BoardUp } else { Did::BoardDown });
+            if change.kept_back_ns > 0 {
+                self.counters.count(Did::BoardKeptBack);
+            }
             let board = self.board_name(change.board);
-            if change.alive {
+            if change.kept_back_ns > 0 {
+                let for_s = change.kept_back_ns as f64 / 1e9;
+                tracing::warn!(board, for_s, "board is alive again after it died again and again: kept back");
+            } else if change.alive {
                 tracing::info!(board, "board is alive");
             } else {
                 tracing::warn!(board, "board is dead: no reports; it gets no new connections");

@@ -11,8 +11,9 @@ use ipos_wire::tcb::OptionBits;
 use ipos_wire::{arp, ethernet};
 
 use super::super::boards::tests::unheard;
-use super::super::boards::tests::{MS, TIMES, address, mac};
+use super::super::boards::tests::{MS, OPTIONS, address, mac};
 use super::super::cookies::tests::counting;
+use super::super::placement::{PoolSettings, Rules};
 use super::super::snapshot;
 use super::super::standing::WEIGHT_DEFAULT;
 use super::super::testing::{Recorder, World, flow};
@@ -44,8 +45,8 @@ pub fn core() -> Core {
         owners: Owners::new(2, [1, 2]),
         ports: vec![port(0, Role::Wan, Ipv4Addr::new(192, 0, 2, 130)), port(1, Role::Farm, OURS)],
         boards: boards.collect(),
-        liveness: TIMES,
-        pools: Pools::new(vec![vec![BoardId(0), BoardId(1)]]),
+        options: OPTIONS,
+        pools: Pools::new(vec![PoolSettings::equal([BoardId(0), BoardId(1)])], vec![Rules::default()]),
         attempts: AttemptSettings {
             retry_ns: 20 * MS,
             tries: 4,
@@ -367,7 +368,7 @@ fn a_board_whose_mac_address_is_configured_is_known_from_the_start() {
         port: FARM,
         weight: WEIGHT_DEFAULT,
     };
-    settings.boards = Boards::new(vec![fixed], TIMES, 0);
+    settings.boards = Boards::new(vec![fixed], OPTIONS, 0);
     let mut out = Recorder::default();
     settings.start(&mut out);
     let command = Command::Board { board: BoardId(0), mac: mac(0), port: FARM };

@@ -76,6 +76,39 @@ counted! {
 }
 
 counted! {
+    /// Why a request was placed on the board that it was placed on.
+    Reason {
+        Policy = "policy", "The policy's choice among several boards that were fit.";
+        OnlyOne = "only_one", "The only board that was fit.";
+        Home = "home", "The service's home board, which was fit.";
+        HomeUnfit = "home_unfit", "The service's home board was not fit: the policy's choice among the others.";
+        HashNext = "hash_next", "The board that comes first for the client's address was not fit: the next in its order.";
+        AfterRefusal = "after_refusal", "Another board had refused.";
+        AfterSilence = "after_silence", "Another board had not answered.";
+    }
+}
+
+counted! {
+    /// Why a request got no board: of the reasons of its boards the one nearest to being fit, the nearest last.
+    #[derive(PartialOrd, Ord)]
+    NoBoard {
+        AttemptsFull = "no_attempt_left", "Too many requests were waiting for boards at once.";
+        Late = "late", "Its deadline passed while a board was being asked.";
+        Silent = "no_reports", "No reports came, or they were overdue.";
+        NoMac = "no_mac", "The MAC address was not known.";
+        Options = "options", "The kernel lacked TCP options that clients are offered.";
+        NotListening = "not_listening", "Nothing listened for the service.";
+        Unhealthy = "unhealthy", "Its health check failed.";
+        Stopping = "stopping", "What listened was about to be stopped.";
+        Draining = "draining", "The board was draining.";
+        NoWeight = "no_weight", "The weight was 0.";
+        Flapping = "flapping", "The board was kept back, since it had died again and again.";
+        Tried = "tried", "Every board that was fit had refused, or had not answered.";
+        OverLimit = "over_limit", "The board was beyond a limit of the service, and stayed so until the request's deadline.";
+    }
+}
+
+counted! {
     /// Things that happen in the control core.
     Did {
         Placed = "placed", "A request asked for a board.";
@@ -129,6 +162,7 @@ counted! {
         BoardForced = "board_forced", "A board was removed by force: its connections were given up.";
         FarmApplied = "farm_applied", "A new configuration was applied.";
         OrderRefused = "order_refused", "An operator's order could not be carried out: no such board, or not in that state.";
+        BoardKeptBack = "board_kept_back", "A board came alive that had died again and again: it gets no connections for a while.";
         CookieRotated = "cookie_rotated", "The SYN cookies' secret was changed.";
     }
 }
@@ -189,6 +223,8 @@ mod tests {
         let mut names: Vec<&str> = Ignored::ALL.iter().map(|reason| reason.name()).collect();
         names.extend(Ended::ALL.iter().map(|ended| ended.name()));
         names.extend(Did::ALL.iter().map(|did| did.name()));
+        names.extend(Reason::ALL.iter().map(|reason| reason.name()));
+        names.extend(NoBoard::ALL.iter().map(|reason| reason.name()));
         assert!(names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
         let count = names.len();
         names.sort_unstable();

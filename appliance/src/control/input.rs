@@ -211,6 +211,9 @@ fn closed(
             attempts.spawner.ended(now_ns, (flow.endpoint, flow.endpoint_port), board);
             if !attempts.closed(ctx, board, flow, id) {
                 counters.count(Did::ClosedNotice);
+                if let Some(board) = boards.board_mut(board) {
+                    board.traffic.end(now_ns);
+                }
                 pass_on(core, board, flow, id, sink);
             }
             Ok(())

@@ -64,8 +64,17 @@ impl Listening {
     }
 
     /// Whether some socket takes connections to this endpoint.
+    #[inline]
     pub fn covers(&self, address: Ipv4Addr, port: u16) -> bool {
         self.sockets().iter().any(|socket| socket.covers(address, port))
+    }
+
+    /// How many connections to this endpoint wait to be accepted, and how many may: of all sockets that take them together.
+    pub fn queue(&self, address: Ipv4Addr, port: u16) -> (u64, u64) {
+        let covering = self.sockets().iter().filter(|socket| socket.covers(address, port));
+        covering.fold((0, 0), |(queue, limit), socket| {
+            (queue + u64::from(socket.queue), limit + u64::from(socket.queue_limit))
+        })
     }
 
     /// Whether there has been a complete report.
@@ -136,7 +145,9 @@ pub(crate) mod tests {
             assert!(matches!(table.take(part(3, &socket)), Taken::Absurd(_)), "{socket:?}");
         }
         assert_eq!(table.sockets(), [sound.clone(), unknown]);
-        assert!(table.covers(Ipv4Addr::new(198, 51, 100, 1), 80));
+        let service = Ipv4Addr::new(198, 51, 100, 1);
+        assert_eq!((table.queue(service, 80), table.queue(service, 7)), ((0, 1022), (0, 0)));
+        assert!(table.covers(service, 80) && !table.covers(service, 7));
         table.clear();
         assert_eq!(table.take(part(1, &sound)), Taken::Complete, "an older report after its death");
     }

@@ -1,10 +1,11 @@
 //! The control core: one lcore that talks to the boards, owns the farm's state tables and decides.
 //!
 //! The road: [`turn`] takes events and time to [`core`]; [`input`] reads the boards' frames; [`boards`], [`board`], [`state`],
-//! [`standing`], [`listening`] and [`applications`] are the tables, [`gather`] puts those together that come in parts;
-//! [`attempts`] with [`selection`] and [`detaches`] moves endpoints; [`holders`] asks who has one; [`checks`] with
+//! [`standing`], [`life`], [`listening`] and [`applications`] are the tables, [`gather`] puts those together that come in parts;
+//! [`attempts`] with [`placement`] and [`detaches`] moves endpoints; [`holders`] asks who has one; [`checks`] with
 //! [`check_client`] sees whether boards serve, [`health`] what came of it; [`spawn`] with [`offers`] has applications started
-//! and stopped; [`operate`] does what operators want, [`census`] counts what is left of a board; [`outlet`] with [`emit`] carries it all away. All but `turn` and `outlet` are pure state machines.
+//! and stopped; [`operate`] does what operators want, [`census`] counts what is left of a board; [`outlet`] with [`emit`] carries it
+//! all away. All but `turn` and `outlet` are pure state machines.
 
 pub mod absurd;
 pub mod applications;
@@ -27,11 +28,12 @@ pub mod health;
 pub mod holders;
 pub mod ids;
 pub mod input;
+pub mod life;
 pub mod listening;
 pub mod offers;
 pub mod operate;
 pub mod outlet;
-pub mod selection;
+pub mod placement;
 pub mod sink;
 pub mod snapshot;
 pub mod spawn;
@@ -39,5 +41,6 @@ pub mod standing;
 pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod trace;
 pub mod turn;
 pub mod under_way;

@@ -14,7 +14,7 @@ use super::boards::MS_NS;
 use super::checks::CheckSettings;
 use super::core::Core;
 use super::counters::Did;
-use super::selection::Pools;
+use super::placement::{PoolSettings, Rules};
 use super::sink::{Message, Sink};
 use super::spawn::ServiceSettings;
 use super::standing::Drain;
@@ -71,7 +71,7 @@ impl Left {
     pub fn of(board: &Board) -> Self {
         Self {
             flows: board.held.flows,
-            in_flight: board.in_flight,
+            in_flight: board.traffic.in_flight,
             endpoints: board.state.as_ref().map(|state| state.endpoints),
         }
     }
@@ -100,7 +100,9 @@ pub struct Farm {
     /// Boards that are forgotten at once, with their connections.
     pub forced: Vec<BoardId>,
     /// The boards of each pool.
-    pub pools: Vec<Vec<BoardId>>,
+    pub pools: Vec<PoolSettings>,
+    /// What the services say of placement, by number.
+    pub rules: Vec<Rules>,
     /// The services that are checked.
     pub checks: Vec<CheckSettings>,
     /// What boards may start, by number of service.
@@ -109,10 +111,6 @@ pub struct Farm {
     pub services: Arc<Services>,
     /// The workers' deadlines.
     pub timeouts: Timeouts,
-    /// Without a report for so long a board gets no connection.
-    pub suspect_ns: u64,
-    /// Without a report for so long a board is dead.
-    pub dead_ns: u64,
     /// Until a request must have a board.
     pub deadline_ns: u64,
 }
@@ -180,12 +178,6 @@ impl Core {
         for (id, settings) in farm.boards {
             self.stay(now_ns, id, settings, sink);
         }
-        let times = super::board::LivenessSettings {
-            suspect_ns: farm.suspect_ns,
-            dead_ns: farm.dead_ns,
-            ..*self.boards.times()
-        };
-        self.boards.set_times(times);
         for (id, board) in self.boards.iter_mut() {
             let checked = farm.checks.iter().filter(|service| service.boards.contains(&id));
             let endpoints: Vec<_> = checked.map(|service| service.endpoint).collect();
@@ -193,7 +185,7 @@ impl Core {
         }
         self.checks.reconfigure(farm.checks, now_ns);
         self.attempts.spawner.reconfigure(farm.starts);
-        self.attempts.reconfigure(Pools::new(farm.pools), farm.deadline_ns);
+        self.attempts.reconfigure(farm.pools, farm.rules, farm.deadline_ns);
         self.tell_all(sink, || Command::Services(Arc::clone(&farm.services)));
         self.tell_all(sink, || Command::Timeouts(farm.timeouts));
     }
@@ -242,13 +234,12 @@ impl Core {
 
     /// Goes on with drains; boards that leave go when nothing of theirs is left.
     pub(super) fn follow_drains(&mut self, now_ns: u64, sink: &mut dyn Sink) {
-        let times = *self.boards.times();
         let draining = self.boards.iter().filter(|(_, board)| board.standing.is_draining());
         let ids: Vec<BoardId> = draining.map(|(id, _)| id).collect();
         for id in ids {
             let by_force = self.forced.iter().any(|(forced, _)| *forced == id);
             let Some(board) = self.boards.board_mut(id) else { continue };
-            let silent = matches!(board.liveness(now_ns, &times), Liveness::Dead | Liveness::Unheard);
+            let silent = matches!(board.liveness(now_ns), Liveness::Dead | Liveness::Unheard);
             let is_empty = is_empty(board, silent || by_force);
             let way = board.mac.map(|mac| super::sink::Way { port: board.settings.port, to: mac });
             let leaving = board.standing.leaving;

@@ -39,13 +39,12 @@ fn farm(boards: &[u16]) -> Farm {
     Farm {
         boards: boards.iter().map(|n| (BoardId(*n), settings(*n))).collect(),
         forced: Vec::new(),
-        pools: vec![boards.iter().map(|n| BoardId(*n)).collect()],
+        pools: vec![PoolSettings::equal(boards.iter().map(|n| BoardId(*n)))],
+        rules: vec![Rules::default()],
         checks: Vec::new(),
         starts: Vec::new(),
         services: Arc::default(),
         timeouts: Timeouts::default(),
-        suspect_ns: 300 * MS,
-        dead_ns: 1000 * MS,
         deadline_ns: 3000 * MS,
     }
 }

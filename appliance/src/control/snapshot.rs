@@ -7,10 +7,11 @@ use ipos_pipelines::handoff::BoardId;
 use ipos_wire::ipos::ApplicationName;
 use serde::{Deserialize, Serialize};
 
-use super::board::{Board, Liveness, REFUSALS};
+use super::board::{Board, Liveness, Need, REFUSALS, Unfit};
 use super::core::Core;
-use super::counters::{Checked, Did, Ended, Ignored};
+use super::counters::{Checked, Did, Ended, Ignored, NoBoard, Reason};
 use super::health::{Outcome, ServiceHealth};
+use super::placement::score;
 
 /// The control core at one moment.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -74,8 +75,18 @@ pub struct ServerRow {
     pub in_flight: u32,
     /// Endpoints placed there since its last report.
     pub placed: u32,
+    /// Endpoints that ended there since its last report.
+    pub ended: u32,
+    /// The share of CPU, memory or bandwidth that is free, whichever is scarcest, 0.2..=1.
+    pub free_ratio: Option<f64>,
+    /// What a connection takes there of late, milliseconds, at most 1000.
+    pub time_ms: f64,
     /// `alive`, `suspect`, `dead` or `unheard`.
     pub liveness: String,
+    /// Deaths of a row, each within five minutes of the one before.
+    pub deaths: u32,
+    /// For how long it gets no connections, since it died again and again, milliseconds.
+    pub kept_back_ms: u64,
     /// Since the last report, milliseconds.
     pub report_age_ms: Option<u64>,
     /// That report's sequence number.
@@ -151,6 +162,10 @@ pub struct ServiceRow {
     pub address: Ipv4Addr,
     /// The port that clients connect to.
     pub port: u16,
+    /// How a board is chosen.
+    pub policy: String,
+    /// Its home board.
+    pub home: Option<String>,
     /// What boards may start for it.
     pub application: Option<String>,
     /// Requests that wait for a start.
@@ -159,6 +174,10 @@ pub struct ServiceRow {
     pub starting: Option<String>,
     /// Its boards.
     pub boards: Vec<CandidateRow>,
+    /// Requests that were placed, by reason.
+    pub placed: BTreeMap<String, u64>,
+    /// Requests that got no board, by reason.
+    pub failed: BTreeMap<String, u64>,
 }
 
 /// A board of a service.
@@ -166,8 +185,12 @@ pub struct ServiceRow {
 pub struct CandidateRow {
     /// The board's name.
     pub board: String,
-    /// Connections by which it is chosen, when it can be.
+    /// Its weight in the service, percent of an ordinary board's.
+    pub weight: f64,
+    /// Its connections now, when it is fit.
     pub load: Option<u64>,
+    /// What the policy goes by, when it is fit and there is such a thing: the lowest is chosen.
+    pub score: Option<f64>,
     /// Why it cannot be.
     pub unfit: Option<String>,
     /// What health checks say, when the service is checked.
@@ -297,7 +320,7 @@ pub struct ServiceName {
 /// What the core itself knows; the loop around it adds queues, ports and buffers.
 pub fn of(core: &Core, now_ns: u64, services: &[ServiceName]) -> Snapshot {
     Snapshot {
-        servers: core.boards.iter().map(|(_, board)| server(core, board, now_ns)).collect(),
+        servers: core.boards.iter().map(|(_, board)| server(board, now_ns)).collect(),
         sockets: core.boards.iter().flat_map(|(_, board)| sockets(board)).collect(),
         applications: core.boards.iter().flat_map(|(_, board)| applications(board)).collect(),
         services: services.iter().map(|name| service(core, now_ns, name)).collect(),
@@ -316,10 +339,10 @@ pub fn of(core: &Core, now_ns: u64, services: &[ServiceName]) -> Snapshot {
     }
 }
 
-fn server(core: &Core, board: &Board, now_ns: u64) -> ServerRow {
+fn server(board: &Board, now_ns: u64) -> ServerRow {
     let state = board.state.as_ref();
     let age_ms = now_ns.saturating_sub(board.reported_at_ns) / super::boards::MS_NS;
-    let liveness = board.liveness(now_ns, core.boards.times());
+    let liveness = board.liveness(now_ns);
     let pressure = state.and_then(|state| state.pressure);
     let until_ms = |deadline_ns: u64| deadline_ns.saturating_sub(now_ns).div_ceil(super::boards::MS_NS);
     ServerRow {
@@ -333,9 +356,14 @@ fn server(core: &Core, board: &Board, now_ns: u64) -> ServerRow {
         cpu_pressure_ratio: pressure.map(|pressure| f64::from(pressure.cpu) / 10_000.0),
         memory_pressure_ratio: pressure.map(|pressure| f64::from(pressure.memory) / 10_000.0),
         endpoints: state.map(|state| state.endpoints),
-        in_flight: board.in_flight,
-        placed: board.placed,
+        in_flight: board.traffic.in_flight,
+        placed: board.traffic.placed(),
+        ended: board.traffic.ended(),
+        free_ratio: state.map(score::free),
+        time_ms: board.traffic.time_ns(now_ns) as f64 / 1e6,
         liveness: liveness.name().to_owned(),
+        deaths: board.life.deaths(now_ns),
+        kept_back_ms: board.life.kept_back_ns(now_ns) / super::boards::MS_NS,
         report_age_ms: state.map(|_| age_ms),
         sequence: state.map(|state| state.sequence),
         mac: board.mac.map(|mac| mac.to_string()),
@@ -379,25 +407,40 @@ fn applications(board: &Board) -> impl Iterator<Item = ApplicationRow> {
 fn service(core: &Core, now_ns: u64, service: &ServiceName) -> ServiceRow {
     let shown = core.attempts.spawner.shown(service.number);
     let application = shown.as_ref().and_then(|shown| shown.application.parse().ok());
+    let pools = &core.attempts.pools;
+    let rules = pools.rules(service.number);
+    let endpoint = (service.address, service.port);
+    let need = Need { options: core.boards.options(), endpoint, limits: &rules.limits };
     let candidate = |id: &BoardId| {
         let board = core.boards.board(*id)?;
-        let fit = board.fit(now_ns, core.boards.times(), (service.address, service.port));
+        let (weight, score) = pools.candidate(service.number, *id, &core.boards, now_ns);
+        let fit = if weight > 0.0 { board.fit(now_ns, &need).map(|_| ()) } else { Err(Unfit::NoWeight) };
         Some(CandidateRow {
             board: board.settings.name.clone(),
-            load: fit.ok(),
-            unfit: fit.err().map(super::board::Unfit::reason),
+            weight,
+            load: fit.is_ok().then(|| board.connections()),
+            score: score.filter(|_| fit.is_ok()),
+            unfit: fit.err().map(Unfit::reason),
             check: board.health.of((service.address, service.port)).map(check),
             application: application.and_then(|name| instances(board, &name)),
         })
     };
+    let (placed, failed) = pools.counts(service.number);
+    let placed = Reason::ALL.iter().zip(placed).map(|(reason, count)| (reason.name().to_owned(), count));
+    let failed = NoBoard::ALL.iter().zip(failed).map(|(reason, count)| (reason.name().to_owned(), count));
+    let home = rules.home.and_then(|home| core.boards.board(home));
     ServiceRow {
         service: service.name.clone(),
         address: service.address,
         port: service.port,
+        policy: rules.policy.name().to_owned(),
+        home: home.map(|board| board.settings.name.clone()),
         application: shown.as_ref().map(|shown| shown.application.clone()),
         waiting: shown.as_ref().map_or(0, |shown| shown.waiting),
         starting: shown.and_then(|shown| shown.starting).map(|board| core.board_name(board).to_owned()),
         boards: service.boards.iter().filter_map(candidate).collect(),
+        placed: placed.collect(),
+        failed: failed.collect(),
     }
 }
 

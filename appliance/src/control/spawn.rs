@@ -467,9 +467,10 @@ impl Service {
 
     fn tick_start(&mut self, ctx: &mut Context<'_>) -> bool {
         let Some(start) = self.start else { return false };
-        let lives = ctx.boards.board(start.board).is_some_and(|board| {
-            matches!(board.liveness(ctx.now_ns, ctx.boards.times()), Liveness::Alive | Liveness::Suspect)
-        });
+        let lives = ctx
+            .boards
+            .board(start.board)
+            .is_some_and(|board| matches!(board.liveness(ctx.now_ns), Liveness::Alive | Liveness::Suspect));
         if !lives || start.is_silent(ctx) {
             let name = ctx.boards.board(start.board).map_or("", |board| &board.settings.name);
             tracing::warn!(
@@ -489,11 +490,14 @@ impl Service {
 
 /// Whether the board could get connections, if only something listened there.
 fn takes_new(board: &Board, ctx: &Context<'_>) -> bool {
-    let times = ctx.boards.times();
-    board.liveness(ctx.now_ns, times) == Liveness::Alive
+    board.liveness(ctx.now_ns) == Liveness::Alive
+        && board.life.kept_back_ns(ctx.now_ns) == 0
         && board.mac.is_some()
         && board.standing.takes_new()
-        && board.state.as_ref().is_some_and(|state| !state.draining && times.options & !state.options == 0)
+        && board
+            .state
+            .as_ref()
+            .is_some_and(|state| !state.draining && ctx.boards.options() & !state.options == 0)
 }
 
 /// How good the board is; `None` when what the application needs, as declared or as measured if that is more, does not fit.

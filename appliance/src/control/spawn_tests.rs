@@ -5,11 +5,12 @@ use ipos_wire::ipos::{Offer, Outcome};
 
 use super::super::applications::tests::application;
 use super::super::attempts::{AttemptSettings, Attempts};
+use super::super::board::Need;
 use super::super::boards::tests::{MS, address, alive, farm};
 use super::super::gather::Part;
 use super::super::listening::tests::socket;
 use super::super::offers::tests::{list, name, offer};
-use super::super::selection::Pools;
+use super::super::placement::{Limits, PoolSettings, Pools, Rules};
 use super::super::state::State;
 use super::super::state::tests::QUIET;
 use super::super::testing::{WORKER, World, board, flow, id};
@@ -40,7 +41,10 @@ impl Stage {
         };
         (0..boards).for_each(|number| alive(&mut world.boards, number, 0, 0));
         let all: Vec<BoardId> = (0..boards).map(board).collect();
-        let mut attempts = Attempts::new(settings, Pools::new(vec![all.clone()]));
+        let mut attempts = Attempts::new(
+            settings,
+            Pools::new(vec![PoolSettings::equal(all.clone())], vec![Rules::default()]),
+        );
         let service = ServiceSettings {
             service: "web".to_owned(),
             application: name("nginx"),
@@ -407,7 +411,8 @@ fn an_idle_instance_is_held_back_stopped_and_started_again_when_wanted() {
     stage.outcome(8003, 0, stop, Progress::Stopping, 0);
     let fit = |stage: &Stage, at_ms: u64| {
         let boards = &stage.world.boards;
-        boards.board(board(0)).map(|b| b.fit(at_ms * MS, boards.times(), ENDPOINT).is_ok())
+        let need = Need { options: boards.options(), endpoint: ENDPOINT, limits: &Limits::default() };
+        boards.board(board(0)).map(|b| b.fit(at_ms * MS, &need).is_ok())
     };
     assert_eq!(fit(&stage, 8003), Some(false), "held back");
     stage.offers(0, offer("nginx"));

@@ -11,6 +11,7 @@ use ipos_dpdk::mempool::Mempool;
 use ipos_dpdk::port::Port;
 use ipos_pipelines::config::Idle;
 use ipos_pipelines::handoff::{Command, Event, FLOW_PAGE_ROWS, FlowFilter, FlowPage, Receiver, WorkerId};
+use ipos_wire::flow::Flow;
 use tokio::sync::oneshot;
 
 use super::boards::TakenNumber;
@@ -19,6 +20,7 @@ use super::operate::{Farm, Obeyed, Order, OrderError};
 use super::outlet::Outlet;
 use super::sink::Sink;
 use super::snapshot::{self, LaneRow, Mbufs, PortRow, ServiceName, Snapshot};
+use super::trace::{self, Trace};
 
 /// Events taken of one worker in one turn.
 const EVENT_BURST: usize = 64;
@@ -69,6 +71,13 @@ pub enum Request {
         services: Vec<ServiceName>,
         /// Told when it is in force in the control core, and on its way to the workers.
         reply: oneshot::Sender<()>,
+    },
+    /// What was decided about a connection, and whose it is.
+    Trace {
+        /// The connection.
+        flow: Flow,
+        /// Where to send it.
+        reply: oneshot::Sender<Trace>,
     },
 }
 
@@ -215,6 +224,9 @@ impl Turn {
             Request::Snapshot(reply) => {
                 let snapshot = self.snapshot();
                 let _ = reply.send((snapshot, self.core.attempts.take_latency()));
+            }
+            Request::Trace { flow, reply } => {
+                let _ = reply.send(trace::of(&self.core, self.now_ns(), &self.services, &flow));
             }
             Request::Taken(reply) => {
                 let _ = reply.send(self.core.boards.taken(self.now_ns()));

@@ -13,14 +13,14 @@ use crate::admin::rows::UrlRow;
 use crate::config::model::{Board, Check, Config};
 use crate::config::snapshot::Snapshot;
 use crate::control::attempts::AttemptSettings;
-use crate::control::board::{BoardSettings, LivenessSettings};
+use crate::control::board::BoardSettings;
 use crate::control::boards::MS_NS;
 use crate::control::checks::CheckSettings;
 use crate::control::core::CoreSettings;
 use crate::control::health::Patience;
 use crate::control::holders::AskSettings;
 use crate::control::operate::Farm;
-use crate::control::selection::Pools;
+use crate::control::placement::{PoolSettings, Pools, Rules};
 use crate::control::snapshot::ServiceName;
 use crate::control::spawn::ServiceSettings;
 
@@ -34,11 +34,13 @@ pub fn core(
     epoch: u16,
     owners: Owners,
     ports: &[PortSettings],
-    pools: &[Vec<BoardId>],
+    pools: &[PoolSettings],
     services: &[ServiceName],
     started_unix_us: u64,
 ) -> CoreSettings {
     let migration = &config.migration;
+    // At the start a board's number is its place.
+    let ids: Vec<BoardId> = (0..config.boards.len() as u16).map(BoardId).collect();
     CoreSettings {
         ethertype: config.appliance.ethertype.value,
         epoch,
@@ -46,12 +48,8 @@ pub fn core(
         owners,
         ports: ports.to_vec(),
         boards: config.boards.iter().map(board).collect(),
-        liveness: LivenessSettings {
-            suspect_ns: ms(migration.board_suspect_ms.value),
-            dead_ns: ms(migration.board_dead_ms.value),
-            options: super::offered(&config.tcp).0,
-        },
-        pools: Pools::new(pools.to_vec()),
+        options: super::offered(&config.tcp).0,
+        pools: Pools::new(pools.to_vec(), rules(config, &ids, services)),
         attempts: AttemptSettings {
             retry_ns: ms(migration.retry_ms),
             tries: migration.tries,
@@ -96,6 +94,23 @@ fn request(check: &Check, address: Ipv4Addr) -> String {
     )
 }
 
+/// What the services say of placement, by number. `ids` are the boards' numbers.
+fn rules(config: &Config, ids: &[BoardId], services: &[ServiceName]) -> Vec<Rules> {
+    let numbers = services.iter().map(|service| usize::from(service.number));
+    let mut rules = vec![Rules::default(); numbers.max().map_or(0, |most| most + 1)];
+    for (service, name) in config.services.iter().zip(services) {
+        if let Some(place) = rules.get_mut(usize::from(name.number)) {
+            *place = Rules {
+                policy: service.policy,
+                home: service.home.and_then(|place| ids.get(usize::from(place)).copied()),
+                limits: service.limits,
+                slow_start_ns: ms(1000) * u64::from(service.slow_start_s),
+            };
+        }
+    }
+    rules
+}
+
 /// What the control core is told of a board.
 pub fn board(board: &Board) -> BoardSettings {
     BoardSettings {
@@ -121,12 +136,11 @@ pub fn farm(
         boards: ids.iter().copied().zip(config.boards.iter().map(board)).collect(),
         forced,
         pools: snapshot.pools,
+        rules: rules(config, ids, &names),
         services: Arc::new(snapshot.services),
         checks: checks(config, &names),
         starts: starts(config, &names),
         timeouts: timeouts(config),
-        suspect_ns: ms(migration.board_suspect_ms.value),
-        dead_ns: ms(migration.board_dead_ms.value),
         deadline_ns: ms(migration.deadline_ms.value),
     };
     (farm, names)

@@ -1,8 +1,11 @@
 //! Tables for people: Fig. 12's columns first, ours after them.
 
+use std::net::SocketAddrV4;
+
 use serde_json::Value;
 
 use crate::admin::socket::What;
+use crate::control::placement::record::DECISIONS_MAX;
 
 /// A column: title, and what stands in it.
 type Column = (&'static str, fn(&Value) -> String);
@@ -14,7 +17,7 @@ const SERVERS: &[Column] = &[
     ("MEMORY FREE", |row| octets(&row["memory_free_octets"])),
     ("BANDWIDTH FREE", |row| bits(&row["bandwidth_free_bits"])),
     ("BOARD", |row| plain(&row["name"])),
-    ("STATE", |row| plain(&row["liveness"])),
+    ("STATE", state),
     ("CPU PRESSURE", |row| percent(&row["cpu_pressure_ratio"])),
     ("MEMORY PRESSURE", |row| percent(&row["memory_pressure_ratio"])),
     ("WEIGHT", |row| plain(&row["weight"])),
@@ -24,6 +27,9 @@ const SERVERS: &[Column] = &[
     ("ENDPOINTS", |row| plain(&row["endpoints"])),
     ("IN FLIGHT", |row| plain(&row["in_flight"])),
     ("PLACED", |row| plain(&row["placed"])),
+    ("ENDED", |row| plain(&row["ended"])),
+    ("TIME", |row| row["time_ms"].as_f64().map_or_else(String::new, |ms| format!("{ms:.1} ms"))),
+    ("FREE", |row| percent(&row["free_ratio"])),
     ("MAC", |row| plain(&row["mac"])),
 ];
 
@@ -59,7 +65,10 @@ const SERVICES: &[Column] = &[
     ("SERVICE", |row| plain(&row["service"])),
     ("ADDRESS", |row| format!("{}:{}", plain(&row["address"]), plain(&row["port"]))),
     ("BOARD", |row| plain(&row["board"])),
+    ("POLICY", |row| plain(&row["policy"])),
+    ("WEIGHT", |row| row["weight"].as_f64().map_or_else(String::new, |weight| format!("{weight:.0}"))),
     ("LOAD", |row| plain(&row["load"])),
+    ("SCORE", |row| score(&row["score"])),
     ("CHECK", |row| or(&row["check"]["verdict"], "")),
     ("LAST CHECK", |row| or(&row["check"]["last"], "")),
     ("APPLICATION", |row| application(row)),
@@ -154,7 +163,8 @@ pub fn render(what: What, rows: &Value) -> String {
         What::Sockets => table(SOCKETS, array(rows)),
         What::Applications => table(APPLICATIONS, array(rows)),
         What::Urls => table(URLS, array(rows)),
-        What::Services => table(SERVICES, &candidates(array(rows))),
+        What::Services => services(array(rows)),
+        What::Flow => rows.to_string(),
         What::Flows => flow_titles() + &array(rows).iter().map(flow).collect::<String>(),
         What::Tables => table(TABLES, array(rows)),
         What::Migrations => migrations(rows),
@@ -167,6 +177,41 @@ pub fn render(what: What, rows: &Value) -> String {
         ),
         What::Packets => table(ACCOUNT, std::slice::from_ref(rows)),
     }
+}
+
+/// One connection: where it is, and what was decided about it.
+pub fn trace(client: SocketAddrV4, endpoint: SocketAddrV4, rows: &Value) -> String {
+    let entry = &rows["entry"];
+    let place = if entry.is_null() {
+        "in no table: it has ended, or never was\n".to_owned()
+    } else {
+        format!(
+            "in the table {} of worker {}, forwarded to {}, idle for {} ms\n",
+            plain(&entry["table"]),
+            plain(&entry["worker"]),
+            plain(&entry["board"]),
+            plain(&entry["idle_ms"])
+        )
+    };
+    let decisions = array(&rows["decisions"]);
+    let none = format!("no decision is kept: the last {DECISIONS_MAX} since the appliance's start are\n");
+    let made = if decisions.is_empty() { none } else { decisions.iter().map(decision).collect() };
+    format!("{client} -> {endpoint}\n{place}{made}")
+}
+
+fn decision(row: &Value) -> String {
+    let score = |row: &Value| format!("{} {}", plain(&row["board"]), score(&row["score"]));
+    let scores: Vec<String> = array(&row["scores"]).iter().map(score).collect();
+    format!(
+        "{} ms ago, service {}: {}, reason {}, policy {}; scores: {}; boards left out: {}\n",
+        plain(&row["age_ms"]),
+        plain(&row["service"]),
+        or(&row["board"], "no board"),
+        plain(&row["reason"]),
+        plain(&row["policy"]),
+        if scores.is_empty() { "-".to_owned() } else { scores.join(", ") },
+        plain(&row["left_out"])
+    )
 }
 
 fn migrations(rows: &Value) -> String {
@@ -186,12 +231,39 @@ fn migrations(rows: &Value) -> String {
     )
 }
 
+/// What a board's state is; with the deaths and the wait of one that died again and again.
+fn state(row: &Value) -> String {
+    let word = plain(&row["liveness"]);
+    match (row["deaths"].as_u64().unwrap_or(0), row["kept_back_ms"].as_u64().unwrap_or(0)) {
+        (0 | 1, _) => word,
+        (deaths, 0) => format!("{word}, died {deaths} times"),
+        (deaths, ms) => format!("{word}, died {deaths} times: kept back for {:.1} s", ms as f64 / 1000.0),
+    }
+}
+
+fn score(value: &Value) -> String {
+    value.as_f64().map_or_else(|| plain(value), |score| format!("{score:.2}"))
+}
+
+/// The boards of each service, and below them what was decided.
+fn services(rows: &[Value]) -> String {
+    let decided = rows.iter().map(|row| {
+        format!(
+            "{}: placed: {}; got no board: {}\n",
+            plain(&row["service"]),
+            counts(&row["placed"]),
+            counts(&row["failed"])
+        )
+    });
+    table(SERVICES, &candidates(rows)) + "\n" + &decided.collect::<String>()
+}
+
 /// One row for each board of each service.
 fn candidates(services: &[Value]) -> Vec<Value> {
     let rows = services.iter().flat_map(|service| {
         array(&service["boards"]).iter().map(|board| {
             let mut row = board.clone();
-            for key in ["service", "address", "port", "waiting"] {
+            for key in ["service", "address", "port", "policy", "waiting"] {
                 row[key] = service[key].clone();
             }
             row["may_start"] = service["application"].clone();
@@ -349,14 +421,40 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_is_told_with_its_place_and_each_decision() {
+        let [client, endpoint] =
+            ["203.0.113.7:9", "198.51.100.1:80"].map(|text| text.parse().expect("address and port"));
+        let entry = json!({"table": "forward", "worker": 0, "board": "board2", "idle_ms": 3});
+        let decision = json!({"age_ms": 12, "service": "web", "board": "board2", "reason": "policy",
+            "policy": "least-load", "left_out": 1,
+            "scores": [{"board": "board1", "score": 12.4}, {"board": "board2", "score": 3.0}]});
+        let text = trace(client, endpoint, &json!({"entry": entry, "decisions": [decision]}));
+        assert_eq!(
+            text,
+            "203.0.113.7:9 -> 198.51.100.1:80\nin the table forward of worker 0, forwarded to board2, idle for \
+             3 ms\n12 ms ago, service web: board2, reason policy, policy least-load; scores: board1 12.40, board2 \
+             3.00; boards left out: 1\n"
+        );
+        let gone = trace(client, endpoint, &json!({"entry": null, "decisions": []}));
+        assert!(
+            gone.contains("in no table") && gone.contains("no decision is kept: the last 65536"),
+            "{gone}"
+        );
+    }
+
+    #[test]
     fn a_service_has_a_line_for_each_of_its_boards() {
-        let rows = json!([{"service": "web", "address": "198.51.100.1", "port": 80, "boards": [
-            {"board": "board1", "load": 3, "unfit": null, "check": {"verdict": "passing", "last": "status 200"}},
-            {"board": "board2", "load": null, "unfit": "draining", "check": null}]}]);
+        let rows = json!([{"service": "web", "address": "198.51.100.1", "port": 80, "policy": "least-load",
+            "placed": {"only_one": 3, "policy": 0}, "failed": {"silent": 0}, "boards": [
+            {"board": "board1", "weight": 100.0, "load": 3, "score": 2.5, "unfit": null,
+             "check": {"verdict": "passing", "last": "status 200"}},
+            {"board": "board2", "weight": 50.0, "load": null, "score": null, "unfit": "draining", "check": null}]}]);
         let text = render(What::Services, &rows);
-        assert_eq!(text.lines().count(), 3);
+        assert_eq!(text.lines().count(), 5);
         assert!(text.lines().nth(1).is_some_and(|line| line.contains("passing  status 200")), "{text}");
         assert!(text.lines().nth(2).is_some_and(|line| line.ends_with("draining")), "{text}");
+        assert!(text.contains("board1  least-load  100     3     2.50"), "{text}");
+        assert!(text.ends_with("\nweb: placed: only_one 3; got no board: -\n"), "{text}");
     }
 
     #[test]

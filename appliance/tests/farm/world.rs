@@ -3,14 +3,14 @@
 use std::mem;
 
 use ipos_appliance::control::attempts::AttemptSettings;
-use ipos_appliance::control::board::{BoardSettings, LivenessSettings};
+use ipos_appliance::control::board::BoardSettings;
 use ipos_appliance::control::boards::MS_NS;
 use ipos_appliance::control::checks::CheckSettings;
 use ipos_appliance::control::core::{Core, CoreSettings};
 use ipos_appliance::control::health::Patience;
 use ipos_appliance::control::holders::AskSettings;
 use ipos_appliance::control::outlet::Outlet;
-use ipos_appliance::control::selection::Pools;
+use ipos_appliance::control::placement::{PoolSettings, Pools, Rules};
 use ipos_appliance::control::standing::WEIGHT_DEFAULT;
 use ipos_pipelines::config::{PortSettings, Role};
 use ipos_pipelines::handoff::{BoardId, PortIndex, WorkerId, queue};
@@ -86,7 +86,12 @@ pub struct World {
 impl World {
     /// Two boards that live and listen; the second has more connections, so that the first is chosen.
     pub fn new() -> Self {
-        let mut world = Self::unheard();
+        Self::placed_by(Rules::default())
+    }
+
+    /// The same, with other rules of placement.
+    pub fn placed_by(rules: Rules) -> Self {
+        let mut world = Self::with(rules, Vec::new());
         world.reporting = vec![FIRST, SECOND];
         world.report();
         world
@@ -104,7 +109,7 @@ impl World {
             timeout_ns: CHECK_MS * MS_NS,
             patience: Patience { fall: 3, rise: 2 },
         };
-        let mut world = Self::with(vec![checks]);
+        let mut world = Self::with(Rules::default(), vec![checks]);
         world.reporting = vec![FIRST, SECOND];
         world.report();
         world
@@ -112,10 +117,10 @@ impl World {
 
     /// Two boards that have not been heard of yet.
     pub fn unheard() -> Self {
-        Self::with(Vec::new())
+        Self::with(Rules::default(), Vec::new())
     }
 
-    fn with(checks: Vec<CheckSettings>) -> Self {
+    fn with(rules: Rules, checks: Vec<CheckSettings>) -> Self {
         let mut rig = Rig::with(Setup { boards_known: false, ..Setup::default() });
         // The rig's own end of the queue of commands stays unused: the control core has the only one.
         let (unused, _) = queue(1);
@@ -140,8 +145,8 @@ impl World {
             owners,
             ports,
             boards: vec![board(FIRST), board(SECOND)],
-            liveness: LivenessSettings { suspect_ns: 300 * MS_NS, dead_ns: 1_000 * MS_NS, options: 0 },
-            pools: Pools::new(vec![vec![BoardId(0), BoardId(1)]; 11]),
+            options: 0,
+            pools: Pools::new(vec![PoolSettings::equal([BoardId(0), BoardId(1)]); 11], vec![rules]),
             attempts: AttemptSettings {
                 retry_ns: RETRY_MS * MS_NS,
                 tries: TRIES as u8,

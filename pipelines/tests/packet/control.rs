@@ -257,6 +257,22 @@ fn a_listing_tells_table_board_and_idle_time() {
         let told_ms = rows[&client.flow].idle_ms;
         assert!((idle_ms..idle_ms + SEEN_UNIT_MS).contains(&told_ms), "{told_ms}");
         assert_eq!(rows[&client.flow], FlowRow { flow: client.flow, table, board, idle_ms: told_ms });
+        assert_eq!(one(&mut rig, client.flow), [rows[&client.flow]]);
+    }
+    assert_eq!(one(&mut rig, Client::stranger(9).flow), []);
+}
+
+/// What is told of one connection.
+fn one(node: &mut Node, flow: Flow) -> Vec<FlowRow> {
+    let (rows, filter) = (Vec::with_capacity(1), FlowFilter { flow: Some(flow), ..FlowFilter::default() });
+    let page = FlowPage { request: 7, worker: WorkerId(9), cursor: Some(0), filter, rows };
+    node.command(Command::ListFlows(Box::new(page)));
+    match only(node.told()) {
+        Event::Flows(page) => {
+            assert_eq!((page.request, page.cursor), (7, None));
+            page.rows
+        }
+        other => panic!("a page, not {other:?}"),
     }
 }
 

@@ -1,9 +1,9 @@
-//! Requests that wait until a board has started their service's application: bounded in number and in time.
+//! Requests that wait, bounded in number and in time: until a board has started their service's application, or may be fit.
 
-use ipos_pipelines::handoff::{Answer, RetryAfter};
+use ipos_pipelines::handoff::{Answer, BoardId, RetryAfter};
 
 use super::super::context::Context;
-use super::super::counters::Did;
+use super::super::counters::{Did, NoBoard};
 use super::super::spawn::Prospect;
 use super::super::under_way::At;
 use super::Attempts;
@@ -13,7 +13,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 impl Attempts {
     /// No board is left for a request. True when it waits for a start, or has been told to come again: both only where its
     /// service has an application that boards may start.
-    pub(super) fn waits_for_start(&mut self, ctx: &mut Context<'_>, at: At) -> bool {
+    pub(super) fn waits_for_start(&mut self, ctx: &mut Context<'_>, at: At, why: NoBoard) -> bool {
         let Self { requests, pools, spawner, settings, .. } = self;
         let Some(request) = requests.get_mut(at).filter(|request| !request.repeat) else { return false };
         let service = request.place.service;
@@ -25,7 +25,7 @@ impl Attempts {
         }
         if request.waited && ctx.now_ns >= request.deadline_ns {
             ctx.counters.count(Did::WaitOver);
-            self.end(ctx, at, Answer::NotYet(RetryAfter::S1));
+            self.not_yet(ctx, at, why, RetryAfter::S1);
             return true;
         }
         // A board that was asked and did not take it may do so in a moment: its queue is full, or its instance has just crashed.
@@ -42,12 +42,14 @@ impl Attempts {
             }
             Prospect::Soon => {
                 ctx.counters.count(Did::WaitFull);
-                self.end(ctx, at, Answer::NotYet(RetryAfter::at_least(wait_ns / SECOND_NS)));
+                self.not_yet(ctx, at, why, RetryAfter::at_least(wait_ns / SECOND_NS));
                 return true;
             }
+            // What runs may soon be below its limits again.
+            Prospect::None(_) if why == NoBoard::OverLimit => return false,
             Prospect::None(ns) => {
                 ctx.counters.count(Did::NoStart);
-                self.end(ctx, at, Answer::NotYet(RetryAfter::at_least(ns.div_ceil(SECOND_NS))));
+                self.not_yet(ctx, at, why, RetryAfter::at_least(ns.div_ceil(SECOND_NS)));
                 return true;
             }
         }
@@ -56,6 +58,24 @@ impl Attempts {
         request.silent.clear();
         self.requests.start_timer(at, ctx.now_ns);
         true
+    }
+
+    /// Whether a board of the request's pool may be fit soon: it has yet to show whether it lives, or is beyond a limit.
+    pub(super) fn may_turn_up(&self, ctx: &Context<'_>, at: At, why: NoBoard) -> bool {
+        self.requests.get(at).is_some_and(|request| {
+            let boards = self.pools.boards(request.place.pool);
+            let mut untried = boards.iter().filter(|board| !request.tried.contains(**board));
+            let undecided = |board: &BoardId| ctx.boards.is_undecided(*board, ctx.now_ns);
+            ctx.now_ns < request.deadline_ns && (why == NoBoard::OverLimit || untried.any(undecided))
+        })
+    }
+
+    /// Ends a request: its client is told when to come again.
+    fn not_yet(&mut self, ctx: &mut Context<'_>, at: At, why: NoBoard, after: RetryAfter) {
+        if let Some(place) = self.requests.get(at).map(|request| request.place) {
+            self.pools.failed(ctx.now_ns, &place.flow, place.pool, why);
+        }
+        self.end(ctx, at, Answer::NotYet(after));
     }
 
     /// A request waits no more: it has a board to ask, or ends.

@@ -46,7 +46,7 @@ impl Service {
             ctx.counters.count(Did::StopSilent);
             return self.end_stop(ctx);
         }
-        let quiet = ctx.boards.board(stop.board).is_some_and(|board| board.in_flight == 0);
+        let quiet = ctx.boards.board(stop.board).is_some_and(|board| board.traffic.in_flight == 0);
         if stop.id == 0 && quiet {
             let board = ctx.boards.board(stop.board).map_or("", |board| &board.settings.name);
             tracing::info!(service = self.settings.service, board, "asking for a stop: idle");
