@@ -53,10 +53,11 @@ address = "{address}"
 
 SERVICE = """
 [[service]]
-name = "web"
+name = "{name}"
 address = "{address}"
 port = {port}
 kind = "http"
+policy = "{policy}"
 """
 
 CHECK = """\
@@ -69,6 +70,13 @@ application = "web"
 start_wait_s = 4
 idle_stop_s = 2
 """
+
+WEIGHTS = """\
+boards = {boards}
+weights = {weights}
+"""
+
+WEIGHT_MAX = 1000
 
 MAP = """
 [[service.map]]
@@ -112,7 +120,7 @@ def configuration(options):
     for number, (name, role, address) in enumerate(ports):
         text += PORT.format(name=name, device=_device(options, number, name), role=role,
                             address=f"{address}/{plan.FARM_PREFIX}")
-    text += SERVICE.format(address=plan.SERVICE, port=plan.SERVICE_PORT)
+    text += SERVICE.format(name="web", address=plan.SERVICE, port=plan.SERVICE_PORT, policy="least-connections")
     if options.check is not None:
         text += CHECK.format(path=options.check)
     if options.spawn:
@@ -120,9 +128,23 @@ def configuration(options):
     for path, number in (("/a/", 1), ("/b/", 2)):
         if number <= options.boards:
             text += MAP.format(path=path, board=f"board{number}")
+    if options.service_ms is not None:
+        text += _timed(options)
     for number in options.board_numbers():
         text += BOARD.format(name=f"board{number}", address=plan.board_address(number))
     return text
+
+
+def _timed(options):
+    """The timed services: one of each policy, and one whose weights are the best there are for these speeds."""
+    services = [SERVICE.format(name=f"timed-{policy}", address=plan.SERVICE, port=port, policy=policy)
+                for policy, port in plan.TIMED_PORTS.items()]
+    boards = ", ".join(f'"board{number}"' for number in options.board_numbers())
+    fastest = min(options.service_ms)
+    weights = [max(1, round(WEIGHT_MAX * fastest / ms)) for ms in options.service_ms]
+    services.append(SERVICE.format(name="timed-weights", address=plan.SERVICE, port=plan.WEIGHTED_PORT,
+                                   policy="round-robin") + WEIGHTS.format(boards=f"[{boards}]", weights=weights))
+    return "".join(services)
 
 
 def _device(options, number, interface):

@@ -177,6 +177,23 @@ def start_application(number):
                               str(APPLICATION_PORT))
 
 
+def timed(number):
+    """The server of a known speed, in a lab that has them."""
+    return Daemon(f"timed{number}", f"{plan.board_directory(number)}/timed.log")
+
+
+def timed_ports():
+    """Where it listens."""
+    return [*plan.TIMED_PORTS.values(), plan.WEIGHTED_PORT]
+
+
+def start_timed(number, milliseconds):
+    """Starts the server that takes so long for each request, one at a time."""
+    server = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "timed.py")
+    timed(number).start(plan.board_namespace(number), "/usr/bin/python3", "-B", os.path.normpath(server),
+                        str(milliseconds), *map(str, timed_ports()))
+
+
 def start_nginx(number):
     """Starts nginx."""
     directory = plan.board_directory(number)
@@ -210,13 +227,18 @@ def wait_listening(number, port, daemon):
 def start(number, options):
     """Starts all that a board runs, without waiting. What its agent starts is left to it."""
     start_application(number)
+    if options.service_ms is not None:
+        start_timed(number, options.service_ms[number - 1])
     if not options.spawn:
         start_nginx(number)
     start_agent(number)
 
 
 def wait_serving(number, options):
-    """Waits until nginx and the application listen."""
+    """Waits until nginx, the application and the timed server listen."""
+    if options.service_ms is not None:
+        for port in timed_ports():
+            wait_listening(number, port, timed(number))
     wait_listening(number, APPLICATION_PORT, application(number))
     if not options.spawn:
         wait_listening(number, plan.SERVICE_PORT, nginx(number))

@@ -73,6 +73,9 @@ def _parser():
     up.add_argument("--check", metavar="PATH", help="health checks of the boards: /health, which is 503 while a board's "
                     "directory has a file `unhealthy`")
     up.add_argument("--spawn", action="store_true", help="the boards' agents start nginx, on demand")
+    up.add_argument("--service-ms", metavar="MS,MS..",
+                    help="a server on each board that takes so long for a request, one at a time; one service for each "
+                         f"policy, ports {min(plan.TIMED_PORTS.values())} to {plan.WEIGHTED_PORT}")
     up.set_defaults(run=_up)
 
     down = commands.add_parser("down", help="end and remove all of it, whatever state it is in")
@@ -115,7 +118,8 @@ def _up(options):
     wanted = plan.Options(boards=options.boards, port=options.port, ethertype=options.ethertype,
                           haproxy=options.haproxy, nginx_proxy=options.nginx_proxy, memory=options.memory,
                           workers=options.workers, one_port=options.one_port, spawn=options.spawn, cpus=_cpus(options),
-                          after_polls=_after_polls(options), sleep_us=options.sleep_us, check=options.check)
+                          after_polls=_after_polls(options), sleep_us=options.sleep_us,
+                          service_ms=_service_ms(options), check=options.check)
     if not 1 <= wanted.boards <= plan.BOARDS_MAX:
         raise LabError(f"--boards {wanted.boards}: 1 to {plan.BOARDS_MAX} are possible")
     if wanted.workers < 1:
@@ -154,6 +158,17 @@ def _after_polls(options):
     if len(polls) != 2:
         raise LabError(f"--after-polls {options.after_polls}: expected two numbers, control core's and workers'")
     return polls
+
+
+def _service_ms(options):
+    """The list in `--service-ms`: milliseconds for each board."""
+    if options.service_ms is None:
+        return None
+    milliseconds = _numbers(options.service_ms)
+    if len(milliseconds) != options.boards or not all(1 <= ms <= 10_000 for ms in milliseconds):
+        raise LabError(f"--service-ms {options.service_ms}: expected a number of milliseconds, 1 to 10000, for each of "
+                       f"the {options.boards} boards")
+    return milliseconds
 
 
 def _cpus(options):
@@ -215,6 +230,8 @@ def _build(options):
 def _shape(options):
     text = f"{options.boards} boards, {options.port}, EtherType {options.ethertype}, {options.memory}"
     text += ", nginx on demand" if options.spawn else ""
+    if options.service_ms is not None:
+        text += ", requests take " + ", ".join(map(str, options.service_ms)) + " ms"
     return text + (", one port" if options.one_port else "") + "".join(", " + name for name in options.balancers())
 
 

@@ -28,6 +28,12 @@ HAPROXY_TCP_PORT = 81
 NGINX_PROXY_PORT = 82
 HAPROXY_REUSE_PORT = 83
 
+TIMED_PORTS = {"round-robin": 8001, "least-connections": 8002, "least-load": 8003, "consistent-hash": 8004}
+"""With --service-ms: the port of the service address at which each policy serves, with equal weights."""
+
+WEIGHTED_PORT = 8005
+"""And round-robin with weights in proportion to the boards' speeds."""
+
 CLIENT = "203.0.113.10"
 CLIENT_ROUTER = "203.0.113.1"
 FARM_ROUTER = "192.0.2.1"
@@ -71,6 +77,8 @@ class Options:
     """The path that the appliance checks its boards by; None leaves them unchecked."""
     spawn: bool = False
     """Whether the boards' agents start nginx when a request needs it."""
+    service_ms: list[int] | None = None
+    """What each board takes for a request to the timed services; None: there are none."""
     ready: bool = False
     """Whether `up` came to its end."""
     hugepages_before: int | None = None
