@@ -71,16 +71,31 @@ impl Lab {
         );
         let has_haproxy = is_installed("haproxy");
         let cpu = machine.cpu;
-        let mut arguments = vec!["up".to_owned(), format!("--boards={BOARDS}"), "--nginx-proxy".to_owned()];
+        let mut arguments = vec![format!("--boards={BOARDS}"), "--nginx-proxy".to_owned()];
         arguments.push(format!("--cpus={cpu},{cpu}"));
         arguments.push(format!("--after-polls={},{}", rest.control_polls, rest.worker_polls));
         arguments.push(format!("--sleep-us={}", rest.sleep_us));
         if has_haproxy {
             arguments.push("--haproxy".to_owned());
         }
+        Self::up_with(machine, &arguments, has_haproxy)
+    }
+
+    /// Takes one up whose boards take so many milliseconds for a request, one at a time; nothing is tied to a CPU.
+    ///
+    /// # Errors
+    /// As [`Self::up`].
+    pub fn unequal(machine: Machine, service_ms: &[u32]) -> anyhow::Result<Self> {
+        let list: Vec<String> = service_ms.iter().map(ToString::to_string).collect();
+        let arguments =
+            [format!("--boards={}", service_ms.len()), format!("--service-ms={}", list.join(","))];
+        Self::up_with(machine, &arguments, false)
+    }
+
+    fn up_with(machine: Machine, arguments: &[String], has_haproxy: bool) -> anyhow::Result<Self> {
         // Should this process die meanwhile, the lab is asked to clean up.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM"]).arg(script()).args(&arguments).stdin(Stdio::null());
+        command.args(["--pdeathsig", "TERM"]).arg(script()).arg("up").args(arguments).stdin(Stdio::null());
         if let Some(directory) = binaries() {
             command.env("IPOS_BIN_DIR", directory);
         }

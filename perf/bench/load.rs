@@ -89,6 +89,50 @@ fn parse(said: &str) -> Option<Done> {
     Some(Done { requests: requests.parse().ok()?, octets: number.parse::<f64>().ok()? * unit })
 }
 
+/// How long requests took under load, as `wrk --latency` has it: from the request's last octet sent to the answer, which
+/// is one segment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Took {
+    /// The median, milliseconds.
+    pub p50_ms: f64,
+    /// 99 of 100 were as fast.
+    pub p99_ms: f64,
+}
+
+/// Lets so many clients ask one request after the other, each on a connection of its own, for whole seconds.
+///
+/// # Errors
+/// When `wrk` is not installed, or an answer was missing or bad.
+pub fn crowd(address: &str, clients: u32, seconds: u64) -> anyhow::Result<Took> {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", "ipos-client", "wrk", "--latency", "-t1", "-H", "Connection: close"]);
+    command.args([format!("-c{clients}"), format!("-d{seconds}s"), format!("http://{address}/")]);
+    let output = command.stdin(Stdio::null()).output().context("starting ip (install iproute2)")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let took = latencies(&said).with_context(|| {
+        let error = String::from_utf8_lossy(&output.stderr);
+        format!("wrk does not report (Debian: apt-get install wrk): {}{}", said.trim(), error.trim())
+    })?;
+    match said.lines().map(str::trim).find(|line| is_failure(line)) {
+        Some(line) => bail!("{address}: {line}"),
+        None => Ok(took),
+    }
+}
+
+/// Its lines `50%   12.34ms` and `99%    1.20s`.
+fn latencies(said: &str) -> Option<Took> {
+    let at = |percent: &str| {
+        let text = said.lines().find_map(|line| line.trim().strip_prefix(percent))?.trim();
+        let (number, unit) = match text {
+            text if text.ends_with("us") => (text.strip_suffix("us")?, 1e-3),
+            text if text.ends_with("ms") => (text.strip_suffix("ms")?, 1.0),
+            text => (text.strip_suffix('s')?, 1e3),
+        };
+        Some(number.parse::<f64>().ok()? * unit)
+    };
+    Some(Took { p50_ms: at("50%")?, p99_ms: at("99%")? })
+}
+
 /// What the process of our own client is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VisitSpec {
@@ -182,6 +226,13 @@ mod tests {
         assert_eq!(parse("unable to connect to 198.51.100.1:80 Connection refused"), None);
         assert!(is_failure("Socket errors: connect 0, read 3, write 0, timeout 0"));
         assert!(is_failure("Non-2xx or 3xx responses: 5") && !is_failure("Requests/sec: 5"));
+    }
+
+    #[test]
+    fn how_long_requests_took_is_read_in_its_own_unit() {
+        let said = "  Latency Distribution\n     50%  812.00us\n     75%    4.05ms\n     90%    4.62ms\n     99%    1.20s \n";
+        assert_eq!(latencies(said), Some(Took { p50_ms: 0.812, p99_ms: 1200.0 }));
+        assert_eq!(latencies("unable to connect"), None);
     }
 
     #[test]

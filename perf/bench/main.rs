@@ -4,7 +4,8 @@
 //! ([`forward`]) and the baselines ([`testpmd`], [`capsule`]) take turns, [`targets`] turns figures into rows, [`report`] and
 //! [`svg`] write them down. [`migrate`] is the road of P5 and P6, with [`peers`] at its ends and [`control`] beside it. P7 and
 //! P8 are in [`compare`]: [`lab`] takes the lab up, [`balancers`] lets the contenders take turns, [`load`] is the clients,
-//! [`billing`] says what they cost, [`quiet`] whether the machine was left alone.
+//! [`billing`] says what they cost, [`quiet`] whether the machine was left alone. [`placement`] compares the policies on boards of
+//! unequal speed.
 
 mod balancers;
 mod billing;
@@ -21,6 +22,7 @@ mod lookup;
 mod machine;
 mod migrate;
 mod peers;
+mod placement;
 mod process;
 mod quiet;
 mod rates;
@@ -50,7 +52,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 #[derive(Parser)]
 #[command(name = "ipos-bench", version)]
 struct Cli {
-    /// What to measure: p1 to p8, or all.
+    /// What to measure: p1 to p8, placement, or all.
     #[arg(default_value = "all")]
     targets: Vec<String>,
     /// Tiny sizes: shows that every harness runs, and nothing else. Writes to target/bench-quick.

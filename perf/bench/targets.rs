@@ -12,7 +12,7 @@ use crate::rates::{Rates, Scene};
 use crate::report::{self, Row, Target};
 use crate::stats::{Runs, paired};
 use crate::svg::{Plot, Series};
-use crate::{Options, child, compare};
+use crate::{Options, child, compare, placement};
 
 /// Packet buffers as the appliance has them.
 const DATA_ROOM_OCTETS: u16 = 2176;
@@ -36,7 +36,7 @@ pub struct Desk<'a> {
 
 type Harness = fn(&mut Desk<'_>) -> anyhow::Result<()>;
 
-const HARNESSES: [(&str, Harness); 8] = [
+const HARNESSES: [(&str, Harness); 9] = [
     ("p1", p1),
     ("p2", p2),
     ("p3", p3),
@@ -45,6 +45,7 @@ const HARNESSES: [(&str, Harness); 8] = [
     ("p6", p6),
     ("p7", compare::p7),
     ("p8", compare::p8),
+    ("placement", placement::placement),
 ];
 
 /// Runs the harnesses of these names, prints the table and writes the files. False when something could not be measured;
