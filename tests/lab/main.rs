@@ -12,6 +12,7 @@ mod http;
 mod lifecycle;
 mod loss;
 mod operate;
+mod placement;
 mod restart;
 mod shared;
 mod spawn;
@@ -42,6 +43,9 @@ const WORKERS: Shape = Shape { name: "two_workers", options: &["--workers", "2",
 
 /// nginx is started by the boards' agents.
 const SPAWN: Shape = Shape { name: "spawn", options: &["--spawn", "--memory", "no-huge"] };
+/// Four boards that take 1, 2, 4 and 8 ms for a request to the timed services.
+const UNEQUAL: Shape =
+    Shape { name: "unequal", options: &["--boards", "4", "--service-ms", "1,2,4,8", "--memory", "no-huge"] };
 
 /// A test: its name, the lab that it needs, what it does.
 pub type Test = (&'static str, fn(&ipos_tests::Lab));
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         (WORKERS, all),
         (CHECKED, &[health::TESTS][..]),
         (SPAWN, &[spawn::TESTS][..]),
+        (UNEQUAL, &[placement::TESTS][..]),
     ] {
         for (name, test) in groups.iter().copied().flatten().copied() {
             trials.push(shared::trial(shape, name, test));
