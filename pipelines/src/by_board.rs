@@ -1,22 +1,27 @@
 //! What a worker keeps by board: how many flows it forwards there, and the boards that are being forgotten.
 //!
 //! Input: [`Command::Count`](crate::handoff::Command::Count) and [`Command::Forget`](crate::handoff::Command::Forget). Output: the
-//! counts; for each flow of a forgotten board [`Event::Abandon`], so that its endpoint is detached. Owner: the worker. Cost: one
-//! word per migrated flow; a sweep looks at [`SWEEP_SLOTS`] slots a poll, whatever the shard holds.
+//! counts; for each flow of a forgotten board [`Event::Abandon`], so that its endpoint is detached, and a RST for what its
+//! client sends next. Owner: the worker. Cost: one word per migrated flow; a sweep looks at [`SWEEP_SLOTS`] slots a poll,
+//! whatever the shard holds.
 
 use arrayvec::ArrayVec;
+use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::flow::Flow;
 
 use crate::core::Core;
 use crate::counters::Happening;
 use crate::entry::State;
 use crate::handoff::{BOARDS_MAX, BoardId, Event, FlowCount};
+use crate::local;
+use crate::parse::TcpPacket;
 use crate::table::slab::EntryRef;
+use crate::verdict::Verdict;
 
 /// Slots that a sweep looks at in one poll.
 pub const SWEEP_SLOTS: usize = 64;
 
-/// Flows in Forward by board whose end has not been seen, and the sweep that takes those of forgotten boards out.
+/// Flows in Forward by board whose end has not been seen, and the sweep that gives those of forgotten boards up.
 pub struct ByBoard {
     flows: Box<[u32; BOARDS_MAX]>,
     forgotten: Box<[bool; BOARDS_MAX]>,
@@ -70,7 +75,7 @@ pub fn count(core: &mut Core, mut page: Box<FlowCount>) {
     core.tell(Event::Counted(page));
 }
 
-/// Forgets where a board is, and begins to take its flows out.
+/// Forgets where a board is, and begins to give its flows up.
 pub fn forget(core: &mut Core, board: BoardId) {
     if let Some(place) = core.boards.get_mut(usize::from(board.0)) {
         *place = None;
@@ -84,7 +89,7 @@ pub fn forget(core: &mut Core, board: BoardId) {
     }
 }
 
-/// Goes on with the sweep, if there is one. Returns how many flows it has taken out, or 1 where it has only looked.
+/// Goes on with the sweep, if there is one. Returns how many flows it has given up, or 1 where it has only looked.
 pub fn sweep(core: &mut Core) -> usize {
     let Some(cursor) = core.by_board.cursor else { return 0 };
     let mut gone: ArrayVec<(EntryRef, Flow, BoardId, u64), SWEEP_SLOTS> = ArrayVec::new();
@@ -101,11 +106,20 @@ pub fn sweep(core: &mut Core) -> usize {
             return taken;
         }
         core.happened(Happening::Forgotten);
-        core.remove(entry);
+        core.release_pending(entry);
+        core.change_state(entry, State::GivenUp);
+        core.schedule_in(entry, core.config.timeouts.idle_ms);
     }
     core.by_board.cursor = next;
     if next.is_none() {
         core.by_board.forgotten.fill(false);
     }
     taken.max(1)
+}
+
+/// What the client of a flow that was given up still sends. The farm is not asked: a board that met the same addresses and
+/// ports before, and keeps their TIME-WAIT, would take the connection for its own and leave its client without an answer.
+pub fn refuse(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+    core.schedule_in(entry, core.config.timeouts.linger_ms);
+    local::refuse(core, packet, mbuf)
 }

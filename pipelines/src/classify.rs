@@ -24,6 +24,8 @@ pub enum Route {
     Request(EntryRef),
     /// The appliance answers this connection itself.
     Local(EntryRef),
+    /// Its board is gone, and its endpoint with it.
+    GivenUp(EntryRef),
     /// A SYN to a service.
     Handshake,
     /// First data of a connection whose cookie holds.
@@ -59,7 +61,7 @@ pub fn classify(core: &mut Core, packet: &TcpPacket) -> Route {
             State::Forward => return Route::Unsettled(entry),
             State::Temporary | State::ForwardConnect => return Route::Request(entry),
             State::Local if !found.closing => return Route::Local(entry),
-            State::Local | State::Asking => {}
+            State::Local | State::Asking | State::GivenUp => {}
         }
     }
     slow(core, packet, entry)
@@ -111,6 +113,7 @@ fn known(core: &Core, entry: EntryRef) -> Option<Route> {
         State::Forward => Route::Unsettled(entry),
         State::Temporary | State::ForwardConnect => Route::Request(entry),
         State::Local => Route::Local(entry),
+        State::GivenUp => Route::GivenUp(entry),
         State::Asking => return None,
     })
 }

@@ -147,7 +147,7 @@ counted! {
         ClosedByReset = "closed_by_reset", "An entry ended by the client's RST.";
         ExpiredIdle = "expired_idle", "An entry ended idle, after its board said that it does not hold the endpoint.";
         ExpiredPending = "expired_pending", "An unfinished entry ended by a deadline.";
-        Forgotten = "forgotten", "An entry was taken out because its board was removed by force.";
+        Forgotten = "forgotten", "A connection was given up because its board was removed by force.";
         Originated = "originated", "A packet sent that no received packet asked for (replays, time-outs, the control core's frames).";
         OriginateFailed = "originate_failed", "A packet that the appliance wanted to send found no mbuf, board or queue.";
     }
@@ -213,7 +213,7 @@ pub struct WorkerCounters {
     /// TSC cycles in polls that found something to do.
     pub busy_cycles: Counter,
     /// Entries by table: Temporary, Forward-Connect, Forward, Local, and those that wait for the farm's answer.
-    pub entries: [Counter; 5],
+    pub entries: [Counter; 6],
     /// How many entries the shard can hold.
     pub entries_capacity: Counter,
     /// Buffers for unfinished requests in use.

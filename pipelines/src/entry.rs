@@ -37,6 +37,8 @@ pub enum State {
     Local,
     /// The farm is being asked who holds the endpoint.
     Asking,
+    /// Its board was removed by force: what its client still sends is answered by RST.
+    GivenUp,
 }
 
 impl State {
@@ -49,6 +51,7 @@ impl State {
             State::Forward => 2,
             State::Local => 3,
             State::Asking => 4,
+            State::GivenUp => 5,
         }
     }
 
@@ -58,7 +61,7 @@ impl State {
             State::Temporary => Table::Temporary,
             State::ForwardConnect | State::Asking => Table::ForwardConnect,
             State::Forward => Table::Forward,
-            State::Local => Table::Local,
+            State::Local | State::GivenUp => Table::Local,
         }
     }
 }
@@ -255,7 +258,14 @@ mod tests {
 
     #[test]
     fn every_state_has_its_own_counter_and_a_table() {
-        let states = [State::Temporary, State::ForwardConnect, State::Forward, State::Local, State::Asking];
+        let states = [
+            State::Temporary,
+            State::ForwardConnect,
+            State::Forward,
+            State::Local,
+            State::Asking,
+            State::GivenUp,
+        ];
         for (place, state) in states.into_iter().enumerate() {
             assert_eq!(state.index(), place);
         }

@@ -45,6 +45,7 @@ fn act(core: &mut Core, entry: EntryRef) {
         State::Local if found.closing => core.remove(entry),
         State::Local => local::send(core, entry),
         State::Asking => recover::give_up(core, entry),
+        State::GivenUp => core.remove(entry),
         State::Forward if found.closing => core.remove(entry),
         State::Forward => idle(core, entry),
     }

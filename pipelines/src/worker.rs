@@ -289,6 +289,7 @@ fn tcp(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
             verdict
         }
         Route::Local(entry) => local::segment(core, entry, packet, mbuf),
+        Route::GivenUp(entry) => by_board::refuse(core, entry, packet, mbuf),
         Route::ProbeFin => handshake::probe_fin(core, packet, mbuf),
         Route::Unknown => recover::unknown(core, packet, mbuf),
         Route::Refuse => local::refuse(core, packet, mbuf),
@@ -310,7 +311,7 @@ fn replace(core: &mut Core, old: EntryRef) -> Option<recover::Waiting> {
             // A full queue costs the board a stale socket until its own time-out; the new connection goes on.
             core.tell(Event::Abandon { entry: old, flow, migrated });
         }
-        State::Temporary | State::Local => {}
+        State::Temporary | State::Local | State::GivenUp => {}
     }
     core.happened(Happening::Replaced);
     core.remove(old);

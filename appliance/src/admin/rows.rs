@@ -68,7 +68,8 @@ pub const fn table_name(table: Table) -> &'static str {
 }
 
 /// Names of the counts in [`WorkerCounters::entries`], in order.
-pub const ENTRY_TABLES: [&str; 5] = ["temporary", "forward-connect", "forward", "local", "asking"];
+pub const ENTRY_TABLES: [&str; 6] =
+    ["temporary", "forward-connect", "forward", "local", "asking", "given-up"];
 
 /// What hangs on one worker's shard.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -235,7 +235,7 @@ impl Node {
     /// Every gauge says what is there.
     pub fn check(&self) {
         let core = self.worker.core();
-        let mut entries = [0; 5];
+        let mut entries = [0; 6];
         let mut by_board = std::collections::BTreeMap::new();
         let mut hanging = [0; 2];
         let mut cursor = Some(0);

@@ -377,14 +377,56 @@ fn a_forgotten_boards_flows_are_abandoned_and_nobody_elses() {
         }
         rig.poll();
     }
-    assert!(
-        clients.iter().all(|client| gone.contains_key(&client.flow) && rig.state(&client.flow).is_none())
-    );
+    assert!(clients.iter().all(|client| gone.contains_key(&client.flow)));
+    assert!(clients.iter().all(|client| rig.state(&client.flow) == Some(State::GivenUp)));
     assert_eq!(rig.state(&waiting.flow), Some(State::ForwardConnect));
     assert_eq!(rig.happened(Happening::Forgotten), 200);
     rig.check();
     assert_eq!(rig.worker.core().by_board.flows(BOARD), 0);
     assert!(rig.worker.core().place_of(BOARD).is_none(), "nothing is sent there any more");
+}
+
+#[test]
+fn a_forgotten_boards_client_is_reset_without_a_question_and_may_come_again() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.settle(&mut client);
+    rig.command(Command::Forget { board: BOARD });
+    rig.poll();
+    assert!(matches!(only(rig.told()), Event::Abandon { flow, .. } if flow == client.flow));
+    let next = client.data(REQUEST_LEN, b"GET /again HTTP/1.1\r\n\r\n");
+    for _ in 0..2 {
+        assert_eq!(rig.client(&next), Verdict::Answered);
+        let reset = rig.answer();
+        assert_eq!((reset.flags, reset.seq), (Flags::RST, next.ack));
+    }
+    assert_eq!(rig.client(&client.rst(REQUEST_LEN)), Verdict::Drop(Drop::StrayReset));
+    assert!(rig.told().is_empty(), "the farm is not asked");
+    // A new connection on the same addresses and ports is none of the old one.
+    let mut again = Client::plain();
+    rig.request(&mut again, REQUEST);
+    assert_eq!(rig.state(&again.flow), Some(State::ForwardConnect));
+    rig.check();
+}
+
+#[test]
+fn a_flow_that_was_given_up_is_let_go_in_the_end() {
+    let mut rig = Rig::new();
+    let (mut quiet, mut talking) = (Client::on_port(1), Client::on_port(2));
+    for client in [&mut quiet, &mut talking] {
+        rig.settle(client);
+    }
+    rig.command(Command::Forget { board: BOARD });
+    rig.poll();
+    rig.told();
+    assert_eq!(rig.client(&talking.ack(REQUEST_LEN)), Verdict::Answered);
+    let timeouts = rig.worker.core().config.timeouts;
+    rig.pass(u64::from(timeouts.linger_ms) + 1_000);
+    assert_eq!((rig.state(&quiet.flow), rig.state(&talking.flow)), (Some(State::GivenUp), None));
+    rig.pass(u64::from(timeouts.idle_ms));
+    assert_eq!(rig.state(&quiet.flow), None);
+    assert!(rig.told().is_empty(), "nobody is asked about it");
+    rig.check();
 }
 
 #[test]

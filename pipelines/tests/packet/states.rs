@@ -7,8 +7,8 @@ use ipos_pipelines::verdict::Verdict;
 use crate::common::scripts::REQUEST;
 use crate::common::{BOARD, Client, MIGRATION, Node, Rig};
 
-const STATES: [State; 5] =
-    [State::Temporary, State::ForwardConnect, State::Forward, State::Local, State::Asking];
+const STATES: [State; 6] =
+    [State::Temporary, State::ForwardConnect, State::Forward, State::Local, State::Asking, State::GivenUp];
 
 /// The only entry is in this state, and the gauges agree; `None`: there is none.
 #[track_caller]
@@ -21,7 +21,7 @@ fn assert_only(node: &Node, client: &Client, state: Option<State>) {
     let buffers = match state {
         Some(State::Temporary | State::ForwardConnect | State::Local) => 1,
         Some(State::Forward) => node.counters.pending.read(),
-        Some(State::Asking) | None => 0,
+        Some(State::Asking | State::GivenUp) | None => 0,
     };
     assert_eq!(node.counters.pending.read(), buffers);
 }
@@ -130,7 +130,13 @@ fn asking_to_temporary() {
 
 #[test]
 fn every_state_shows_its_table() {
-    let tables =
-        [Table::Temporary, Table::ForwardConnect, Table::Forward, Table::Local, Table::ForwardConnect];
+    let tables = [
+        Table::Temporary,
+        Table::ForwardConnect,
+        Table::Forward,
+        Table::Local,
+        Table::ForwardConnect,
+        Table::Local,
+    ];
     assert_eq!(STATES.map(State::table), tables);
 }
