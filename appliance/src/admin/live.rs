@@ -72,18 +72,27 @@ pub struct NewBoard {
 pub struct Live {
     path: PathBuf,
     config: Config,
+    /// The numbers of the configuration's boards, in its order.
+    ids: Vec<BoardId>,
     numbers: Numbers,
 }
 
 impl Live {
-    /// The configuration that the appliance starts with.
+    /// The configuration that the appliance starts with: its boards are numbered in order.
     pub fn new(path: PathBuf, config: Config, numbers: Numbers) -> Self {
-        Self { path, config, numbers }
+        let ids = (0..config.boards.len() as u16).map(BoardId).collect();
+        Self { path, config, ids, numbers }
     }
 
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The number of a board of the configuration in force.
+    pub fn id_of(&self, name: &str) -> Option<BoardId> {
+        let mut boards = self.config.boards.iter().zip(&self.ids);
+        boards.find_map(|(board, id)| (board.name.value == name).then_some(*id))
     }
 
     /// Takes note of a weight that the control core has.
@@ -276,6 +285,7 @@ async fn put_in_force(
     }
     collector.about.urls = settings::urls(&config);
     collector.live.config = config;
+    collector.live.ids = ids;
     collector.live.numbers = numbers;
     Ok(())
 }

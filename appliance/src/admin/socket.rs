@@ -272,10 +272,10 @@ impl Only {
         });
         let boards = &collector.about.boards;
         let board = self.board.as_ref().map(|name| {
-            let place = boards.iter().rposition(|board| board == name);
-            place
-                .map(|place| BoardId(place as u16))
-                .ok_or_else(|| format!("no board named \"{name}\"; the boards are {}", boards.join(", ")))
+            // One that has left may have flows all the same; its name may have been another board's before.
+            let left = || Some(BoardId(boards.iter().rposition(|board| board == name)? as u16));
+            let id = collector.live.id_of(name).or_else(left);
+            id.ok_or_else(|| format!("no board named \"{name}\"; the boards are {}", boards.join(", ")))
         });
         let tables = [Table::Temporary, Table::ForwardConnect, Table::Forward, Table::Local];
         let table = self.state.as_ref().map(|name| {
@@ -497,6 +497,20 @@ mod tests {
         assert_eq!(ask(What::Flows, 2, 0)["error"], "no worker 2");
         let lost = ask(What::Flows, 0, 0);
         assert!(lost["error"].as_str().is_some_and(|error| error.contains("does not answer")), "{lost}");
+    }
+
+    #[test]
+    fn a_boards_flows_are_those_of_its_number_now() {
+        let mut collector = collector();
+        // Number 2 was the second board's while number 1 had not been given back.
+        collector.about.boards = ["board1", "board2", "board2", "board3"].map(str::to_owned).to_vec();
+        let board = |name: &str| {
+            let only = Only { board: Some(name.to_owned()), ..Only::default() };
+            only.filter(&collector).map(|filter| filter.board)
+        };
+        assert_eq!(board("board2"), Ok(Some(BoardId(1))));
+        assert_eq!(board("board3"), Ok(Some(BoardId(3))), "it has left, and its last flows linger");
+        assert!(board("board4").is_err_and(|error| error.contains("no board named")));
     }
 
     #[test]
