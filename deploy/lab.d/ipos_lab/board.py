@@ -67,6 +67,7 @@ http {{
             # Without it nginx takes a client that has closed its half for one that went away.
             proxy_ignore_client_abort on;
         }}
+        location ~ ^/[ab]/app/ {{ rewrite ^/[ab](/app/.*)$ $1 last; }}
     }}
 }}
 """
