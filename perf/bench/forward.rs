@@ -9,6 +9,7 @@ use std::io::BufRead as _;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::ALLOCATOR;
 use crate::capture::{self, Kind};
 use crate::cputime;
+use crate::listing::{Read, Reader};
 use crate::machine::{Machine, Pages, resident_octets};
 use crate::setup;
 use crate::testpmd::devices;
@@ -69,6 +71,15 @@ pub struct Ready {
     pub octets_per_flow: f64,
 }
 
+/// A run that it is told to make.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// Packets that count.
+    pub packets: u64,
+    /// Whether all flows are listed meanwhile, again and again.
+    pub listing: bool,
+}
+
 /// What it says of one run.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Measured {
@@ -80,6 +91,8 @@ pub struct Measured {
     pub allocations: u64,
     /// By how much the worker's tables grew, entries.
     pub growth: i64,
+    /// Flows that were listed, per second of that time.
+    pub listed: f64,
 }
 
 /// Packets before those that count.
@@ -91,7 +104,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Looks without a packet until the worker is taken for stuck.
 const PATIENCE_LOOKS: u32 = 2_000;
 
-/// The child's whole life: set up, then a run per line on standard input, which is how many packets count.
+/// The child's whole life: set up, then a run for each [`Order`] on standard input, a line each.
 ///
 /// # Errors
 /// When something cannot be set up, or a packet takes another way than it should.
@@ -107,22 +120,32 @@ pub fn child(spec: &Spec) -> anyhow::Result<()> {
         let bench = Bench::new(&its_spec, io, its_counters, pool);
         // Nobody listens any more only when the process ends.
         match bench.and_then(|bench| bench.populated(its_spec.resident)) {
-            Ok((ready, commands, worker)) => {
-                let _ = tell.send(Ok((ready, commands)));
+            Ok((ready, reader, worker)) => {
+                let _ = tell.send(Ok((ready, reader)));
                 worker.run();
             }
             Err(error) => drop(tell.send(Err(error))),
         }
     })?;
-    let (ready, mut commands): (Ready, Sender<Command>) =
-        told.recv().context("the worker's lcore ended")??;
+    let (ready, mut reader): (Ready, Reader) = told.recv().context("the worker's lcore ended")??;
     println!("{}", serde_json::to_string(&ready)?);
     for line in std::io::stdin().lock().lines() {
-        let packets: u64 = line?.trim().parse().context("a number of packets")?;
-        let measured = measure(&counters, spec.kind, packets)?;
+        let order: Order = serde_json::from_str(&line?).context("an order")?;
+        let read = Read::default();
+        let measured = std::thread::scope(|scope| {
+            let reading = order.listing.then(|| scope.spawn(|| reader.read(&read)));
+            let measured = measure(&counters, spec.kind, order.packets, &read);
+            read.is_over.store(true, Ordering::Relaxed);
+            let outcome = reading.map(|reading| reading.join());
+            match outcome {
+                Some(Err(_)) => bail!("the reader panicked"),
+                Some(Ok(outcome)) => outcome.and(measured),
+                None => measured,
+            }
+        })?;
         println!("{}", serde_json::to_string(&measured)?);
     }
-    ensure!(commands.send(Command::Stop).is_ok(), "the worker takes no commands");
+    ensure!(reader.commands.send(Command::Stop).is_ok(), "the worker takes no commands");
     handle.join()?;
     drop(eal);
     Ok(())
@@ -135,7 +158,7 @@ fn start(device: &str, pool: &Mempool) -> anyhow::Result<(Port, QueuePair)> {
     Ok((port, QueuePair { rx: rx.into_iter().next(), tx }))
 }
 
-fn measure(counters: &WorkerCounters, kind: Kind, packets: u64) -> anyhow::Result<Measured> {
+fn measure(counters: &WorkerCounters, kind: Kind, packets: u64, read: &Read) -> anyhow::Result<Measured> {
     let outcome = match kind {
         Kind::Established => Outcome::Forwarded,
         Kind::Syn => Outcome::Answered,
@@ -165,15 +188,22 @@ fn measure(counters: &WorkerCounters, kind: Kind, packets: u64) -> anyhow::Resul
     }
     let (others_before, entries_before) = (others(), entries());
     let allocated = ALLOCATOR.stats();
-    let (packets_before, ns_before) = (count(), cputime::process_ns(std::process::id())?);
+    let billed_ns = || -> anyhow::Result<u64> {
+        let all = cputime::process_ns(std::process::id())?;
+        Ok(all.saturating_sub(read.own_ns.load(Ordering::Relaxed)))
+    };
+    let rows_before = read.rows.load(Ordering::Relaxed);
+    let (packets_before, ns_before) = (count(), billed_ns()?);
     wait(packets_before + packets)?;
-    let (packets_after, ns_after) = (count(), cputime::process_ns(std::process::id())?);
+    let (packets_after, ns_after) = (count(), billed_ns()?);
+    let s = ns_after.saturating_sub(ns_before).max(1) as f64 / 1e9;
     let change = ALLOCATOR.stats() - allocated;
     Ok(Measured {
-        rate: (packets_after - packets_before) as f64 * 1e9 / (ns_after - ns_before).max(1) as f64,
+        rate: (packets_after - packets_before) as f64 / s,
         others: others() - others_before,
         allocations: (change.allocations + change.deallocations + change.reallocations) as u64,
         growth: entries() as i64 - entries_before as i64,
+        listed: (read.rows.load(Ordering::Relaxed) - rows_before) as f64 / s,
     })
 }
 
@@ -273,7 +303,7 @@ impl Bench {
 
     /// Establishes flows by the road that connections take after an appliance's restart: a packet that nobody knows, the
     /// question to the farm, a board's word that it holds the endpoint.
-    fn populated(mut self, resident: u32) -> anyhow::Result<(Ready, Sender<Command>, Worker<Tap>)> {
+    fn populated(mut self, resident: u32) -> anyhow::Result<(Ready, Reader, Worker<Tap>)> {
         self.order(Command::Board {
             board: setup::BOARD,
             mac: setup::board_mac(setup::BOARD.0),
@@ -291,7 +321,8 @@ impl Bench {
         let grown = resident_octets().saturating_sub(self.resident_before);
         let octets_per_flow = grown as f64 / f64::from(resident.max(1));
         self.gate.is_open.set(true);
-        Ok((Ready { established, octets_per_flow }, self.commands, self.worker))
+        let reader = Reader { commands: self.commands, events: self.events };
+        Ok((Ready { established, octets_per_flow }, reader, self.worker))
     }
 
     fn order(&mut self, command: Command) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@
 //! [`svg`] write them down. [`migrate`] is the road of P5 and P6, with [`peers`] at its ends and [`control`] beside it. P7 and
 //! P8 are in [`compare`]: [`lab`] takes the lab up, [`balancers`] lets the contenders take turns, [`load`] is the clients,
 //! [`billing`] says what they cost, [`quiet`] whether the machine was left alone. [`placement`] compares the policies on boards of
-//! unequal speed.
+//! unequal speed; [`listing`] says what a listing of all flows costs a worker.
 
 mod balancers;
 mod billing;
@@ -17,6 +17,7 @@ mod control;
 mod cputime;
 mod forward;
 mod lab;
+mod listing;
 mod load;
 mod lookup;
 mod machine;
@@ -52,7 +53,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 #[derive(Parser)]
 #[command(name = "ipos-bench", version)]
 struct Cli {
-    /// What to measure: p1 to p8, placement, or all.
+    /// What to measure: p1 to p8, placement, listing, or all.
     #[arg(default_value = "all")]
     targets: Vec<String>,
     /// Tiny sizes: shows that every harness runs, and nothing else. Writes to target/bench-quick.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 
 use crate::capsule::Capsule;
 use crate::capture::{Folder, Kind};
-use crate::forward::{Measured, Ready, Spec};
+use crate::forward::{Measured, Order, Ready, Spec};
 use crate::machine::{self, Machine, Pages};
 use crate::process::Process;
 use crate::testpmd::{Pool, Testpmd, Topology};
@@ -111,7 +111,8 @@ impl Scene {
         };
         let testpmd = Testpmd::start(&options.machine, pages, pool, &capture, topology);
         let mut testpmd = rates.noted(testpmd);
-        let mut ours = self.start(&options.machine, pages, &capture, &mut rates)?;
+        let (mut ours, ready) = self.start(&options.machine, pages, &capture)?;
+        rates.octets_per_flow = ready.octets_per_flow;
         // The last to take memory: it must not leave the others without.
         let capsule = self.with_capsule.then(|| Capsule::start(&options.machine, pages, pool, &capture));
         let mut capsule = capsule.and_then(|capsule| rates.noted(capsule));
@@ -134,7 +135,7 @@ impl Scene {
                     }
                 }
             }
-            let measured = run(&mut ours, options.packets())?;
+            let measured = run(&mut ours, Order { packets: options.packets(), listing: false })?;
             ensure!(measured.others == 0, "{} packets took another way than the rest", measured.others);
             rates.ours.push(measured.rate);
             rates.allocations += measured.allocations;
@@ -148,8 +149,7 @@ impl Scene {
         machine: &Machine,
         pages: Pages,
         capture: &std::path::Path,
-        rates: &mut Rates,
-    ) -> anyhow::Result<Process> {
+    ) -> anyhow::Result<(Process, Ready)> {
         let spec = Spec {
             machine: *machine,
             pages,
@@ -165,15 +165,49 @@ impl Scene {
         let patience = Duration::from_secs(SETUP_PATIENCE_S * (1 + u64::from(self.resident) / 1_000_000));
         let ready: Ready = child::hear(&mut process, patience)?;
         ensure!(ready.established == u64::from(self.resident), "flows are missing");
-        rates.octets_per_flow = ready.octets_per_flow;
         process.pause()?;
-        Ok(process)
+        Ok((process, ready))
     }
 }
 
-fn run(process: &mut Process, packets: u64) -> anyhow::Result<Measured> {
+/// A worker of ours that is measured as often as wanted, without a baseline.
+pub struct Taker {
+    process: Process,
+    pages: Pages,
+}
+
+impl Taker {
+    /// Sets a scene up.
+    ///
+    /// # Errors
+    /// In one line, why there will be no figures.
+    pub fn start(scene: &Scene, options: &Options, folder: &Folder) -> anyhow::Result<Self> {
+        let pages = machine::pages_for(scene.mb(), scene.table_mb() + 512)?;
+        let capture = folder.capture(scene.kind, scene.captured, scene.resident.max(scene.captured))?;
+        let (process, _) = scene.start(&options.machine, pages, &capture)?;
+        folder.forget(&capture);
+        Ok(Self { process, pages })
+    }
+
+    /// Where it has its memory from.
+    pub fn pages(&self) -> Pages {
+        self.pages
+    }
+
+    /// A run; whoever has the CPU in between does not count.
+    ///
+    /// # Errors
+    /// When a packet takes another way than the rest.
+    pub fn take(&mut self, packets: u64, listing: bool) -> anyhow::Result<Measured> {
+        let measured = run(&mut self.process, Order { packets, listing })?;
+        ensure!(measured.others == 0, "{} packets took another way than the rest", measured.others);
+        Ok(measured)
+    }
+}
+
+fn run(process: &mut Process, order: Order) -> anyhow::Result<Measured> {
     process.resume()?;
-    process.say(&packets.to_string())?;
+    process.say(&serde_json::to_string(&order)?)?;
     let measured = child::hear(process, Duration::from_secs(60)).context("measuring")?;
     process.pause()?;
     Ok(measured)

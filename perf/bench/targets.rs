@@ -12,13 +12,13 @@ use crate::rates::{Rates, Scene};
 use crate::report::{self, Row, Target};
 use crate::stats::{Runs, paired};
 use crate::svg::{Plot, Series};
-use crate::{Options, child, compare, placement};
+use crate::{Options, child, compare, listing, placement};
 
 /// Packet buffers as the appliance has them.
 const DATA_ROOM_OCTETS: u16 = 2176;
 
 /// Packet buffers where millions of flows have to fit into the capture.
-const SMALL_DATA_ROOM_OCTETS: u16 = 384;
+pub const SMALL_DATA_ROOM_OCTETS: u16 = 384;
 
 /// Flows of the capture in P2, at most: the first of these that fits into the hugepages.
 const CAPTURED: [u32; 4] = [1 << 20, 1 << 19, 1 << 18, 1 << 17];
@@ -36,7 +36,7 @@ pub struct Desk<'a> {
 
 type Harness = fn(&mut Desk<'_>) -> anyhow::Result<()>;
 
-const HARNESSES: [(&str, Harness); 9] = [
+const HARNESSES: [(&str, Harness); 10] = [
     ("p1", p1),
     ("p2", p2),
     ("p3", p3),
@@ -46,6 +46,7 @@ const HARNESSES: [(&str, Harness); 9] = [
     ("p7", compare::p7),
     ("p8", compare::p8),
     ("placement", placement::placement),
+    ("listing", listing::listing),
 ];
 
 /// Runs the harnesses of these names, prints the table and writes the files. False when something could not be measured;
@@ -95,6 +96,11 @@ impl Desk<'_> {
         self.failures.push(what);
     }
 
+    /// Where captures are made.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
     fn plot(&self, name: &str, plot: &Plot) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.options.results)?;
         let path = self.options.results.join(name);
@@ -128,7 +134,7 @@ fn rate_row(id: &str, what: String, rates: &Rates, theirs: &[f64]) -> anyhow::Re
 }
 
 /// Flows in words.
-fn flows_in_words(flows: u32) -> String {
+pub fn flows_in_words(flows: u32) -> String {
     match flows {
         flows if flows >= 1_000_000 => format!("{} M", f64::from(flows) / 1e6),
         flows if flows >= 1_000 => format!("{} k", flows / 1000),
@@ -164,7 +170,7 @@ fn p1(desk: &mut Desk<'_>) -> anyhow::Result<()> {
 }
 
 /// A shard for so many flows at 90 % load.
-fn capacity(flows: u32) -> u32 {
+pub fn capacity(flows: u32) -> u32 {
     (u64::from(flows) * 10).div_ceil(9) as u32
 }
 
