@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ipos_tests::lab::{ROOT, deploy_lab, repository, said};
+use ipos_tests::lab::{ROOT, binary, deploy_lab, repository, said};
 use ipos_tests::{Lab, Script, wait_until};
 
 use crate::PLAIN;
@@ -108,7 +108,7 @@ fn a_failed_up_leaves_nothing_and_says_why() {
     let broken = Path::new("/tmp").join(format!("ipos-tests-{}", std::process::id()));
     fs::create_dir_all(&broken).expect("a directory can be made");
     fs::copy("/bin/false", broken.join("ipos-appliance")).expect("a program can be copied");
-    fs::copy("/bin/false", broken.join("ipos-board")).expect("a program can be copied");
+    fs::copy(binary("ipos-board"), broken.join("ipos-board")).expect("a program can be copied");
     let output =
         Command::new(repository().join("deploy/lab")).arg("up").env("IPOS_BIN_DIR", &broken).output();
     fs::remove_dir_all(&broken).expect("the directory can be removed");
