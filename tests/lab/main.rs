@@ -4,8 +4,10 @@
 //! with a fresh one. Needs root and the release binaries (`make build`); `make test-lab` sees to both.
 
 mod admin;
+mod command;
 mod cost;
 mod failure;
+mod fitness;
 mod frames;
 mod health;
 mod http;
@@ -43,6 +45,7 @@ const WORKERS: Shape = Shape { name: "two_workers", options: &["--workers", "2",
 
 /// nginx is started by the boards' agents.
 const SPAWN: Shape = Shape { name: "spawn", options: &["--spawn", "--memory", "no-huge"] };
+
 /// Four boards that take 1, 2, 4 and 8 ms for a request to the timed services.
 const UNEQUAL: Shape =
     Shape { name: "unequal", options: &["--boards", "4", "--service-ms", "1,2,4,8", "--memory", "no-huge"] };
@@ -82,7 +85,7 @@ fn main() -> ExitCode {
         (WORKERS, all),
         (CHECKED, &[health::TESTS][..]),
         (SPAWN, &[spawn::TESTS][..]),
-        (UNEQUAL, &[placement::TESTS][..]),
+        (UNEQUAL, &[placement::TESTS, fitness::TESTS][..]),
     ] {
         for (name, test) in groups.iter().copied().flatten().copied() {
             trials.push(shared::trial(shape, name, test));

@@ -1,14 +1,15 @@
 //! Boards in and out, and new configurations, while clients are served: none of them may notice.
 
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ipos_tests::lab::{ROOT, binary, said};
+use ipos_tests::lab::{ROOT, binary};
 use ipos_tests::{Curl, Lab, Script, wait_until};
 use serde_json::Value;
 
 use crate::Test;
+use crate::command::{Edited, done, refused, row};
 
 /// Run in one shape of lab.
 pub const TESTS: &[Test] = &[
@@ -22,39 +23,6 @@ pub const TESTS: &[Test] = &[
 ];
 
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// `ipos-appliance` with these arguments.
-fn appliance(arguments: &[&str]) -> Output {
-    let socket = format!("{ROOT}/appliance/admin.sock");
-    Command::new(binary("ipos-appliance"))
-        .args(arguments)
-        .args(["--socket", &socket])
-        .output()
-        .expect("the appliance's program can be run")
-}
-
-/// What it said; it must have done it.
-#[track_caller]
-fn done(arguments: &[&str]) -> String {
-    let output = appliance(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
-    said(&output)
-}
-
-/// What it said against it.
-#[track_caller]
-fn refused(arguments: &[&str]) -> String {
-    let output = appliance(arguments);
-    assert!(!output.status.success(), "{arguments:?}: {}", said(&output));
-    said(&output)
-}
-
-/// The row of a board in the Server State Table.
-fn row(lab: &Lab, board: &str) -> Value {
-    let servers = lab.status("servers");
-    let rows = servers.as_array().cloned().unwrap_or_default();
-    rows.into_iter().find(|row| row["name"] == board).unwrap_or(Value::Null)
-}
 
 /// The clients' ports of the flows that are listed with these filters.
 #[track_caller]
@@ -152,36 +120,6 @@ fn drain_and_undrain_under_load(lab: &Lab) {
     assert!(told.ends_with("board \"board2\" is drained\n"), "{told}");
     assert_eq!(row(lab, "board2")["drain"], "drained");
     done(&["board", "undrain", "board2"]);
-}
-
-/// Replaces something in the appliance's configuration, and puts the old text back in the end.
-struct Edited {
-    before: String,
-}
-
-impl Edited {
-    fn path() -> String {
-        format!("{ROOT}/appliance/appliance.toml")
-    }
-
-    fn new() -> Self {
-        Self { before: std::fs::read_to_string(Self::path()).expect("the lab's configuration can be read") }
-    }
-
-    /// The file is as before, but for this.
-    fn write(&self, changes: &[(&str, &str)]) {
-        let text = changes.iter().fold(self.before.clone(), |text, (what, by)| {
-            assert!(text.contains(what), "{what}");
-            text.replacen(what, by, 1)
-        });
-        std::fs::write(Self::path(), text).expect("the lab's configuration can be written");
-    }
-}
-
-impl Drop for Edited {
-    fn drop(&mut self) {
-        let _ = std::fs::write(Self::path(), &self.before);
-    }
 }
 
 const MAP_OF_BOARD_2: &str = "[[service.map]]\npath = \"/b/\"\nboards = [\"board2\"]\n";
