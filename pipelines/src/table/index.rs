@@ -228,11 +228,11 @@ impl Index {
                 search.seen_way = way as u32;
                 (bucket.hot[way].board().is_none()).then(|| bucket.slot(way))
             }
+            None if bucket.spilled() == 0 => {
+                *search = Search::NONE;
+                None
+            }
             None => {
-                // Without spilled entries the bucket stands in for the second: it has not got the key, and its line is
-                // here. Chance decides which it is, so a branch would be guessed wrong as often as not.
-                let spilled = u32::from(bucket.spilled() != 0).wrapping_neg();
-                search.second = search.first ^ (search.first ^ search.second) & spilled;
                 prefetch::read(self.bucket(search.second));
                 None
             }
