@@ -97,6 +97,7 @@ const TABLES: &[Column] = &[
     ("FORWARD", |row| plain(&row["entries"]["forward"])),
     ("LOCAL", |row| plain(&row["entries"]["local"])),
     ("ASKING", |row| plain(&row["entries"]["asking"])),
+    ("GIVEN UP", |row| plain(&row["entries"]["given-up"])),
     ("CAPACITY", |row| plain(&row["capacity"])),
     ("REQUEST BUFFERS", |row| format!("{}/{}", plain(&row["pending"]), plain(&row["pending_capacity"]))),
 ];
