@@ -4,6 +4,7 @@
 //! Input: a parsed TCP packet. Output: [`Route`]. Owner: the worker. Changes nothing but an entry's note of the last
 //! SYN.
 
+use ipos_wire::seq::Seq;
 use ipos_wire::tcp::Flags;
 
 use crate::core::Core;
@@ -11,6 +12,7 @@ use crate::counters::{Drop, Happening};
 use crate::entry::State;
 use crate::handshake::cookie::Cookie;
 use crate::parse::TcpPacket;
+use crate::services::Kind;
 use crate::table::slab::EntryRef;
 
 /// The way of a TCP packet.
@@ -28,12 +30,17 @@ pub enum Route {
     GivenUp(EntryRef),
     /// A SYN to a service.
     Handshake,
-    /// First data of a connection whose cookie holds.
+    /// The packet that begins a connection, whose cookie holds: first data, or the handshake's ACK where the server may
+    /// speak first.
     First {
         /// What the cookie says.
         cookie: Cookie,
+        /// The client's initial sequence number.
+        irs: Seq,
         /// The service addressed.
         service: u16,
+        /// Its kind.
+        kind: Kind,
         /// The entry of an older connection (or of a question) that this one replaces.
         replaces: Option<EntryRef>,
     },
@@ -83,12 +90,13 @@ fn slow(core: &mut Core, packet: &TcpPacket, entry: Option<EntryRef>) -> Route {
         }
         return Route::Handshake;
     }
-    let proven = if packet.flags.contains(Flags::RST) { None } else { prove(core, packet) };
-    if let Some(cookie) = proven
-        && !entry.is_some_and(|entry| is_of(core, entry, packet))
+    let kind = core.services.service(service).map_or(Kind::Http, |service| service.kind);
+    let proven = if packet.flags.contains(Flags::RST) { None } else { prove(core, packet, kind) };
+    if let Some((cookie, irs)) = proven
+        && !entry.is_some_and(|entry| is_of(core, entry, packet, irs))
     {
-        if packet.payload_len() > 0 {
-            return Route::First { cookie, service, replaces: entry };
+        if packet.payload_len() > 0 || kind.is_server_first() {
+            return Route::First { cookie, irs, service, kind, replaces: entry };
         }
         if packet.flags.contains(Flags::FIN) {
             return Route::ProbeFin;
@@ -118,14 +126,21 @@ fn known(core: &Core, entry: EntryRef) -> Option<Route> {
     })
 }
 
-/// The cookie that a packet right after the handshake proves: its first octet is IRS+1, and it acknowledges ISS+1.
-fn prove(core: &Core, packet: &TcpPacket) -> Option<Cookie> {
-    core.config.cookie_keys.check(&packet.flow, packet.seq - 1, packet.ack - 1, core.now.cookie_slot)
+/// The cookie that a packet right after the handshake proves, and the client's initial sequence number: its first octet is
+/// IRS+1, and it acknowledges ISS+1. Where the server speaks first and the handshake's ACK was lost, the client has nothing to
+/// send again, and its keep-alive probe is the first to come: its sequence number is IRS (RFC 9293, section 3.8.4).
+fn prove(core: &Core, packet: &TcpPacket, kind: Kind) -> Option<(Cookie, Seq)> {
+    let check = |irs: Seq| {
+        let keys = &core.config.cookie_keys;
+        keys.check(&packet.flow, irs, packet.ack - 1, core.now.cookie_slot).map(|cookie| (cookie, irs))
+    };
+    let is_probe = kind.is_server_first() && packet.payload_len() <= 1 && !packet.flags.contains(Flags::FIN);
+    check(packet.seq - 1).or_else(|| is_probe.then(|| check(packet.seq)).flatten())
 }
 
 /// Whether a packet that proves a cookie belongs to the very connection that the entry is of, rather than to a new one on
 /// the same addresses and ports.
-fn is_of(core: &Core, entry: EntryRef, packet: &TcpPacket) -> bool {
+fn is_of(core: &Core, entry: EntryRef, packet: &TcpPacket, irs: Seq) -> bool {
     let Some(found) = core.shard.get(entry) else { return false };
     if found.state == State::Asking {
         return false;
@@ -133,7 +148,7 @@ fn is_of(core: &Core, entry: EntryRef, packet: &TcpPacket) -> bool {
     found
         .pending
         .and_then(|hanging| core.pending.get(hanging))
-        .is_some_and(|pending| pending.irs + 1 == packet.seq && pending.iss + 1 == packet.ack)
+        .is_some_and(|pending| pending.irs == irs && pending.iss + 1 == packet.ack)
 }
 
 /// The client's last ACK after our FIN-ACK to a connection without a request: both sides have moved on by one.

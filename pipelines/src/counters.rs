@@ -103,7 +103,7 @@ counted! {
         IpOptions = "ip_options", "Refused: IPv4 options.";
         BadSource = "bad_source", "Refused: the source address is multicast (MAC or IPv4), loopback, unspecified or one of ours.";
         UnexpectedIpos = "unexpected_ipos", "Refused: an ipOS packet (0x02) sent to the appliance.";
-        NoRequest = "no_request", "Refused: the handshake's ACK without data; the first data proves the cookie.";
+        NoRequest = "no_request", "Refused: the handshake's ACK without data, where a request is waited for; the first data proves the cookie.";
         ClosedProbe = "closed_probe", "Refused: the last ACK of a connection that was closed without a request.";
         OutOfWindow = "out_of_window", "Refused: outside the window that was advertised.";
         OldSegment = "old_segment", "Refused: nothing new in it and nothing to answer.";
@@ -126,9 +126,11 @@ counted! {
     /// Things that happen to connections.
     Happening {
         SynAnswered = "syn_answered", "SYN answered with a SYN-ACK.";
-        HandshakeProven = "handshake_proven", "First data that proved its cookie: a Temporary entry was made.";
+        HandshakeProven = "handshake_proven", "A packet that proved its cookie, with data or to a service whose server may speak first: an entry was made.";
         CookieFailed = "cookie_failed", "A non-SYN packet without entry whose cookie does not hold.";
         HeadComplete = "head_complete", "A request head became complete.";
+        ServerFirst = "server_first", "A connection was placed on its handshake's ACK, without waiting for data.";
+        AckRepeated = "ack_repeated", "The handshake's ACK was sent to the board again: nothing had shown yet that its server has the connection.";
         Migrated = "migrated", "An endpoint moved to a board, and its octets followed.";
         Repeated = "repeated", "A client's retransmission made the attempt be repeated.";
         Proven = "proven", "The client showed that the board has the request; held octets were let go.";
@@ -136,6 +138,7 @@ counted! {
         AnsweredTimeout = "answered_408", "Answered 408 by the appliance.";
         AnsweredTooLarge = "answered_431", "Answered 431 by the appliance.";
         AnsweredUnavailable = "answered_503", "Answered 503 by the appliance.";
+        ResetUnplaced = "reset_unplaced", "A connection that no board took was reset: its service has no words to say so in.";
         ResetSent = "reset_sent", "A RST was sent to a client.";
         ProbeClosed = "probe_closed", "A connection that was closed without a request was answered with FIN-ACK.";
         HolderAsked = "holder_asked", "The farm was asked who holds an endpoint.";

@@ -11,6 +11,7 @@ use crate::handoff::{Answer, BoardId, PortIndex, Table};
 use crate::handshake::cookie::{COOKIE_AGE_MAX_SLOTS, Cookie};
 use crate::request::assembly::{Handle, WINDOW};
 use crate::request::head::HeadScan;
+use crate::services::Kind;
 use crate::table::shard::Settled;
 use crate::table::slab::EntryRef;
 
@@ -147,7 +148,7 @@ impl Entry {
 /// request: its end of the TCP connection, and the client's octets.
 #[derive(Debug)]
 pub struct Pending {
-    /// The client's octets from IRS+1 on, at their place.
+    /// The client's octets from IRS+1 on, at their place; none where the server speaks first.
     pub assembly: Handle,
     /// How far the request head has been looked through.
     pub scan: HeadScan,
@@ -171,6 +172,10 @@ pub struct Pending {
     pub port: PortIndex,
     /// The service that the client addressed.
     pub service: u16,
+    /// The service's kind as it was then: a reload may give the endpoint to another one.
+    pub kind: Kind,
+    /// Times that the handshake's ACK was sent to the board again because nothing was heard.
+    pub ack_repeats: u8,
     /// The pool that the URL map named.
     pub pool: u16,
     /// When the cookie was proven, Unix microseconds.

@@ -10,7 +10,7 @@ use crate::counters::Happening;
 use crate::entry::State;
 use crate::handoff::{Answer, Event};
 use crate::local;
-use crate::migrate::SETTLE_MS;
+use crate::migrate::{self, SETTLE_MS};
 use crate::recover;
 use crate::request::stage::{OWED_RETRY_MS, place_if_owed};
 use crate::table::slab::EntryRef;
@@ -74,6 +74,9 @@ fn placing(core: &mut Core, entry: EntryRef) {
 
 /// A migrated connection whose time has come: most have been active since and are put off.
 fn idle(core: &mut Core, entry: EntryRef) {
+    if let Some(wait_ms) = migrate::repeat_ack(core, entry) {
+        return core.schedule_in(entry, wait_ms);
+    }
     let timeouts = core.config.timeouts;
     let now_ms = core.now.ms;
     if let Some(pending) = core.pending_of(entry)

@@ -13,7 +13,7 @@ use crate::core::{BoardPlace, Core};
 use crate::counters::{Drop, Happening};
 use crate::entry::{Entry, State};
 use crate::handoff::BoardId;
-use crate::migrate;
+use crate::migrate::{self, ACK_REPEATS_MAX};
 use crate::parse::TcpPacket;
 use crate::request::assembly::WINDOW;
 use crate::table::slab::EntryRef;
@@ -78,9 +78,13 @@ fn settles(core: &mut Core, entry: EntryRef, packet: &TcpPacket) -> Option<Settl
     if packet.ack.gt(pending.iss + 1) || offset.checked_add(len)? > WINDOW as i32 {
         return Some(Settling::Proven);
     }
+    if offset + len > 0 || packet.flags.contains(Flags::FIN) {
+        // From now on the client has something to send again; one octet before its first is a keep-alive probe's.
+        pending.ack_repeats = ACK_REPEATS_MAX;
+    }
     let assembly = core.assemblies.at(&pending.assembly);
     let held = assembly.contiguous_len() as i32;
-    let again = len > 0 && offset < held;
+    let again = len > 0 && offset < held && offset + len > 0;
     let fin_again = packet.flags.contains(Flags::FIN) && offset + len <= held && assembly.fin_reached();
     Some(if again || fin_again { Settling::Retransmission } else { Settling::Open })
 }

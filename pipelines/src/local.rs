@@ -16,6 +16,7 @@ use crate::handshake::echo;
 use crate::parse::TcpPacket;
 use crate::request::assembly::WINDOW;
 use crate::segment::Segment;
+use crate::services::Kind;
 use crate::table::slab::EntryRef;
 use crate::verdict::Verdict;
 
@@ -74,8 +75,13 @@ fn octets(answer: Answer, request: &[u8]) -> &'static [u8] {
 }
 
 /// Answers the client of an entry that nobody else will serve. A RST ends the entry at once; anything else moves it to
-/// the Local Table.
+/// the Local Table. What a client of [`Kind::Tcp`] speaks is not known, so it gets a RST whatever the answer.
 pub fn answer(core: &mut Core, entry: EntryRef, answer: Answer) {
+    let kind = core.pending_of(entry).map(|pending| pending.kind);
+    if kind == Some(Kind::Tcp) && answer != Answer::Reset {
+        core.happened(Happening::ResetUnplaced);
+        return reset(core, entry);
+    }
     let Some((_, happening)) = text(answer) else { return reset(core, entry) };
     core.happened(happening);
     let since_ms = core.now.ms;

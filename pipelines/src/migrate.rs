@@ -24,6 +24,13 @@ use crate::verdict::Verdict;
 /// still there has retransmitted or acknowledged many times by then.
 pub const SETTLE_MS: u32 = 30_000;
 
+/// From the replay of a bare ACK until it is sent again, milliseconds; doubles each time.
+const ACK_REPEAT_MS: u32 = 250;
+
+/// Times something is done about it: the last one 16 s after the replay, and that time the whole attempt is repeated, so that a
+/// client whose board has died learns of it. What a client sends later makes the socket just as well.
+pub const ACK_REPEATS_MAX: u8 = 6;
+
 /// Does what the control core says. False when the worker shall leave its loop.
 pub fn command(core: &mut Core, command: Command) -> bool {
     match command {
@@ -83,8 +90,35 @@ fn migrated(core: &mut Core, entry: EntryRef, flow: Flow, board: BoardId, migrat
         pending.repeating = false;
         pending.since_ms = since_ms;
         replay(core, entry, &flow, board);
-        core.schedule_in(entry, SETTLE_MS.min(core.config.timeouts.idle_ms));
+        let wait_ms = ack_repeat_ms(core, entry).unwrap_or(SETTLE_MS);
+        core.schedule_in(entry, wait_ms.min(core.config.timeouts.idle_ms));
     }
+}
+
+/// How long until the handshake's ACK is sent again; `None` where the client's own retransmissions see to it, because it has
+/// sent something, or where it was repeated often enough.
+fn ack_repeat_ms(core: &mut Core, entry: EntryRef) -> Option<u32> {
+    let hanging = core.shard.get(entry)?.pending?;
+    let pending = core.pending.get(hanging)?;
+    let is_bare = pending.kind.is_server_first() && core.assemblies.at(&pending.assembly).is_empty();
+    (is_bare && pending.ack_repeats < ACK_REPEATS_MAX).then(|| ACK_REPEAT_MS << pending.ack_repeats)
+}
+
+/// A migrated connection whose client has sent nothing, and has acknowledged nothing either: the packet that the board's socket
+/// is made of may be lost, or have met a full accept queue, and nobody else would send it again. A socket that is there takes it
+/// for an old ACK. Returns how long until the next time, milliseconds; `None` when it is no such connection.
+pub fn repeat_ack(core: &mut Core, entry: EntryRef) -> Option<u32> {
+    ack_repeat_ms(core, entry)?;
+    let (flow, board) = (core.shard.flow(entry)?, core.shard.get(entry)?.board);
+    core.pending_of(entry)?.ack_repeats += 1;
+    let next_ms = ack_repeat_ms(core, entry);
+    if next_ms.is_some() {
+        core.happened(Happening::AckRepeated);
+        replay(core, entry, &flow, board);
+    } else {
+        let _ = repeat(core, entry);
+    }
+    Some(next_ms.unwrap_or(SETTLE_MS))
 }
 
 /// Sends what is held to the board, from the first octet on.
@@ -107,8 +141,10 @@ fn replay(core: &mut Core, entry: EntryRef, flow: &Flow, board: BoardId) {
         let last = end == held.len();
         let Some(payload) = held.get(offset..end) else { return };
         let fin = last && assembly.fin_reached();
+        // Of a client that has sent nothing this is the handshake's ACK, made anew: the board's kernel makes the socket of it.
+        let push = last && !payload.is_empty();
         let flags =
-            Flags::ACK | if last { Flags::PSH } else { Flags(0) } | if fin { Flags::FIN } else { Flags(0) };
+            Flags::ACK | if push { Flags::PSH } else { Flags(0) } | if fin { Flags::FIN } else { Flags(0) };
         let segment = Segment {
             seq: pending.irs + 1 + offset as u32,
             ack: pending.iss + 1,
@@ -179,9 +215,16 @@ fn closed(core: &mut Core, flow: &Flow, board: BoardId, migration_id: u64) {
     if migration_id == 0 {
         // A stray packet: the board has no record. While held octets may still have to be replayed, the client's
         // retransmission sees to it.
-        if found.pending.is_none() {
-            core.happened(Happening::ClosedByBoard);
-            core.remove(entry);
+        match found.pending.map(|hanging| core.pending.get(hanging).map(|pending| pending.kind)) {
+            None => {
+                core.happened(Happening::ClosedByBoard);
+                core.remove(entry);
+            }
+            // A client that waits for the server's first word retransmits nothing.
+            Some(Some(kind)) if kind.is_server_first() => {
+                let _ = repeat(core, entry);
+            }
+            Some(_) => {}
         }
         return;
     }

@@ -12,6 +12,16 @@ use crate::urlmap::UrlMap;
 pub enum Kind {
     /// The request head chooses the board.
     Http,
+    /// The server may speak first: the handshake's ACK is all that is waited for.
+    Tcp,
+}
+
+impl Kind {
+    /// Whether a connection is placed without an octet from its client.
+    #[inline]
+    pub const fn is_server_first(self) -> bool {
+        matches!(self, Kind::Tcp)
+    }
 }
 
 /// One service address and port.

@@ -273,13 +273,11 @@ fn tcp(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
         Route::Unsettled(entry) => forward::unsettled(core, entry, packet, mbuf),
         Route::Request(entry) => request::segment(core, entry, packet, mbuf),
         Route::Handshake => handshake::syn(core, packet, mbuf),
-        Route::First { cookie, service, replaces: None } => {
-            request::first(core, packet, mbuf, cookie, service)
-        }
-        Route::First { cookie, service, replaces: Some(old) } => {
+        Route::First { cookie, irs, service, kind, replaces } => {
             // A request's second segment that overtook its first waits in the entry that the farm is asked about.
-            let waited = replace(core, old);
-            let verdict = request::first(core, packet, mbuf, cookie, service);
+            let waited = replaces.and_then(|old| replace(core, old));
+            let proof = request::Proof { cookie, irs, service, kind };
+            let verdict = request::first(core, packet, mbuf, proof);
             if let Some(recover::Waiting { packet, frame, .. }) = waited
                 && let Route::Request(entry) = classify(core, &packet)
             {

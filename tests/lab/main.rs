@@ -11,6 +11,7 @@ mod fitness;
 mod frames;
 mod health;
 mod http;
+mod kinds;
 mod lifecycle;
 mod loss;
 mod operate;
@@ -50,6 +51,9 @@ const SPAWN: Shape = Shape { name: "spawn", options: &["--spawn", "--memory", "n
 const UNEQUAL: Shape =
     Shape { name: "unequal", options: &["--boards", "4", "--service-ms", "1,2,4,8", "--memory", "no-huge"] };
 
+/// A service of each kind.
+const SERVICES: Shape = Shape { name: "services", options: &["--services", "--memory", "no-huge"] };
+
 /// A test: its name, the lab that it needs, what it does.
 pub type Test = (&'static str, fn(&ipos_tests::Lab));
 
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
         (CHECKED, &[health::TESTS][..]),
         (SPAWN, &[spawn::TESTS][..]),
         (UNEQUAL, &[placement::TESTS, fitness::TESTS][..]),
+        (SERVICES, &[kinds::TESTS][..]),
     ] {
         for (name, test) in groups.iter().copied().flatten().copied() {
             trials.push(shared::trial(shape, name, test));

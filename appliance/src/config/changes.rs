@@ -178,7 +178,8 @@ fn told(service: &Service, config: &Config) -> String {
     let boards = (addresses(&service.boards), &service.weights, service.home.map(|home| addresses(&[home])));
     let placement = (service.policy, service.limits, service.slow_start_s);
     let (check, start) = (&service.check, &service.start);
-    format!("{} {boards:?} {placement:?} {maps:?} {check:?} {start:?}", service.name.value)
+    let (name, kind) = (&service.name.value, service.kind);
+    format!("{name} {kind:?} {boards:?} {placement:?} {maps:?} {check:?} {start:?}")
 }
 
 #[cfg(test)]

@@ -317,6 +317,7 @@ fn resolve(service: &ServiceDraft, farm: &Farm, notes: &Notes) -> Service {
         name: service.name.clone(),
         address: at.clone(),
         port: service.port.value,
+        kind: service.kind,
         weights: weights(service.weights.as_ref(), names, boards.len(), notes),
         home: home(service, &boards, &maps, farm, notes),
         boards,

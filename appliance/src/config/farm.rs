@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ipos_pipelines::config::Role;
+use ipos_pipelines::services::Kind;
 use ipos_wire::ipos::ApplicationName;
 
 use super::model::{Check, CheckHost, CheckPath, Device, MacText, Port, Start, Subnet};
@@ -34,6 +35,8 @@ pub struct ServiceDraft {
     pub address: At<Ipv4Addr>,
     /// The port that clients connect to.
     pub port: At<u16>,
+    /// How its connections are handled.
+    pub kind: Kind,
     /// Names of boards; `None` for all.
     pub boards: Option<At<Vec<At<String>>>>,
     /// Their weights here.
@@ -131,21 +134,29 @@ fn board(section: &Section<'_>) -> Option<BoardDraft> {
     Some(BoardDraft { name: name?, address: address?, mac, weight })
 }
 
+/// The words for a service's kind.
+const KINDS: [(&str, Kind); 2] = [("http", Kind::Http), ("tcp", Kind::Tcp)];
+
 fn service(section: &Section<'_>) -> Option<ServiceDraft> {
     let name = name(section);
     let address = section.required::<Ipv4Addr>("address", "an IPv4 address, such as \"198.51.100.1\"");
     let port = section.required_integer("port", 1u16..=65535);
-    // One kind so far; a word that is none of the known ones must not pass as it.
-    section.choice("kind", &[("http", ())]);
+    let kind = section.choice("kind", &KINDS).map_or(Kind::Http, |kind| kind.value);
     let boards = section.strings("boards", "all boards");
     let weights = weights(section);
     let policy = section.choice("policy", &Policy::NAMES).map_or_else(Policy::default, |policy| policy.value);
     let home = section.parsed::<String>("home", "the name of one of the service's boards");
     let slow_start_s = section.integer("slow_start_s", 0u32..=86_400, 0).value;
     let limits = limits(&section.subsection("limits", "service.limits"));
-    let maps = section.sections("map", "service.map");
-    let maps = maps.iter().filter_map(map).collect();
-    let check = section.optional_section("check", "service.check").and_then(|section| check(&section));
+    let (mut maps, mut checked) = (Vec::new(), None);
+    match kind {
+        Kind::Http => {
+            maps = section.sections("map", "service.map").iter().filter_map(map).collect();
+            let of_check = section.optional_section("check", "service.check");
+            checked = of_check.and_then(|section| check(&section));
+        }
+        Kind::Tcp => section.does_not_apply(&["map", "check"], "kind = \"tcp\""),
+    }
     let start = start(section);
     section.finish();
     let (name, address, port) = (name?, address?, port?);
@@ -153,6 +164,7 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
         name,
         address,
         port,
+        kind,
         boards,
         weights,
         maps,
@@ -160,7 +172,7 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
         home,
         limits,
         slow_start_s,
-        check,
+        check: checked,
         start,
     })
 }

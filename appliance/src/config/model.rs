@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipos_pipelines::config::{Idle, Role, Timeouts};
+use ipos_pipelines::services::Kind;
 use ipos_wire::ipos::ApplicationName;
 
 use super::read::At;
@@ -166,6 +167,8 @@ pub struct Service {
     pub address: At<Ipv4Addr>,
     /// The port that clients connect to.
     pub port: u16,
+    /// How its connections are handled.
+    pub kind: Kind,
     /// Who serves what no row of `maps` names: places in [`Config::boards`].
     pub boards: Vec<u16>,
     /// The weights of `boards` here.

@@ -357,6 +357,20 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Notes each of these keys that the text has: they mean nothing with `to`, such as `kind = "tcp"`.
+    pub fn does_not_apply(&self, keys: &[&'static str], to: &str) {
+        self.asked.borrow_mut().extend_from_slice(keys);
+        for (name, _) in self.table.iter() {
+            let key = name.get_ref().as_ref();
+            if keys.contains(&key) {
+                self.notes.problem(
+                    name.span().start,
+                    format!("`{key}` does not apply to {to}; expected it left out"),
+                );
+            }
+        }
+    }
+
     fn has(&self, key: &str) -> bool {
         self.table.iter().any(|(name, _)| name.get_ref().as_ref() == key)
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipos_pipelines::handoff::{BOARDS_MAX, BoardId};
-use ipos_pipelines::services::{Kind, Service as WorkerService, Services};
+use ipos_pipelines::services::{Service as WorkerService, Services};
 use ipos_pipelines::urlmap::{Rule, UrlMap};
 
 use super::model::{Config, Service};
@@ -162,7 +162,7 @@ impl Numbers {
         Ok(WorkerService {
             address: service.address.value,
             port: service.port,
-            kind: Kind::Http,
+            kind: service.kind,
             urls,
             default_pool,
         })

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ipos_pipelines::services::Kind;
 use ipos_pipelines::table::ENDPOINTS_MAX;
 
 use super::host::Host;
@@ -68,6 +69,8 @@ address = "192.0.2.12"
 "#;
 
 const EXAMPLE: &str = include_str!("../../../deploy/appliance.example.toml");
+const SERVICES: &str = include_str!("../../../docs/services.md");
+const LAB_SERVICES: &str = include_str!("../../../deploy/lab.d/services.toml");
 const DOCS: &str = include_str!("../../../docs/configuration.md");
 
 fn load(text: &str) -> Result<Config, ConfigError> {
@@ -338,6 +341,40 @@ fn what_a_service_says_of_placement_is_taken_and_its_mistakes_are_named() {
         "unknown key `cpu` in [service.limits]; expected one of accept_queue_percent",
     );
     says(&service("limits = 3"), "limits", "expected a table: write [service.limits]");
+}
+
+#[test]
+fn a_kind_takes_the_keys_that_mean_something_to_it() {
+    let tcp = with("[[service.map]]\npath = \"/a/\"\nboards = [\"board1\"]\n", "kind = \"tcp\"\n");
+    assert_eq!((good(&tcp).services[0].kind, good(SHORT).services[0].kind), (Kind::Tcp, Kind::Http));
+    says(&with("port = 80", "port = 80\nkind = \"smtp\""), "smtp", "expected \"http\" or \"tcp\"");
+    let service = |text: &str| tcp.replace("kind = \"tcp\"\n", &format!("kind = \"tcp\"\n{text}\n"));
+    says(
+        &service("check = { http = \"/health\" }"),
+        "check",
+        "`check` does not apply to kind = \"tcp\"; expected it left out",
+    );
+    says(
+        &service("[[service.map]]\npath = \"/a/\"\nboards = [\"board1\"]"),
+        "[[service.map]]",
+        "`map` does not apply to kind = \"tcp\"",
+    );
+    let placed = "policy = \"consistent-hash\"\nhome = \"board2\"\napplication = \"sshd\"\n[service.limits]\nconnections = 5";
+    let config = good(&service(placed));
+    assert_eq!((config.services[0].home, config.services[0].limits.connections), (Some(1), Some(5)));
+    let (before, after) = (good(SHORT), good(&tcp));
+    assert_eq!(changes::applied(&before, &after), ["service \"web\" changed"], "a reload says so");
+}
+
+#[test]
+fn the_services_of_the_lab_are_good_and_the_documentation_quotes_them() {
+    let services = good(&format!("{SHORT}{LAB_SERVICES}")).services;
+    let sections: Vec<&str> = LAB_SERVICES.split("\n[[service]]\n").skip(1).collect();
+    assert_eq!(services.len(), 1 + sections.len());
+    for section in sections {
+        let section = format!("```toml\n[[service]]\n{}\n```", section.trim());
+        assert!(SERVICES.contains(&section), "docs/services.md lacks {section}");
+    }
 }
 
 #[test]

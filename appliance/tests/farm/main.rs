@@ -4,6 +4,7 @@
 #[path = "../../../pipelines/tests/common/mod.rs"]
 mod common;
 mod health;
+mod server_first;
 mod world;
 
 use ipos_pipelines::counters::Happening;

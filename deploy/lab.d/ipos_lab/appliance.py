@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 
-from . import plan
+from . import plan, services
 from .system import Daemon, LabError, run, wait_until
 
 DIRECTORY = plan.ROOT + "/appliance"
@@ -130,6 +130,8 @@ def configuration(options):
             text += MAP.format(path=path, board=f"board{number}")
     if options.service_ms is not None:
         text += _timed(options)
+    if options.services:
+        text += services.configuration()
     for number in options.board_numbers():
         text += BOARD.format(name=f"board{number}", address=plan.board_address(number))
     return text

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 
-from . import appliance, balancer, board, network, plan, proxy
+from . import appliance, balancer, board, network, plan, proxy, services
 from .system import Daemon, LabError, end_processes, lock, log_tail
 
 NEEDED = ("ip", "tc", "ethtool", "sysctl", "nginx", "ss", "mount", "umount")
@@ -76,6 +76,8 @@ def _parser():
     up.add_argument("--service-ms", metavar="MS,MS..",
                     help="a server on each board that takes so long for a request, one at a time; one service for each "
                          f"policy, ports {min(plan.TIMED_PORTS.values())} to {plan.WEIGHTED_PORT}")
+    up.add_argument("--services", action="store_true",
+                    help="a service of each kind (deploy/lab.d/services.toml), with a real server on each board")
     up.set_defaults(run=_up)
 
     down = commands.add_parser("down", help="end and remove all of it, whatever state it is in")
@@ -93,6 +95,8 @@ def _parser():
             ("stop-nginx", lambda n: board.nginx(n).stop(), "end a board's nginx"),
             ("kill-nginx", board.kill_nginx, "SIGKILL a board's nginx, all its processes at once"),
             ("start-nginx", _start_nginx, "start a board's nginx"),
+            ("stop-sshd", lambda n: services.sshd(n).stop(), "end a board's sshd"),
+            ("start-sshd", services.start_sshd, "start a board's sshd"),
             ("kill-agent", board.kill_agent, "SIGKILL a board's agent"),
             ("stop-agent", lambda n: board.agent(n).stop(), "SIGTERM a board's agent"),
             ("start-agent", board.start_agent, "start a board's agent")):
@@ -119,7 +123,7 @@ def _up(options):
                           haproxy=options.haproxy, nginx_proxy=options.nginx_proxy, memory=options.memory,
                           workers=options.workers, one_port=options.one_port, spawn=options.spawn, cpus=_cpus(options),
                           after_polls=_after_polls(options), sleep_us=options.sleep_us,
-                          service_ms=_service_ms(options), check=options.check)
+                          service_ms=_service_ms(options), check=options.check, services=options.services)
     if not 1 <= wanted.boards <= plan.BOARDS_MAX:
         raise LabError(f"--boards {wanted.boards}: 1 to {plan.BOARDS_MAX} are possible")
     if wanted.workers < 1:
@@ -190,6 +194,7 @@ def _shortest(path):
 
 def _need_programs(options):
     needed = NEEDED + (("haproxy",) if options.haproxy else ())
+    needed += ("sshd", "ssh", "ssh-keygen", "openssl") if options.services else ()
     missing = [name for name in needed if shutil.which(name) is None]
     if missing:
         raise LabError(f"not installed: {', '.join(missing)}; `make setup` installs them")
@@ -209,6 +214,8 @@ def _build(options):
     appliance.prepare(options)
     for number in options.board_numbers():
         board.prepare(number, options)
+    if options.services:
+        services.prepare(options)
     if options.haproxy:
         balancer.prepare(options)
     if options.nginx_proxy:
@@ -216,12 +223,16 @@ def _build(options):
     appliance.start()
     for number in options.board_numbers():
         board.start(number, options)
+        if options.services:
+            services.start(number)
     if options.haproxy:
         balancer.start()
     if options.nginx_proxy:
         proxy.start()
     for number in options.board_numbers():
         board.wait_serving(number, options)
+        if options.services:
+            services.wait_serving(number)
     appliance.wait_ready(options.boards)
     options.ready = True
     options.save()
@@ -230,6 +241,7 @@ def _build(options):
 def _shape(options):
     text = f"{options.boards} boards, {options.port}, EtherType {options.ethertype}, {options.memory}"
     text += ", nginx on demand" if options.spawn else ""
+    text += ", a service of each kind" if options.services else ""
     if options.service_ms is not None:
         text += ", requests take " + ", ".join(map(str, options.service_ms)) + " ms"
     return text + (", one port" if options.one_port else "") + "".join(", " + name for name in options.balancers())

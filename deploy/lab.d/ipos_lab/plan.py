@@ -79,6 +79,8 @@ class Options:
     """Whether the boards' agents start nginx when a request needs it."""
     service_ms: list[int] | None = None
     """What each board takes for a request to the timed services; None: there are none."""
+    services: bool = False
+    """Whether there is a service of each kind, with a real server on each board."""
     ready: bool = False
     """Whether `up` came to its end."""
     hugepages_before: int | None = None

@@ -130,6 +130,11 @@ impl Assembly {
         self.fin_at == Some(self.contiguous_len)
     }
 
+    /// Nothing that a replay could carry: no octet up to the first gap, and no FIN right there.
+    pub fn is_empty(&self) -> bool {
+        self.contiguous_len == 0 && !self.fin_reached()
+    }
+
     /// The stream from IRS+1 to the first gap.
     pub fn contiguous(&self) -> &[u8] {
         self.octets.get(..usize::from(self.contiguous_len)).unwrap_or_default()

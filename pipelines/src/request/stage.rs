@@ -1,8 +1,8 @@
 //! Request: the client's first octets, until the head is complete and the control core can place it.
 //!
-//! Input: segments of Temporary and Forward-Connect entries, and the first data of a new one. Output: an ACK while the
+//! Input: segments of Temporary and Forward-Connect entries, and the packet that begins a new one. Output: an ACK while the
 //! head is incomplete (never of the segment that completes it), [`Event::Place`] once it is complete, or an answer of the
-//! appliance's own. Owner: the worker. Cost: one copy of the new octets, one look at each octet of the head.
+//! appliance's own. A service whose server may speak first has no head: [`Event::Place`] at once. Owner: the worker. Cost: one copy of the new octets, one look at each octet of the head.
 
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::seq::Seq;
@@ -22,17 +22,35 @@ use crate::handshake::echo;
 use crate::local;
 use crate::parse::TcpPacket;
 use crate::segment::Segment;
+use crate::services::Kind;
 use crate::table::slab::EntryRef;
 use crate::verdict::Verdict;
 
 /// How long until an event that found the control core's queue full is sent again, if the client does not ask earlier.
 pub const OWED_RETRY_MS: u32 = 20;
 
-/// The first data of a connection: its cookie has been proven. Makes the Temporary entry.
-pub fn first(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf, cookie: Cookie, service: u16) -> Verdict {
-    match admit(core, packet, &mbuf, cookie, service) {
+/// What the packet that begins a connection has proven.
+#[derive(Clone, Copy, Debug)]
+pub struct Proof {
+    /// What the handshake agreed on.
+    pub cookie: Cookie,
+    /// The client's initial sequence number.
+    pub irs: Seq,
+    /// The service addressed.
+    pub service: u16,
+    /// Its kind.
+    pub kind: Kind,
+}
+
+/// The packet that begins a connection: its cookie has been proven. Makes the Temporary entry, or, where the server may speak
+/// first, the Forward-Connect entry.
+pub fn first(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf, proof: Proof) -> Verdict {
+    match admit(core, packet, &mbuf, proof) {
         Ok(entry) => {
             core.happened(Happening::HandshakeProven);
+            if proof.kind.is_server_first() {
+                return server_first(core, entry, packet, &mbuf);
+            }
             core.schedule_in(entry, core.config.timeouts.request_ms);
             checked_segment(core, entry, packet, mbuf)
         }
@@ -40,13 +58,23 @@ pub fn first(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf, cookie: Cookie, se
     }
 }
 
-fn admit(
-    core: &mut Core,
-    packet: &TcpPacket,
-    mbuf: &Mbuf,
-    cookie: Cookie,
-    service: u16,
-) -> Result<EntryRef, Drop> {
+/// Asks for a board without waiting for an octet. What the packet brings, and what follows while the board is asked, is held.
+fn server_first(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &Mbuf) -> Verdict {
+    // What lies outside the window is not taken; the client sends again what it still wants to say.
+    let _ = take(core, entry, packet, mbuf);
+    let service = core.pending_of(entry).map(|pending| pending.service);
+    let service = service.and_then(|service| core.services.service(service));
+    let Some(pool) = service.map(|service| service.default_pool) else {
+        // Cannot be: it was found in the same snapshot a moment ago.
+        core.remove(entry);
+        return Verdict::Drop(Drop::OldSegment);
+    };
+    core.happened(Happening::ServerFirst);
+    ask_for_board(core, entry, pool);
+    Verdict::Held
+}
+
+fn admit(core: &mut Core, packet: &TcpPacket, mbuf: &Mbuf, proof: Proof) -> Result<EntryRef, Drop> {
     if !packet.checksum_ok(mbuf) {
         return Err(Drop::BadTcpChecksum);
     }
@@ -58,8 +86,8 @@ fn admit(
         assembly,
         scan: HeadScan::new(),
         iss: packet.ack - 1,
-        irs: packet.seq - 1,
-        cookie,
+        irs: proof.irs,
+        cookie: proof.cookie,
         timestamps: timestamps.map(|theirs| Timestamps {
             first: theirs.tsval,
             recent: theirs.tsval,
@@ -70,7 +98,9 @@ fn admit(
         acked: 0,
         peer_mac: packet.source_mac,
         port: packet.port,
-        service,
+        service: proof.service,
+        kind: proof.kind,
+        ack_repeats: 0,
         pool: 0,
         established_us: core.now.unix_us,
         since_ms: core.now.ms,
@@ -215,21 +245,24 @@ fn progress(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf, ta
         },
         Step::Complete { pool } => {
             core.happened(Happening::HeadComplete);
-            if let Some(pending) = core.pending_of(entry) {
-                pending.pool = pool;
-                pending.event_owed = true;
-            }
-            core.change_state(entry, State::ForwardConnect);
-            let (since_ms, complete_us) = (core.now.ms, core.now.unix_us);
-            if let Some(pending) = core.pending_of(entry) {
-                pending.since_ms = since_ms;
-                pending.complete_us = complete_us;
-            }
-            core.schedule_in(entry, core.config.timeouts.place_ms);
-            place_if_owed(core, entry);
+            ask_for_board(core, entry, pool);
             Verdict::Held
         }
     }
+}
+
+/// All that the choice needs is known: from Temporary to Forward-Connect.
+fn ask_for_board(core: &mut Core, entry: EntryRef, pool: u16) {
+    core.change_state(entry, State::ForwardConnect);
+    let (since_ms, complete_us) = (core.now.ms, core.now.unix_us);
+    if let Some(pending) = core.pending_of(entry) {
+        pending.pool = pool;
+        pending.event_owed = true;
+        pending.since_ms = since_ms;
+        pending.complete_us = complete_us;
+    }
+    core.schedule_in(entry, core.config.timeouts.place_ms);
+    place_if_owed(core, entry);
 }
 
 fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {

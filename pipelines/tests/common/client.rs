@@ -13,7 +13,7 @@ use ipos_wire::{ethernet, ipv4, tcp};
 
 use super::seen::Segment;
 use super::setup::HASH_KEY;
-use super::{SERVICE, SERVICE_PORT, WAN_MAC};
+use super::{SERVER_FIRST, SERVICE, SERVICE_PORT, WAN_MAC};
 
 /// The client's router: where its frames come from.
 pub const CLIENT_MAC: Mac = Mac([2, 0, 0, 0, 0xc1, 1]);
@@ -130,6 +130,12 @@ impl Client {
     pub fn plain() -> Self {
         let offers = Options { mss: Some(1460), ..Options::default() };
         Self { offers, ..Self::new() }
+    }
+
+    /// A client of the service whose server may speak first.
+    pub fn of_server_first() -> Self {
+        let client = Self::new();
+        Self { flow: Flow { endpoint: SERVER_FIRST, ..client.flow }, ..client }
     }
 
     /// A client that takes part in no handshake: its numbers mean nothing to anybody.

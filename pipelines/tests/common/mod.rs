@@ -37,6 +37,8 @@ pub const SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub const SERVICE_PORT: u16 = 80;
 /// A second service, on the same port.
 pub const SECOND_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+/// A service whose server may speak first, on the same port.
+pub const SERVER_FIRST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 8);
 /// The port that faces the clients.
 pub const WAN_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xa1]);
 pub const WAN_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);

@@ -32,6 +32,16 @@ impl Node {
         place
     }
 
+    /// A handshake with a service whose server may speak first: Forward-Connect.
+    #[track_caller]
+    pub fn shake_and_place(&mut self, client: &mut Client) -> Place {
+        self.shake(client);
+        assert_eq!(self.client(&client.ack(0)), Verdict::Held);
+        let place = self.placed();
+        assert_eq!(self.state(&client.flow), Some(State::ForwardConnect));
+        place
+    }
+
     /// A handshake, and the first octets of the request: Temporary.
     #[track_caller]
     pub fn shake_and_hold(&mut self, client: &mut Client) {

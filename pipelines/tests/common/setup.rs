@@ -18,8 +18,8 @@ use ipos_wire::tcb::OptionBits;
 
 use super::wire::Wire;
 use super::{
-    BOARD, BOARD_MAC, FARM_ADDRESS, FARM_MAC, Node, OTHER_BOARD, OTHER_BOARD_MAC, SECOND_SERVICE, SERVICE,
-    SERVICE_PORT, START_UNIX_US, WAN_ADDRESS, WAN_MAC,
+    BOARD, BOARD_MAC, FARM_ADDRESS, FARM_MAC, Node, OTHER_BOARD, OTHER_BOARD_MAC, SECOND_SERVICE, SERVER_FIRST,
+    SERVICE, SERVICE_PORT, START_UNIX_US, WAN_ADDRESS, WAN_MAC,
 };
 
 /// The farm's port.
@@ -129,7 +129,8 @@ impl Setup {
     }
 }
 
-/// Two services. Of the first `/a/` is pool 1, `/b/` pool 2, `/a/` of b.example pool 3, the rest pool 9; the second is all pool 10.
+/// Three services. Of the first `/a/` is pool 1, `/b/` pool 2, `/a/` of b.example pool 3, the rest pool 9; the second is all pool 10;
+/// the third, whose server may speak first, is pool 8.
 pub fn services() -> Arc<Services> {
     let rule = |host: Option<&str>, prefix: &str, value| Rule {
         host: host.map(str::to_owned),
@@ -151,5 +152,12 @@ pub fn services() -> Arc<Services> {
         urls: UrlMap::default(),
         default_pool: 10,
     };
-    Arc::new(Services::new(vec![service, second]).expect("two services"))
+    let server_first = Service {
+        address: SERVER_FIRST,
+        port: SERVICE_PORT,
+        kind: Kind::Tcp,
+        urls: UrlMap::default(),
+        default_pool: 8,
+    };
+    Arc::new(Services::new(vec![service, second, server_first]).expect("three services"))
 }

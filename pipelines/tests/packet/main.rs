@@ -16,5 +16,6 @@ mod recover;
 mod reply;
 mod request;
 mod reuse;
+mod server_first;
 mod states;
 mod steering;
