@@ -38,6 +38,7 @@ pub mod mac;
 pub mod seq;
 pub mod tcb;
 pub mod tcp;
+pub mod tls;
 pub mod udp;
 
 /// Big-endian fields at fixed offsets. The views call these only within the length that `new_checked` has seen.
