@@ -6,6 +6,7 @@
 //! same code.
 
 pub mod farm;
+pub mod hello;
 pub mod mutate;
 pub mod packets;
 pub mod requests;
@@ -20,7 +21,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "ethernet", check: packets::ethernet },
     Target { name: "arp", check: packets::arp },
     Target { name: "ipv4", check: packets::ipv4 },
@@ -32,4 +33,5 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "head", check: requests::head },
     Target { name: "assembly", check: requests::assembly },
     Target { name: "path", check: requests::path },
+    Target { name: "hello", check: hello::hello },
 ];

@@ -8,6 +8,7 @@ use ipos_pipelines::config::{Idle, PortSettings, Role, Timeouts, WorkerConfig};
 use ipos_pipelines::handoff::{BoardId, PortIndex, WorkerId};
 use ipos_pipelines::handshake::cookie::CookieKeys;
 use ipos_pipelines::services::{Kind, Service, Services};
+use ipos_pipelines::tlsmap::TlsRules;
 use ipos_pipelines::urlmap::{Rule, UrlMap};
 use ipos_wire::mac::Mac;
 use ipos_wire::tcb::OptionBits;
@@ -84,6 +85,8 @@ pub fn services() -> anyhow::Result<Arc<Services>> {
         port: SERVICE_PORT,
         kind: Kind::Http,
         urls: UrlMap::build(&rules).map_err(|errors| anyhow::anyhow!("the URL rules: {errors:?}"))?,
+        tls: TlsRules::default(),
+        h2c: false,
         default_pool: POOL,
     };
     Ok(Arc::new(Services::new(vec![service]).context("the service")?))

@@ -5,6 +5,7 @@
 
 use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
+use ipos_wire::tls::RecordScan;
 
 use crate::config::WINDOW_SCALE;
 use crate::handoff::{Answer, BoardId, PortIndex, Table};
@@ -21,11 +22,13 @@ use crate::table::slab::EntryRef;
 ///            first data proves the cookie        head complete            acknowledged
 ///   (none) ------------------------------> Temporary --------> ForwardConnect --------> Forward
 ///      |                                      |                      |                     ^
-///      |                                      | 400 408 431          | 503                 |
+///      |                                      | 400 408 431 alert    | 503 alert           |
 ///      |                                      +--------> Local <-----+                     |
 ///      | unknown packet                                                                    |
 ///      +----------------> Asking ------------- a board holds it ---------------------------+
 /// ```
+///
+/// Where the server may speak first, the handshake's ACK leads to ForwardConnect, and what would be 503 is a RST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// The request head is not complete.
@@ -152,6 +155,8 @@ pub struct Pending {
     pub assembly: Handle,
     /// How far the request head has been looked through.
     pub scan: HeadScan,
+    /// The same of a ClientHello.
+    pub hello: RecordScan,
     /// Our initial send sequence number.
     pub iss: Seq,
     /// The client's.

@@ -205,6 +205,7 @@ mod tests {
     use crate::handoff::PortIndex;
     use crate::parse::{Parsed, parse};
     use crate::services::{Kind, Service, Services};
+    use crate::tlsmap::TlsRules;
     use crate::urlmap::UrlMap;
     use ipos_dpdk::mempool::Mempool;
     use ipos_dpdk::testing;
@@ -222,7 +223,15 @@ mod tests {
 
     fn services() -> Services {
         let urls = UrlMap::build(&[]).expect("no rule is wrong");
-        let service = Service { address: SERVICE, port: 80, kind: Kind::Http, urls, default_pool: 0 };
+        let service = Service {
+            address: SERVICE,
+            port: 80,
+            kind: Kind::Http,
+            urls,
+            tls: TlsRules::default(),
+            h2c: false,
+            default_pool: 0,
+        };
         Services::new(vec![service]).expect("one service")
     }
 

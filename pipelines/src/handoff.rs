@@ -55,8 +55,23 @@ pub enum Answer {
     Unavailable,
     /// The same, saying when to come again: the application is being started, or could not be.
     NotYet(RetryAfter),
-    /// A RST: the endpoint is lost and nothing can be said in HTTP any more.
+    /// A TLS alert, then close. What the others come to where clients speak TLS.
+    Alert(Alert),
+    /// A RST: the endpoint is lost, or nothing can be said that its client would understand.
     Reset,
+}
+
+/// The alerts that an appliance sends in the clear (RFC 8446, section 6). All but `close_notify` are fatal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Alert {
+    /// 0 close_notify: the hello did not come in time.
+    CloseNotify,
+    /// 50 decode_error: what came is no hello.
+    DecodeError,
+    /// 80 internal_error: no board took the endpoint.
+    InternalError,
+    /// 112 unrecognized_name (RFC 6066, section 3).
+    UnrecognizedName,
 }
 
 /// The seconds of a `Retry-After`: a few, so that every answer is a constant.

@@ -30,6 +30,7 @@ pub mod segment;
 pub mod services;
 pub mod steer;
 pub mod table;
+pub mod tlsmap;
 pub mod urlmap;
 pub mod verdict;
 pub mod worker;

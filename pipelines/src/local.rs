@@ -1,6 +1,6 @@
 //! Local: endpoints that the appliance serves itself, to say why it does not pass them on (the Local Table of Fig. 12).
 //!
-//! Input: an entry and what to say; later the client's segments. Output: a small HTTP answer with our FIN, retransmitted
+//! Input: an entry and what to say; later the client's segments. Output: a small HTTP answer or a TLS alert with our FIN, retransmitted
 //! until the client has acknowledged it; or a RST. Owner: the worker. Cost: off the fast path.
 
 use ipos_dpdk::mbuf::Mbuf;
@@ -11,7 +11,7 @@ use ipos_wire::tcp::Flags;
 use crate::core::Core;
 use crate::counters::{Drop, Happening};
 use crate::entry::{Local, Pending, State};
-use crate::handoff::{Answer, RetryAfter};
+use crate::handoff::{self, Alert, Answer, RetryAfter};
 use crate::handshake::echo;
 use crate::parse::TcpPacket;
 use crate::request::assembly::WINDOW;
@@ -61,8 +61,19 @@ const fn text(answer: Answer) -> Option<(&'static str, Happening)> {
         Answer::NotYet(RetryAfter::S10) => unavailable!("10"),
         Answer::NotYet(RetryAfter::S30) => unavailable!("30"),
         Answer::NotYet(RetryAfter::S60) => unavailable!("60"),
+        Answer::Alert(alert) => (alert_record(alert), Happening::AlertSent),
         Answer::Reset => return None,
     })
+}
+
+/// A record of TLS 1.2, which every client reads: type 21, version, length 2; level (1 warning, 2 fatal) and description.
+const fn alert_record(alert: Alert) -> &'static str {
+    match alert {
+        Alert::CloseNotify => "\x15\x03\x03\0\x02\x01\0",
+        Alert::DecodeError => "\x15\x03\x03\0\x02\x02\x32",
+        Alert::InternalError => "\x15\x03\x03\0\x02\x02\x50",
+        Alert::UnrecognizedName => "\x15\x03\x03\0\x02\x02\x70",
+    }
 }
 
 /// The octets of an answer to a request that starts like this: a HEAD gets no body.
@@ -74,13 +85,29 @@ fn octets(answer: Answer, request: &[u8]) -> &'static [u8] {
     }
 }
 
-/// Answers the client of an entry that nobody else will serve. A RST ends the entry at once; anything else moves it to
-/// the Local Table. What a client of [`Kind::Tcp`] speaks is not known, so it gets a RST whatever the answer.
+/// What an answer in HTTP comes to where clients speak something else, and why it is given.
+const fn in_the_clients_words(kind: Kind, answer: Answer) -> (Answer, Option<Happening>) {
+    use Answer::{Alert, BadRequest, HeadTooLarge, NotYet, RequestTimeout, Reset, Unavailable};
+    match (kind, answer) {
+        (Kind::Http, _) | (_, Reset | Alert(_)) => (answer, None),
+        // What they speak is not known.
+        (Kind::Tcp, _) => (Reset, Some(Happening::ResetUnplaced)),
+        (Kind::Tls, BadRequest) => (Alert(handoff::Alert::DecodeError), Some(Happening::HelloCut)),
+        (Kind::Tls, HeadTooLarge) => (Alert(handoff::Alert::DecodeError), Some(Happening::HelloTooLong)),
+        (Kind::Tls, RequestTimeout) => (Alert(handoff::Alert::CloseNotify), Some(Happening::HelloTimeout)),
+        (Kind::Tls, Unavailable | NotYet(_)) => {
+            (Alert(handoff::Alert::InternalError), Some(Happening::AlertUnavailable))
+        }
+    }
+}
+
+/// Answers the client of an entry that nobody else will serve, in the words of its service's kind. A RST ends the entry at
+/// once; anything else moves it to the Local Table.
 pub fn answer(core: &mut Core, entry: EntryRef, answer: Answer) {
-    let kind = core.pending_of(entry).map(|pending| pending.kind);
-    if kind == Some(Kind::Tcp) && answer != Answer::Reset {
-        core.happened(Happening::ResetUnplaced);
-        return reset(core, entry);
+    let kind = core.pending_of(entry).map_or(Kind::Http, |pending| pending.kind);
+    let (answer, reason) = in_the_clients_words(kind, answer);
+    if let Some(reason) = reason {
+        core.happened(reason);
     }
     let Some((_, happening)) = text(answer) else { return reset(core, entry) };
     core.happened(happening);
@@ -308,6 +335,36 @@ mod tests {
             let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
             assert_eq!(length.parse::<usize>().unwrap(), body.len(), "{text}");
             assert!(head.contains("\r\nConnection: close"));
+        }
+    }
+
+    #[test]
+    fn alerts_are_records_of_one_alert() {
+        let alerts = [
+            (Alert::CloseNotify, [1, 0]),
+            (Alert::DecodeError, [2, 50]),
+            (Alert::InternalError, [2, 80]),
+            (Alert::UnrecognizedName, [2, 112]),
+        ];
+        for (alert, [level, description]) in alerts {
+            let record = octets(Answer::Alert(alert), b"HEAD ");
+            assert_eq!(record, [21, 3, 3, 0, 2, level, description]);
+        }
+    }
+
+    #[test]
+    fn every_answer_has_words_for_every_kind() {
+        for answer in ANSWERS {
+            assert_eq!(in_the_clients_words(Kind::Http, answer), (answer, None));
+            assert_eq!(
+                in_the_clients_words(Kind::Tcp, answer),
+                (Answer::Reset, Some(Happening::ResetUnplaced))
+            );
+            let (alert, reason) = in_the_clients_words(Kind::Tls, answer);
+            assert!(matches!(alert, Answer::Alert(_)) && reason.is_some(), "{answer:?}");
+        }
+        for kind in [Kind::Http, Kind::Tcp, Kind::Tls] {
+            assert_eq!(in_the_clients_words(kind, Answer::Reset), (Answer::Reset, None));
         }
     }
 

@@ -5,6 +5,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use crate::tlsmap::TlsRules;
 use crate::urlmap::UrlMap;
 
 /// How a service's connections are handled (system.md: service kinds).
@@ -14,6 +15,8 @@ pub enum Kind {
     Http,
     /// The server may speak first: the handshake's ACK is all that is waited for.
     Tcp,
+    /// The ClientHello chooses the board; TLS itself runs there.
+    Tls,
 }
 
 impl Kind {
@@ -35,7 +38,11 @@ pub struct Service {
     pub kind: Kind,
     /// The URL map; its values are pools, see [`crate::handoff::Place::pool`].
     pub urls: UrlMap,
-    /// The pool for requests that no row of the URL map names.
+    /// What it says about ClientHellos, where its kind is [`Kind::Tls`].
+    pub tls: TlsRules,
+    /// Whether a connection of [`Kind::Http`] may begin with HTTP/2: it goes to the default pool as a whole.
+    pub h2c: bool,
+    /// The pool for requests that no row of a map names.
     pub default_pool: u16,
 }
 

@@ -7,13 +7,18 @@ use ipos_pipelines::handoff::{Answer, Command, Event, FlowFilter, FlowPage, Hold
 use ipos_pipelines::handshake::cookie::CookieKeys;
 use ipos_pipelines::services::Services;
 use ipos_pipelines::verdict::Verdict;
+use ipos_wire::flow::Flow;
 use ipos_wire::seq::Seq;
 
 mod common;
 
 use common::counting::{Counting, counted};
+use common::hello::{PREFACE, hello, records, stream};
 use common::scripts::{REQUEST, REQUEST_LEN};
-use common::{BOARD, Client, IN_POLL, MIGRATION, Pair, Rig, Seg, Setup, only};
+use common::{
+    BOARD, Client, H2C_SERVICE, IN_POLL, MIGRATION, Pair, Rig, SERVER_FIRST, STRICT_TLS_SERVICE, Seg, Setup,
+    TLS_SERVICE, only,
+};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -49,6 +54,50 @@ fn handshake_request_migration_replay_and_forwarding() {
             assert_eq!(rig.client(&client.acks(REQUEST_LEN + 1_400, 100)), Verdict::Forwarded);
             assert_eq!(rig.client(&client.data(REQUEST_LEN + 1_400, b"x")), Verdict::Forwarded);
             assert_eq!(rig.packets_out().len(), 6);
+        }
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn the_other_kinds_of_services() {
+    let mut rig = Rig::new();
+    // In records of 90 octets, so that it has to be put together.
+    let octets = records(&hello(Some(b"w.b.example"), &["h2", "http/1.1"], 1_000), 90);
+    let unknown = stream(Some(b"c.example"), &[]);
+    let count = counted(|| {
+        for port in 1..=100 {
+            let on = |endpoint| {
+                let client = Client::on_port(port);
+                Client { flow: Flow { endpoint, ..client.flow }, ..client }
+            };
+            let mut client = on(SERVER_FIRST);
+            let place = rig.shake_and_place(&mut client);
+            rig.migrated(&place);
+            rig.pass(300);
+            assert_eq!(rig.packets_out().len(), 2);
+            assert_eq!(rig.client(&client.acks(0, 100)), Verdict::Forwarded);
+            let mut client = on(TLS_SERVICE);
+            rig.shake(&mut client);
+            assert_eq!(rig.client(&client.data(0, &octets[..700])), Verdict::Held);
+            assert_eq!(rig.client(&client.data(700, &octets[700..])), Verdict::Held);
+            rig.segments_out();
+            let place = rig.placed();
+            rig.migrated(&place);
+            assert_eq!(rig.client(&client.acks(octets.len() as u32, 100)), Verdict::Forwarded);
+            let mut client = on(STRICT_TLS_SERVICE);
+            rig.shake(&mut client);
+            assert_eq!(rig.client(&client.data(0, &unknown)), Verdict::Answered);
+            assert_eq!(rig.client(&client.rst(unknown.len() as u32)), Verdict::Answered);
+            rig.segments_out();
+            let mut client = on(H2C_SERVICE);
+            rig.shake(&mut client);
+            assert_eq!(rig.client(&client.data(0, PREFACE)), Verdict::Held);
+            rig.placed();
+            assert_eq!(rig.client(&client.rst(24)), Verdict::Answered);
+            rig.told();
+            rig.segments_out();
+            rig.packets_out();
         }
     });
     assert_eq!(count, 0);

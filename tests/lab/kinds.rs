@@ -3,8 +3,8 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use ipos_tests::lab::{ROOT, said};
 use ipos_tests::client::sha256;
+use ipos_tests::lab::{ROOT, said};
 use ipos_tests::{Lab, Script, wait_until};
 use serde_json::{Value, json};
 
@@ -21,7 +21,8 @@ pub const TESTS: &[Test] = &[
     ("without_a_server_a_tcp_client_is_reset", without_a_server_a_tcp_client_is_reset),
 ];
 
-const ADDRESS: &str = "198.51.100.1";
+/// The services' address.
+pub const ADDRESS: &str = "198.51.100.1";
 const SSH_PORT: &str = "2222";
 
 /// `ssh` in the client's namespace, with the lab's key, in batch mode.
@@ -58,7 +59,8 @@ fn run_ssh(lab: &Lab, command: &str) -> Output {
     output
 }
 
-fn happened(lab: &Lab, event: &str) -> f64 {
+/// How often something happened to connections.
+pub fn happened(lab: &Lab, event: &str) -> f64 {
     lab.metric("ipos_happenings_total", &[&format!("event=\"{event}\"")])
 }
 
@@ -105,7 +107,7 @@ fn the_banner_comes_to_a_client_that_sends_nothing(lab: &Lab) {
 }
 
 /// Takes the loss away when dropped.
-struct Lossy<'lab>(&'lab Lab);
+pub struct Lossy<'lab>(pub &'lab Lab);
 
 impl Drop for Lossy<'_> {
     fn drop(&mut self) {
@@ -149,7 +151,8 @@ fn tcp_connections_outlive_the_appliance(lab: &Lab) {
 }
 
 fn a_port_probe_of_tcp_leaves_nothing_behind(lab: &Lab) {
-    let probe = "import socket\nfor _ in range(20): socket.create_connection(('198.51.100.1', 2222), 5).close()";
+    let probe =
+        "import socket\nfor _ in range(20): socket.create_connection(('198.51.100.1', 2222), 5).close()";
     let before = happened(lab, "server_first");
     lab.exec("client", &["/usr/bin/python3", "-c", probe]);
     assert!(happened(lab, "server_first") >= before + 20.0);
@@ -184,7 +187,10 @@ fn without_a_server_a_tcp_client_is_reset(lab: &Lab) {
     let told = Script::once(lab, "quiet.py", &[ADDRESS, SSH_PORT, "2"]);
     let failures = told["failures"].as_array().cloned().unwrap_or_default();
     assert_eq!(failures.len(), 2, "{told}");
-    assert!(failures.iter().all(|what| what.as_str().is_some_and(|what| what.contains("ConnectionReset"))), "{told}");
+    assert!(
+        failures.iter().all(|what| what.as_str().is_some_and(|what| what.contains("ConnectionReset"))),
+        "{told}"
+    );
     assert_eq!(happened(lab, "reset_unplaced"), before + 2.0);
     drop(started);
     wait_until("a server is there again", Duration::from_secs(10), || {

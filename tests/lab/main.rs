@@ -21,6 +21,7 @@ mod shared;
 mod spawn;
 mod tables;
 mod tcp;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -90,7 +91,7 @@ fn main() -> ExitCode {
         (CHECKED, &[health::TESTS][..]),
         (SPAWN, &[spawn::TESTS][..]),
         (UNEQUAL, &[placement::TESTS, fitness::TESTS][..]),
-        (SERVICES, &[kinds::TESTS][..]),
+        (SERVICES, &[kinds::TESTS, tls::TESTS][..]),
     ] {
         for (name, test) in groups.iter().copied().flatten().copied() {
             trials.push(shared::trial(shape, name, test));

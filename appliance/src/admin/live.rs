@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ipos_pipelines::handoff::{BOARDS_MAX, BoardId};
 
 use super::collector::{Collector, NoAnswer};
-use crate::config::model::{Board, Config, MacText};
+use crate::config::model::{Board, Config, MacText, TlsRow};
 use crate::config::read::At;
 use crate::config::snapshot::{self, Numbers, SnapshotError};
 use crate::config::{self, ConfigError, changes};
@@ -121,7 +121,8 @@ impl Live {
         }
         for service in &mut config.services {
             let lists = service.maps.iter_mut().map(|map| (&mut map.boards, &mut map.weights));
-            for (boards, weights) in lists.chain([(&mut service.boards, &mut service.weights)]) {
+            let tls = service.tls.rows.iter_mut().map(|row| (&mut row.boards, &mut row.weights));
+            for (boards, weights) in lists.chain(tls).chain([(&mut service.boards, &mut service.weights)]) {
                 boards.dedup();
                 weights.resize(boards.len(), WEIGHT_DEFAULT);
             }
@@ -155,6 +156,9 @@ impl Live {
             if !service.maps.iter_mut().all(|map| take_out(&mut map.boards, &mut map.weights)) {
                 return Err(alone("a row of the URL map of service"));
             }
+            if !service.tls.rows.iter_mut().all(|row| take_out(&mut row.boards, &mut row.weights)) {
+                return Err(alone("a row of the TLS map of service"));
+            }
             // A service whose home goes has none any more.
             let home = service.home.filter(|home| *home != place);
             service.home = home.map(|home| home - u16::from(home > place));
@@ -181,20 +185,28 @@ fn row_name(service: &str, host: Option<&str>, path: &str) -> String {
     format!("{service}:{}{path}", host.unwrap_or_default())
 }
 
+/// How a row of the TLS map is: `secure:www.example.org`, or `secure:*.example.org+h2,http/1.1`.
+fn tls_row_name(service: &str, row: &TlsRow) -> String {
+    let plus = if row.alpn.is_empty() { "" } else { "+" };
+    format!("{service}:{}{plus}{}", row.sni.as_deref().unwrap_or_default(), row.alpn.join(","))
+}
+
 fn no_row(config: &Config, row: &str) -> LiveError {
     let rows = config.services.iter().flat_map(|service| {
         let name = &service.name.value;
-        service.maps.iter().map(move |map| row_name(name, map.host.as_deref(), &map.path))
+        let urls = service.maps.iter().map(move |map| row_name(name, map.host.as_deref(), &map.path));
+        urls.chain(service.tls.rows.iter().map(move |row| tls_row_name(name, row)))
     });
     let known: Vec<String> = rows.collect();
-    impossible(format!("no row \"{row}\" in a URL map; the rows are {}", known.join(", ")))
+    impossible(format!("no row \"{row}\" in a map; the rows are {}", known.join(", ")))
 }
 
 fn map_boards<'a>(config: &'a mut Config, row: &str) -> Option<&'a mut Vec<u16>> {
     config.services.iter_mut().find_map(|service| {
         let name = &service.name.value;
         let found = service.maps.iter_mut().find(|map| row_name(name, map.host.as_deref(), &map.path) == row);
-        found.map(|map| &mut map.boards)
+        let tls = service.tls.rows.iter_mut().find(|found| tls_row_name(name, found) == row);
+        found.map(|map| &mut map.boards).or(tls.map(|row| &mut row.boards))
     })
 }
 
@@ -402,6 +414,32 @@ pub(crate) mod tests {
         assert_eq!(live.without("board2").expect("others are left").services[0].home, None);
         let names: Vec<&str> = without.boards.iter().map(|board| board.name.value.as_str()).collect();
         assert_eq!(names, ["board2", "board3"]);
+    }
+
+    #[test]
+    fn rows_of_a_tls_map_are_named_by_name_and_protocols() {
+        let row = |sni: &str, alpn: &[&str]| TlsRow {
+            sni: Some(sni.to_owned()),
+            alpn: alpn.iter().map(|protocol| (*protocol).to_owned()).collect(),
+            boards: vec![0],
+            weights: vec![7],
+        };
+        let mut live = live();
+        live.config.services[0].tls.rows = vec![row("*.example.org", &["h2", "h3"]), row("a.example", &[])];
+        let maps = ["web:*.example.org+h2,h3", "web:/a/"].map(str::to_owned).to_vec();
+        live.config = live
+            .with(NewBoard { services: Vec::new(), maps, ..new("board3", [192, 0, 2, 13]) })
+            .expect("a good board");
+        let rows = &live.config.services[0].tls.rows;
+        assert_eq!((&rows[0].boards[..], &rows[0].weights[..]), (&[0, 2][..], &[7, 100][..]));
+        assert_eq!(rows[1].boards, [0]);
+        let error = live.without("board1").map(|_| ()).expect_err("a row would have nobody").to_string();
+        assert!(error.contains("a row of the TLS map"), "{error}");
+        let without = live.without("board2").expect("no row needs it");
+        assert_eq!(without.services[0].tls.rows[0].boards, [0, 1]);
+        let unknown = NewBoard { maps: vec!["web:b.example".to_owned()], ..new("b", [192, 0, 2, 14]) };
+        let error = live.with(unknown).map(|_| ()).expect_err("no such row").to_string();
+        assert!(error.contains("web:a.example"), "{error}");
     }
 
     #[test]

@@ -175,11 +175,14 @@ fn told(service: &Service, config: &Config) -> String {
     };
     let maps = service.maps.iter();
     let maps: Vec<_> = maps.map(|map| (&map.host, &map.path, addresses(&map.boards), &map.weights)).collect();
+    let tls = service.tls.rows.iter();
+    let tls: Vec<_> = tls.map(|row| (&row.sni, &row.alpn, addresses(&row.boards), &row.weights)).collect();
+    let tls = (tls, service.tls.unknown_name, service.tls.no_name, service.h2c);
     let boards = (addresses(&service.boards), &service.weights, service.home.map(|home| addresses(&[home])));
     let placement = (service.policy, service.limits, service.slow_start_s);
     let (check, start) = (&service.check, &service.start);
     let (name, kind) = (&service.name.value, service.kind);
-    format!("{name} {kind:?} {boards:?} {placement:?} {maps:?} {check:?} {start:?}")
+    format!("{name} {kind:?} {boards:?} {placement:?} {maps:?} {tls:?} {check:?} {start:?}")
 }
 
 #[cfg(test)]

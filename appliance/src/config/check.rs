@@ -6,11 +6,12 @@ use std::net::Ipv4Addr;
 
 use ipos_pipelines::handoff::{BOARDS_MAX, PORTS_MAX};
 use ipos_pipelines::table::ENDPOINTS_MAX;
+use ipos_pipelines::tlsmap::{self, Otherwise};
 use ipos_pipelines::urlmap::{Rule, UrlMap};
 
-use super::farm::{Farm, MapDraft, ServiceDraft, Weights};
+use super::farm::{Farm, MapDraft, ServiceDraft, TlsDraft, Weights};
 use super::host::{self, Host};
-use super::model::{Board, Config, Map, Memory, Port, Service};
+use super::model::{Board, Config, Map, Memory, Port, Service, Tls, TlsRow};
 use super::parse::Draft;
 use super::read::{At, Notes};
 use super::size;
@@ -313,15 +314,18 @@ fn resolve(service: &ServiceDraft, farm: &Farm, notes: &Notes) -> Service {
         weights: weights(map.weights.as_ref(), Some(&map.boards), map.boards.value.len(), notes),
     });
     let maps: Vec<Map> = maps.collect();
+    let tls = tls(&service.tls, farm, notes);
     Service {
         name: service.name.clone(),
         address: at.clone(),
         port: service.port.value,
         kind: service.kind,
         weights: weights(service.weights.as_ref(), names, boards.len(), notes),
-        home: home(service, &boards, &maps, farm, notes),
+        home: home(service, &boards, (&maps, &tls), farm, notes),
         boards,
         maps,
+        tls,
+        h2c: service.h2c,
         policy: service.policy,
         limits: service.limits,
         slow_start_s: service.slow_start_s,
@@ -351,11 +355,18 @@ fn weights(
 }
 
 /// The place of the home board, which is one of the service's own.
-fn home(service: &ServiceDraft, boards: &[u16], maps: &[Map], farm: &Farm, notes: &Notes) -> Option<u16> {
+fn home(
+    service: &ServiceDraft,
+    boards: &[u16],
+    (maps, tls): (&[Map], &Tls),
+    farm: &Farm,
+    notes: &Notes,
+) -> Option<u16> {
     let home = service.home.as_ref()?;
     let place = farm.boards.iter().position(|board| board.name.value == home.value);
     let place = place.map(|place| place as u16);
-    let mut own: Vec<u16> = maps.iter().flat_map(|map| &map.boards).chain(boards).copied().collect();
+    let of_rows = maps.iter().map(|map| &map.boards).chain(tls.rows.iter().map(|row| &row.boards));
+    let mut own: Vec<u16> = of_rows.flatten().chain(boards).copied().collect();
     own.sort_unstable();
     own.dedup();
     if farm.boards_complete && place.is_none_or(|place| !own.contains(&place)) {
@@ -389,6 +400,37 @@ fn places(names: &At<Vec<At<String>>>, farm: &Farm, notes: &Notes) -> Vec<u16> {
         place.map(|place| place as u16)
     };
     names.value.iter().filter_map(find).collect()
+}
+
+/// The TLS map, with what it says itself about its rows.
+fn tls(draft: &TlsDraft, farm: &Farm, notes: &Notes) -> Tls {
+    let rows = draft.rows.iter().map(|row| TlsRow {
+        sni: row.sni.as_ref().map(|sni| sni.value.clone()),
+        alpn: row.alpn.iter().flat_map(|alpn| &alpn.value).map(|protocol| protocol.value.clone()).collect(),
+        boards: places(&row.boards, farm, notes),
+        weights: weights(row.weights.as_ref(), Some(&row.boards), row.boards.value.len(), notes),
+    });
+    let rows: Vec<TlsRow> = rows.collect();
+    let rules: Vec<tlsmap::Rule> = rows
+        .iter()
+        .map(|row| tlsmap::Rule { sni: row.sni.clone(), alpn: row.alpn.clone(), value: 0 })
+        .collect();
+    for error in tlsmap::TlsMap::build(&rules).err().unwrap_or_default() {
+        let row = draft.rows.get(error.rule);
+        let offset = row.map_or(0, |row| row.sni.as_ref().map_or(row.offset, |sni| sni.offset));
+        notes.problem(offset, error.fault.to_string());
+    }
+    let otherwise =
+        |word: &Option<At<Otherwise>>| word.as_ref().map_or(Otherwise::Default, |word| word.value);
+    if let Some(word) = draft.unknown_name.as_ref().filter(|word| word.value == Otherwise::Reject)
+        && rows.is_empty()
+    {
+        notes.problem(
+            word.offset,
+            "`unknown_name` is \"reject\" without any [[service.map]]: every name would be refused",
+        );
+    }
+    Tls { unknown_name: otherwise(&draft.unknown_name), no_name: otherwise(&draft.no_name), rows }
 }
 
 /// What the URL map itself says about its rows.

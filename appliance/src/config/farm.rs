@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipos_pipelines::config::Role;
 use ipos_pipelines::services::Kind;
+use ipos_pipelines::tlsmap::Otherwise;
 use ipos_wire::ipos::ApplicationName;
 
 use super::model::{Check, CheckHost, CheckPath, Device, MacText, Port, Start, Subnet};
@@ -43,6 +44,10 @@ pub struct ServiceDraft {
     pub weights: Option<Weights>,
     /// The URL map.
     pub maps: Vec<MapDraft>,
+    /// The TLS map.
+    pub tls: TlsDraft,
+    /// Whether a connection may begin with HTTP/2.
+    pub h2c: bool,
     /// How its boards are checked, if they are.
     pub check: Option<Check>,
     /// How a board is chosen.
@@ -68,6 +73,31 @@ pub struct MapDraft {
     pub host: Option<At<String>>,
     /// What the path starts with.
     pub path: At<String>,
+    /// Names of boards.
+    pub boards: At<Vec<At<String>>>,
+    /// Their weights here.
+    pub weights: Option<Weights>,
+}
+
+/// What a service of kind `tls` says about ClientHellos.
+#[derive(Default)]
+pub struct TlsDraft {
+    /// The rows.
+    pub rows: Vec<TlsRowDraft>,
+    /// Server names that no row has.
+    pub unknown_name: Option<At<Otherwise>>,
+    /// No server name.
+    pub no_name: Option<At<Otherwise>>,
+}
+
+/// A row of the TLS map that names its boards.
+pub struct TlsRowDraft {
+    /// Where the row starts.
+    pub offset: usize,
+    /// The server name; `None` for every name.
+    pub sni: Option<At<String>>,
+    /// Protocols, one of which the client must offer.
+    pub alpn: Option<At<Vec<At<String>>>>,
     /// Names of boards.
     pub boards: At<Vec<At<String>>>,
     /// Their weights here.
@@ -135,7 +165,7 @@ fn board(section: &Section<'_>) -> Option<BoardDraft> {
 }
 
 /// The words for a service's kind.
-const KINDS: [(&str, Kind); 2] = [("http", Kind::Http), ("tcp", Kind::Tcp)];
+const KINDS: [(&str, Kind); 3] = [("http", Kind::Http), ("tcp", Kind::Tcp), ("tls", Kind::Tls)];
 
 fn service(section: &Section<'_>) -> Option<ServiceDraft> {
     let name = name(section);
@@ -148,14 +178,22 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
     let home = section.parsed::<String>("home", "the name of one of the service's boards");
     let slow_start_s = section.integer("slow_start_s", 0u32..=86_400, 0).value;
     let limits = limits(&section.subsection("limits", "service.limits"));
-    let (mut maps, mut checked) = (Vec::new(), None);
+    let (mut maps, mut checked, mut h2c, mut tls) = (Vec::new(), None, false, TlsDraft::default());
     match kind {
         Kind::Http => {
             maps = section.sections("map", "service.map").iter().filter_map(map).collect();
             let of_check = section.optional_section("check", "service.check");
             checked = of_check.and_then(|section| check(&section));
+            h2c = section.boolean("h2c", false);
+            section.does_not_apply(&["unknown_name", "no_name"], "kind = \"http\"");
         }
-        Kind::Tcp => section.does_not_apply(&["map", "check"], "kind = \"tcp\""),
+        Kind::Tcp => {
+            section.does_not_apply(&["map", "check", "h2c", "unknown_name", "no_name"], "kind = \"tcp\"");
+        }
+        Kind::Tls => {
+            tls = tls_rows(section);
+            section.does_not_apply(&["check", "h2c"], "kind = \"tls\"");
+        }
     }
     let start = start(section);
     section.finish();
@@ -168,6 +206,8 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
         boards,
         weights,
         maps,
+        tls,
+        h2c,
         policy,
         home,
         limits,
@@ -175,6 +215,27 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
         check: checked,
         start,
     })
+}
+
+/// The words for what becomes of a hello that no row names.
+const OTHERWISE: [(&str, Otherwise); 2] = [("default", Otherwise::Default), ("reject", Otherwise::Reject)];
+
+fn tls_rows(section: &Section<'_>) -> TlsDraft {
+    let rows = section.sections("map", "service.map");
+    TlsDraft {
+        rows: rows.iter().filter_map(tls_row).collect(),
+        unknown_name: section.choice("unknown_name", &OTHERWISE),
+        no_name: section.choice("no_name", &OTHERWISE),
+    }
+}
+
+fn tls_row(section: &Section<'_>) -> Option<TlsRowDraft> {
+    let sni = section.parsed::<String>("sni", "a host name, or \"*.\" and a host name");
+    let alpn = section.strings("alpn", "any");
+    let boards = section.required_strings("boards", "the names of boards");
+    let weights = weights(section);
+    section.finish();
+    Some(TlsRowDraft { offset: section.offset, sni, alpn, boards: boards?, weights })
 }
 
 fn start(section: &Section<'_>) -> Start {

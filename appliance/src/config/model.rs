@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use ipos_pipelines::config::{Idle, Role, Timeouts};
 use ipos_pipelines::services::Kind;
+use ipos_pipelines::tlsmap::Otherwise;
 use ipos_wire::ipos::ApplicationName;
 
 use super::read::At;
@@ -175,6 +176,10 @@ pub struct Service {
     pub weights: Vec<u16>,
     /// The URL map.
     pub maps: Vec<Map>,
+    /// The TLS map.
+    pub tls: Tls,
+    /// Whether a connection may begin with HTTP/2.
+    pub h2c: bool,
     /// How a board is chosen.
     pub policy: Policy,
     /// The board that keeps what it can take: a place in [`Config::boards`].
@@ -262,6 +267,30 @@ pub struct Map {
     pub host: Option<String>,
     /// What the path starts with.
     pub path: String,
+    /// Who serves it: places in [`Config::boards`].
+    pub boards: Vec<u16>,
+    /// The weights of `boards` here.
+    pub weights: Vec<u16>,
+}
+
+/// What a service of kind `tls` says about ClientHellos.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The rows of its `[[service.map]]`.
+    pub rows: Vec<TlsRow>,
+    /// Server names that no row has.
+    pub unknown_name: Otherwise,
+    /// No server name.
+    pub no_name: Otherwise,
+}
+
+/// `[[service.map]]` of kind `tls`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsRow {
+    /// The server name; `None` for every name.
+    pub sni: Option<String>,
+    /// Protocols, one of which the client must offer; empty for any client.
+    pub alpn: Vec<String>,
     /// Who serves it: places in [`Config::boards`].
     pub boards: Vec<u16>,
     /// The weights of `boards` here.

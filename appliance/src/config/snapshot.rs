@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ipos_pipelines::handoff::{BOARDS_MAX, BoardId};
 use ipos_pipelines::services::{Service as WorkerService, Services};
+use ipos_pipelines::tlsmap::{self, TlsMap, TlsRules};
 use ipos_pipelines::urlmap::{Rule, UrlMap};
 
 use super::model::{Config, Service};
@@ -33,7 +34,7 @@ pub struct Snapshot {
 /// Why there is no snapshot. A checked configuration gives one at the start, always.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// The URL map refuses its rows.
+    /// A map refuses its rows.
     #[error("service \"{service}\": {faults}")]
     Map {
         /// The service.
@@ -159,13 +160,35 @@ impl Numbers {
             service: service.name.value.clone(),
             faults: faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         })?;
+        let tls = self.tls_rules(service, number, ids, now)?;
         Ok(WorkerService {
             address: service.address.value,
             port: service.port,
             kind: service.kind,
             urls,
+            tls,
+            h2c: service.h2c,
             default_pool,
         })
+    }
+
+    fn tls_rules(
+        &mut self,
+        service: &Service,
+        number: u16,
+        ids: &[BoardId],
+        now: Instant,
+    ) -> Result<TlsRules, SnapshotError> {
+        let mut rules = Vec::with_capacity(service.tls.rows.len());
+        for row in &service.tls.rows {
+            let value = self.pool(pool_of(number, &row.boards, &row.weights, ids), now)?;
+            rules.push(tlsmap::Rule { sni: row.sni.clone(), alpn: row.alpn.clone(), value });
+        }
+        let map = TlsMap::build(&rules).map_err(|faults| SnapshotError::Map {
+            service: service.name.value.clone(),
+            faults: faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        })?;
+        Ok(TlsRules { map, unknown_name: service.tls.unknown_name, no_name: service.tls.no_name })
     }
 
     /// The number of a pool.

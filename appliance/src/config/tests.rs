@@ -4,9 +4,10 @@ use std::path::Path;
 
 use ipos_pipelines::services::Kind;
 use ipos_pipelines::table::ENDPOINTS_MAX;
+use ipos_pipelines::tlsmap::Otherwise;
 
 use super::host::Host;
-use super::model::{Config, Memory};
+use super::model::{Config, Memory, TlsRow};
 use super::parse;
 use super::read::Notes;
 use super::*;
@@ -347,7 +348,7 @@ fn what_a_service_says_of_placement_is_taken_and_its_mistakes_are_named() {
 fn a_kind_takes_the_keys_that_mean_something_to_it() {
     let tcp = with("[[service.map]]\npath = \"/a/\"\nboards = [\"board1\"]\n", "kind = \"tcp\"\n");
     assert_eq!((good(&tcp).services[0].kind, good(SHORT).services[0].kind), (Kind::Tcp, Kind::Http));
-    says(&with("port = 80", "port = 80\nkind = \"smtp\""), "smtp", "expected \"http\" or \"tcp\"");
+    says(&with("port = 80", "port = 80\nkind = \"smtp\""), "smtp", "expected \"http\" or \"tcp\" or \"tls\"");
     let service = |text: &str| tcp.replace("kind = \"tcp\"\n", &format!("kind = \"tcp\"\n{text}\n"));
     says(
         &service("check = { http = \"/health\" }"),
@@ -364,6 +365,58 @@ fn a_kind_takes_the_keys_that_mean_something_to_it() {
     assert_eq!((config.services[0].home, config.services[0].limits.connections), (Some(1), Some(5)));
     let (before, after) = (good(SHORT), good(&tcp));
     assert_eq!(changes::applied(&before, &after), ["service \"web\" changed"], "a reload says so");
+}
+
+#[test]
+fn rows_of_tls_name_servers_and_protocols() {
+    let tls = |rows: &str| {
+        let kind = format!("kind = \"tls\"\n{rows}\n");
+        with("[[service.map]]\npath = \"/a/\"\nboards = [\"board1\"]\n", &kind)
+    };
+    let row = |text: &str| tls(&format!("[[service.map]]\n{text}\nboards = [\"board1\"]"));
+    let config = good(&tls(
+        "unknown_name = \"reject\"\nno_name = \"default\"\nboards = [\"board2\"]\nhome = \"board1\"\n\
+         [[service.map]]\nsni = \"*.Example.org\"\nalpn = [\"h2\"]\nboards = [\"board1\"]\nweights = [7]",
+    ));
+    let (service, expected) = (
+        &config.services[0],
+        [TlsRow {
+            sni: Some("*.Example.org".to_owned()),
+            alpn: vec!["h2".to_owned()],
+            boards: vec![0],
+            weights: vec![7],
+        }],
+    );
+    assert_eq!((&service.tls.rows[..], service.home), (&expected[..], Some(0)));
+    assert_eq!((service.tls.unknown_name, service.tls.no_name), (Otherwise::Reject, Otherwise::Default));
+    let ids: Vec<_> = (0..2).map(ipos_pipelines::handoff::BoardId).collect();
+    let snapshot = snapshot::Numbers::default().snapshot(&config, &ids, std::time::Instant::now());
+    let snapshot = snapshot.expect("a checked configuration");
+    let worker = snapshot.services.service(0).expect("the service");
+    assert_eq!(
+        (worker.kind, worker.tls.map.len(), worker.tls.unknown_name),
+        (Kind::Tls, 1, Otherwise::Reject)
+    );
+    assert_eq!(snapshot.pools[1].members[0].weight, 7);
+    let mut changed = config.clone();
+    changed.services[0].tls.no_name = Otherwise::Reject;
+    assert_eq!(changes::applied(&config, &changed), ["service \"web\" changed"]);
+
+    says(&row("sni = \"a b\""), "a b", "`sni` is \"a b\"; expected a host name");
+    says(&row("path = \"/\"\nsni = \"a\""), "path", "unknown key `path` in [service.map]");
+    says(&row("alpn = []"), "[[service.map]]", "neither `sni` nor `alpn`");
+    says(&row("sni = \"a\"\nalpn = \"h2\""), "alpn", "expected a list of strings");
+    says(&tls("unknown_name = \"reject\""), "unknown_name", "every name would be refused");
+    says(&tls("no_name = \"close\""), "no_name", "expected \"default\" or \"reject\"");
+    says(&tls("h2c = true"), "h2c", "`h2c` does not apply to kind = \"tls\"");
+    says(
+        &with("port = 80", "port = 80\nno_name = \"reject\""),
+        "no_name",
+        "`no_name` does not apply to kind = \"http\"",
+    );
+    assert!(good(&with("port = 80", "port = 80\nh2c = true")).services[0].h2c);
+    let two = "[[service.map]]\nsni = \"a\"\nboards = [\"board1\"]\n[[service.map]]\nsni = \"A\"\nboards = [\"board1\"]";
+    says(&tls(two), "\"A\"", "never reached: row 1 of this name");
 }
 
 #[test]

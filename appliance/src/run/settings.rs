@@ -150,6 +150,7 @@ pub fn farm(
 pub fn services(config: &Config, ids: &[BoardId], snapshot: &Snapshot) -> Vec<ServiceName> {
     let all = config.services.iter().map(|service| {
         let mut boards: Vec<u16> = service.maps.iter().flat_map(|map| map.boards.iter().copied()).collect();
+        boards.extend(service.tls.rows.iter().flat_map(|row| &row.boards));
         boards.extend(&service.boards);
         boards.sort_unstable();
         boards.dedup();
@@ -212,8 +213,15 @@ pub fn urls(config: &Config) -> Vec<UrlRow> {
             path: Some(map.path.clone()),
             boards: names(&map.boards),
         });
+        // A TLS map's server name stands where a URL map has its host, and its protocols in the path's place.
+        let tls = service.tls.rows.iter().map(|row| UrlRow {
+            service: name.clone(),
+            host: row.sni.clone(),
+            path: Some(if row.alpn.is_empty() { "any ALPN".to_owned() } else { row.alpn.join(",") }),
+            boards: names(&row.boards),
+        });
         let rest = UrlRow { service: name.clone(), host: None, path: None, boards: names(&service.boards) };
-        maps.chain([rest]).collect::<Vec<_>>()
+        maps.chain(tls).chain([rest]).collect::<Vec<_>>()
     });
     urls.collect()
 }

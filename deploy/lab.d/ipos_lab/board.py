@@ -69,7 +69,7 @@ http {{
         }}
         location ~ ^/[ab]/app/ {{ rewrite ^/[ab](/app/.*)$ $1 last; }}
     }}
-}}
+{servers}}}
 """
 
 AGENT = """\
@@ -115,8 +115,8 @@ def make_files():
         file.writelines(sums)
 
 
-def prepare(number, options):
-    """Writes a board's files and mounts its bpffs.
+def prepare(number, options, servers):
+    """Writes a board's files and mounts its bpffs. `servers` are further ones of nginx's configuration.
 
     The bpffs is outside /sys because `ip netns exec` mounts a new /sys for every program; this one they all see, and it
     outlives the agent.
@@ -131,7 +131,8 @@ def prepare(number, options):
     user = web_user()
     os.chown(f"{directory}/tmp", user.pw_uid, user.pw_gid)
     with open(f"{directory}/nginx.conf", "w", encoding="ascii") as file:
-        file.write(NGINX.format(number=number, user=user.pw_name, directory=directory, application=APPLICATION_PORT))
+        file.write(NGINX.format(number=number, user=user.pw_name, directory=directory, application=APPLICATION_PORT,
+                                servers=servers))
     with open(f"{directory}/board.toml", "w", encoding="ascii") as file:
         head, services = AGENT.format(
             number=number, address=plan.board_address(number), ethertype=options.ethertype,

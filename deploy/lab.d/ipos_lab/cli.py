@@ -213,7 +213,7 @@ def _build(options):
         network.reserve_hugepages(appliance.hugepages(), options)
     appliance.prepare(options)
     for number in options.board_numbers():
-        board.prepare(number, options)
+        board.prepare(number, options, services.nginx_servers(number) if options.services else "")
     if options.services:
         services.prepare(options)
     if options.haproxy:

@@ -4,13 +4,41 @@
 import os
 
 from . import plan
-from .board import wait_listening
+from .board import nginx, wait_listening
 from .system import Daemon, run
 
 DIRECTORY = plan.ROOT + "/services"
 CONFIG = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "services.toml")
 
 SSH_PORT = 2222
+TLS_PORT = 443
+H2C_PORT = 8090
+WEBSOCKET_PORT = 8091
+
+CERTIFICATE_NAMES = ("a.example", "*.b.example", "c.example")
+
+NGINX = """
+    server {{
+        listen 0.0.0.0:{tls} ssl http2;
+        ssl_certificate {directory}/certificate.pem;
+        ssl_certificate_key {directory}/certificate.key;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        root {board}/www;
+        add_header X-Board board{number} always;
+        add_header X-Client $remote_addr:$remote_port always;
+        add_header X-Server-Name $ssl_server_name always;
+        add_header X-Tls $ssl_protocol always;
+    }}
+
+    # HTTP/2 in the clear: this nginx speaks nothing else on such a port.
+    server {{
+        listen 0.0.0.0:{h2c} http2;
+        root {board}/www;
+        add_header X-Board board{number} always;
+        location / {{ }}
+        location /a/ {{ alias {board}/www/; }}
+    }}
+"""
 
 SSHD = """\
 # sshd of board {number}. Written by deploy/lab.
@@ -37,6 +65,11 @@ def configuration():
         return "\n" + file.read()
 
 
+def nginx_servers(number):
+    """What nginx serves besides the lab's own service."""
+    return NGINX.format(tls=TLS_PORT, h2c=H2C_PORT, directory=DIRECTORY, board=plan.board_directory(number), number=number)
+
+
 def prepare(options):
     """Makes the keys that all boards share, as a farm has them, and writes the servers' configurations."""
     os.makedirs(DIRECTORY)
@@ -48,6 +81,9 @@ def prepare(options):
         key = " ".join(file.read().split()[:2])
     with open(f"{DIRECTORY}/known_hosts", "w", encoding="ascii") as file:
         file.write(f"[{plan.SERVICE}]:{SSH_PORT} {key}\n")
+    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
+        "-subj", "/CN=ipOS lab", "-addext", "subjectAltName=" + ",".join(f"DNS:{name}" for name in CERTIFICATE_NAMES),
+        "-keyout", f"{DIRECTORY}/certificate.key", "-out", f"{DIRECTORY}/certificate.pem")
     for number in options.board_numbers():
         with open(f"{plan.board_directory(number)}/sshd.conf", "w", encoding="ascii") as file:
             file.write(SSHD.format(number=number, port=SSH_PORT, directory=DIRECTORY))
@@ -64,11 +100,27 @@ def start_sshd(number):
                        "-f", f"{plan.board_directory(number)}/sshd.conf")
 
 
+def websocket(number):
+    """The board's WebSocket server."""
+    return Daemon(f"websocket{number}", f"{plan.board_directory(number)}/websocket.log")
+
+
+def start_websocket(number):
+    """Starts the WebSocket server."""
+    server = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "websocket.py")
+    websocket(number).start(plan.board_namespace(number), "/usr/bin/python3", "-B", os.path.normpath(server),
+                            str(WEBSOCKET_PORT), f"board{number}")
+
+
 def start(number):
-    """Starts what a board runs for the services, without waiting."""
+    """Starts what a board runs for the services, without waiting. nginx is started with the board."""
     start_sshd(number)
+    start_websocket(number)
 
 
 def wait_serving(number):
     """Waits until all of it listens."""
     wait_listening(number, SSH_PORT, sshd(number))
+    wait_listening(number, WEBSOCKET_PORT, websocket(number))
+    for port in (TLS_PORT, H2C_PORT):
+        wait_listening(number, port, nginx(number))

@@ -131,6 +131,32 @@ impl BadReason {
     ];
 }
 
+/// How a client begins that speaks HTTP/2 without asking (RFC 9113, section 3.4). To HTTP/1.1 it is a request of a version that is
+/// refused.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Whether a stream begins with HTTP/2's preface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preface {
+    /// It does.
+    Whole,
+    /// What is there of it could become one; nothing yet could be told from it.
+    Begun,
+    /// It does not.
+    Not,
+}
+
+/// Looks for HTTP/2's preface at a stream's beginning.
+pub fn preface(contiguous: &[u8]) -> Preface {
+    if contiguous.starts_with(PREFACE) {
+        Preface::Whole
+    } else if PREFACE.starts_with(contiguous) {
+        Preface::Begun
+    } else {
+        Preface::Not
+    }
+}
+
 /// Parses a stream's beginning in one go.
 pub fn parse(contiguous: &[u8]) -> Head<'_> {
     HeadScan::new().advance(contiguous)

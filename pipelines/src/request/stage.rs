@@ -8,10 +8,11 @@ use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::seq::Seq;
 use ipos_wire::tcb::OptionBits;
 use ipos_wire::tcp::Flags;
+use ipos_wire::tls::RecordScan;
 
 use super::assembly::{AssemblyError, Inserted, WINDOW};
-use super::head::{Head, HeadScan, Request};
-use super::path;
+use super::head::{Head, HeadScan, Preface, Request, preface};
+use super::{hello, path};
 use crate::config::WINDOW_SCALE;
 use crate::core::Core;
 use crate::counters::{Drop, Happening};
@@ -22,7 +23,7 @@ use crate::handshake::echo;
 use crate::local;
 use crate::parse::TcpPacket;
 use crate::segment::Segment;
-use crate::services::Kind;
+use crate::services::{Kind, Service};
 use crate::table::slab::EntryRef;
 use crate::verdict::Verdict;
 
@@ -85,6 +86,7 @@ fn admit(core: &mut Core, packet: &TcpPacket, mbuf: &Mbuf, proof: Proof) -> Resu
     let pending = Pending {
         assembly,
         scan: HeadScan::new(),
+        hello: RecordScan::new(),
         iss: packet.ack - 1,
         irs: proof.irs,
         cookie: proof.cookie,
@@ -216,10 +218,13 @@ fn drop_reason(error: AssemblyError) -> Drop {
 }
 
 /// What the octets held in a Temporary entry amount to.
-enum Step {
+pub(super) enum Step {
+    /// Octets are missing; with `fin` none will come.
     Incomplete { fin: bool },
-    Complete { pool: u16 },
-    Wrong(Answer),
+    /// All that the choice needs: the pool, and what became complete.
+    Complete { pool: u16, what: Happening },
+    /// To be answered, and counted for a reason of its own where the answer alone does not tell it.
+    Wrong(Answer, Option<Happening>),
 }
 
 fn progress(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf, taken: Taken) -> Verdict {
@@ -228,7 +233,10 @@ fn progress(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf, ta
         None => return Verdict::Drop(Drop::OldSegment),
     };
     match step {
-        Step::Wrong(answer) => {
+        Step::Wrong(answer, reason) => {
+            if let Some(reason) = reason {
+                core.happened(reason);
+            }
             local::answer(core, entry, answer);
             Verdict::Answered
         }
@@ -243,8 +251,8 @@ fn progress(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf, ta
             (Ok(()), Taken::Nothing { probe: true }) => Verdict::Answered,
             (Ok(()), Taken::Nothing { probe: false }) => Verdict::Drop(Drop::OldSegment),
         },
-        Step::Complete { pool } => {
-            core.happened(Happening::HeadComplete);
+        Step::Complete { pool, what } => {
+            core.happened(what);
             ask_for_board(core, entry, pool);
             Verdict::Held
         }
@@ -270,20 +278,39 @@ fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
     let pending = core.pending.get_mut(hanging)?;
     let assembly = core.assemblies.at(&pending.assembly);
     let contiguous = assembly.contiguous();
-    Some(match pending.scan.advance(contiguous) {
-        Head::Incomplete if pending.window_after(contiguous.len() as u32) == 0 => {
-            Step::Wrong(Answer::HeadTooLarge)
-        }
-        Head::Incomplete => Step::Incomplete { fin: assembly.fin_reached() },
-        Head::Bad(_) => Step::Wrong(Answer::BadRequest),
-        Head::TooLong => Step::Wrong(Answer::HeadTooLarge),
-        Head::Complete(request) => {
-            let service = core.services.service(pending.service)?;
-            Step::Complete {
-                pool: pool_for(&service.urls, service.default_pool, &request, &mut core.path_buffer[..]),
-            }
-        }
+    let service = core.services.service(pending.service)?;
+    let buffer = &mut core.path_buffer[..];
+    let step = match pending.kind {
+        Kind::Tls => hello::step(&mut pending.hello, contiguous, service, buffer),
+        Kind::Http | Kind::Tcp => head(&mut pending.scan, contiguous, service, buffer),
+    };
+    Some(match step {
+        Some(step) => step,
+        None if pending.window_after(contiguous.len() as u32) == 0 => Step::Wrong(Answer::HeadTooLarge, None),
+        None => Step::Incomplete { fin: assembly.fin_reached() },
     })
+}
+
+/// The request head; `None` while it is incomplete.
+fn head(scan: &mut HeadScan, contiguous: &[u8], service: &Service, buffer: &mut [u8]) -> Option<Step> {
+    if service.h2c {
+        match preface(contiguous) {
+            Preface::Whole => {
+                return Some(Step::Complete { pool: service.default_pool, what: Happening::Http2Begun });
+            }
+            Preface::Begun => return None,
+            Preface::Not => {}
+        }
+    }
+    match scan.advance(contiguous) {
+        Head::Incomplete => None,
+        Head::Bad(_) => Some(Step::Wrong(Answer::BadRequest, None)),
+        Head::TooLong => Some(Step::Wrong(Answer::HeadTooLarge, None)),
+        Head::Complete(request) => {
+            let pool = pool_for(&service.urls, service.default_pool, &request, buffer);
+            Some(Step::Complete { pool, what: Happening::HeadComplete })
+        }
+    }
 }
 
 fn pool_for(

@@ -132,10 +132,15 @@ impl Client {
         Self { offers, ..Self::new() }
     }
 
+    /// A client of another service.
+    pub fn of(endpoint: Ipv4Addr) -> Self {
+        let client = Self::new();
+        Self { flow: Flow { endpoint, ..client.flow }, ..client }
+    }
+
     /// A client of the service whose server may speak first.
     pub fn of_server_first() -> Self {
-        let client = Self::new();
-        Self { flow: Flow { endpoint: SERVER_FIRST, ..client.flow }, ..client }
+        Self::of(SERVER_FIRST)
     }
 
     /// A client that takes part in no handshake: its numbers mean nothing to anybody.

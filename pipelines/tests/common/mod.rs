@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod counting;
+pub mod hello;
 pub mod scripts;
 pub mod seen;
 pub mod setup;
@@ -39,6 +40,10 @@ pub const SERVICE_PORT: u16 = 80;
 pub const SECOND_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 /// A service whose server may speak first, on the same port.
 pub const SERVER_FIRST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 8);
+/// A service that TLS chooses boards for, one that also refuses by name, and one that takes HTTP/2; on the same port.
+pub const TLS_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
+pub const STRICT_TLS_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+pub const H2C_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 11);
 /// The port that faces the clients.
 pub const WAN_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xa1]);
 pub const WAN_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);

@@ -12,14 +12,16 @@ use ipos_pipelines::handoff::{Command, PortIndex, WorkerId, queue};
 use ipos_pipelines::handshake::cookie::CookieKeys;
 use ipos_pipelines::services::{Kind, Service, Services};
 use ipos_pipelines::steer::Peers;
+use ipos_pipelines::tlsmap::{self, Otherwise, TlsMap, TlsRules};
 use ipos_pipelines::urlmap::{Rule, UrlMap};
 use ipos_pipelines::worker::{Wiring, Worker};
 use ipos_wire::tcb::OptionBits;
 
 use super::wire::Wire;
 use super::{
-    BOARD, BOARD_MAC, FARM_ADDRESS, FARM_MAC, Node, OTHER_BOARD, OTHER_BOARD_MAC, SECOND_SERVICE, SERVER_FIRST,
-    SERVICE, SERVICE_PORT, START_UNIX_US, WAN_ADDRESS, WAN_MAC,
+    BOARD, BOARD_MAC, FARM_ADDRESS, FARM_MAC, H2C_SERVICE, Node, OTHER_BOARD, OTHER_BOARD_MAC,
+    SECOND_SERVICE, SERVER_FIRST, SERVICE, SERVICE_PORT, START_UNIX_US, STRICT_TLS_SERVICE, TLS_SERVICE,
+    WAN_ADDRESS, WAN_MAC,
 };
 
 /// The farm's port.
@@ -129,8 +131,9 @@ impl Setup {
     }
 }
 
-/// Three services. Of the first `/a/` is pool 1, `/b/` pool 2, `/a/` of b.example pool 3, the rest pool 9; the second is all pool 10;
-/// the third, whose server may speak first, is pool 8.
+/// The services. Of the first `/a/` is pool 1, `/b/` pool 2, `/a/` of b.example pool 3, the rest pool 9; the second is all pool 10;
+/// the third, whose server may speak first, is pool 8. Of the TLS services a.example with h2 is pool 1, without it 2, *.b.example pool 3, the
+/// rest pool 7 or refused. The last is as the first, and takes HTTP/2.
 pub fn services() -> Arc<Services> {
     let rule = |host: Option<&str>, prefix: &str, value| Rule {
         host: host.map(str::to_owned),
@@ -143,6 +146,8 @@ pub fn services() -> Arc<Services> {
         port: SERVICE_PORT,
         kind: Kind::Http,
         urls: UrlMap::build(&rules).expect("good rules"),
+        tls: TlsRules::default(),
+        h2c: false,
         default_pool: 9,
     };
     let second = Service {
@@ -150,6 +155,8 @@ pub fn services() -> Arc<Services> {
         port: SERVICE_PORT,
         kind: Kind::Http,
         urls: UrlMap::default(),
+        tls: TlsRules::default(),
+        h2c: false,
         default_pool: 10,
     };
     let server_first = Service {
@@ -157,7 +164,39 @@ pub fn services() -> Arc<Services> {
         port: SERVICE_PORT,
         kind: Kind::Tcp,
         urls: UrlMap::default(),
+        tls: TlsRules::default(),
+        h2c: false,
         default_pool: 8,
     };
-    Arc::new(Services::new(vec![service, second, server_first]).expect("three services"))
+    let row = |sni: Option<&str>, alpn: &[&str], value| tlsmap::Rule {
+        sni: sni.map(str::to_owned),
+        alpn: alpn.iter().map(|protocol| (*protocol).to_owned()).collect(),
+        value,
+    };
+    let rows = [
+        row(Some("a.example"), &["h2"], 1),
+        row(Some("a.example"), &[], 2),
+        row(Some("*.b.example"), &[], 3),
+    ];
+    let map = TlsMap::build(&rows).expect("good rows");
+    let tls = |address, otherwise| Service {
+        address,
+        port: SERVICE_PORT,
+        kind: Kind::Tls,
+        urls: UrlMap::default(),
+        tls: TlsRules { map: map.clone(), unknown_name: otherwise, no_name: otherwise },
+        h2c: false,
+        default_pool: 7,
+    };
+    let h2c = Service {
+        address: H2C_SERVICE,
+        port: SERVICE_PORT,
+        kind: Kind::Http,
+        urls: UrlMap::build(&rules).expect("good rules"),
+        tls: TlsRules::default(),
+        h2c: true,
+        default_pool: 9,
+    };
+    let (tls, strict) = (tls(TLS_SERVICE, Otherwise::Default), tls(STRICT_TLS_SERVICE, Otherwise::Reject));
+    Arc::new(Services::new(vec![service, second, server_first, tls, strict, h2c]).expect("six services"))
 }

@@ -12,6 +12,7 @@ use ipos_pipelines::handoff::{
 };
 use ipos_pipelines::services::{Kind, Service, Services};
 use ipos_pipelines::table::hot::SEEN_UNIT_MS;
+use ipos_pipelines::tlsmap::TlsRules;
 use ipos_pipelines::urlmap::UrlMap;
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::flow::Flow;
@@ -291,7 +292,15 @@ fn a_page_that_finds_the_queue_full_is_lost_and_nothing_else() {
 }
 
 fn service(address: Ipv4Addr, port: u16, default_pool: u16) -> Arc<Service> {
-    Arc::new(Service { address, port, kind: Kind::Http, urls: UrlMap::default(), default_pool })
+    Arc::new(Service {
+        address,
+        port,
+        kind: Kind::Http,
+        urls: UrlMap::default(),
+        tls: TlsRules::default(),
+        h2c: false,
+        default_pool,
+    })
 }
 
 #[test]

@@ -19,3 +19,4 @@ mod reuse;
 mod server_first;
 mod states;
 mod steering;
+mod tls;

@@ -11,8 +11,12 @@ use ipos_wire::tcp::Flags;
 use ipos_wire::{checksum, ipv4, tcp};
 
 use crate::common::client::CLIENT_MAC;
+use crate::common::hello::{PREFACE, stream};
 use crate::common::scripts::{REQUEST, REQUEST_LEN};
-use crate::common::{BOARD, BOARD_MAC, Client, MIGRATION, Node, OTHER_BOARD, Rig, Seg, Setup};
+use crate::common::{
+    BOARD, BOARD_MAC, Client, H2C_SERVICE, MIGRATION, Node, OTHER_BOARD, Rig, SERVER_FIRST, SERVICE, Seg,
+    Setup, TLS_SERVICE,
+};
 
 const FRAMES: usize = 100_000;
 
@@ -42,13 +46,25 @@ fn corpus(node: &mut Node) -> Vec<Vec<u8>> {
     for port in 1..=12 {
         let mut client = if port % 2 == 0 { Client::on_port(port) } else { Client::plain() };
         client.flow.client_port = port;
+        client.flow.endpoint = match port {
+            9 | 10 => SERVER_FIRST,
+            11 => TLS_SERVICE,
+            12 => H2C_SERVICE,
+            _ => SERVICE,
+        };
         node.shake(&mut client);
+        let hello = stream(Some(b"a.example"), &["h2"]);
         let long = [b"POST /b/ HTTP/1.1\r\nHost: b.example\r\nX: ", &[b'y'; 1_300][..]].concat();
         let segments = [
             client.syn(),
             Seg { flags: Flags::SYN | Flags::ECE | Flags::CWR, ..client.syn() },
             client.ack(0),
+            Seg { seq: client.irs, ..client.ack(0) },
             client.fin(0),
+            client.data(0, &hello),
+            client.data(0, &hello[..20]),
+            client.data(20, &hello[20..]),
+            client.data(0, PREFACE),
             client.data(0, REQUEST),
             client.data(0, &REQUEST[..11]),
             client.data(11, &REQUEST[11..]),
