@@ -1,8 +1,9 @@
 //! Targets for the client's request: assembly of its stream, its head, its path.
 
 use ipos_pipelines::request::assembly::{Assembly, AssemblyError, MAX_RANGES, OffsetRange, WINDOW};
+use ipos_pipelines::request::fields::fields;
 use ipos_pipelines::request::head::{self, Head, HeadScan, MAX_HEAD_OCTETS};
-use ipos_pipelines::request::path::{PATH_OCTETS, normalise};
+use ipos_pipelines::request::path::{self, PATH_OCTETS, PathFault, Slash, normalise_as};
 
 /// Most operations of one assembly input; more would only make it slower.
 const OPERATIONS_MAX: usize = 64;
@@ -17,6 +18,12 @@ pub fn head(octets: &[u8]) {
         assert!(!request.method.is_empty() && !request.path.is_empty());
         assert!(request.host.is_none_or(|host| !host.is_empty()));
         assert_eq!(head::parse(&octets[..request.len]), whole, "the head ends where it says");
+        assert_eq!(path::check(request.path), Ok(()), "its path has whole escapes");
+        assert!(request.head.ends_with(b"\r\n\r\n") && request.head.starts_with(request.method));
+        assert!(
+            request.resource.is_empty() || request.resource.starts_with(request.path) || request.path == b"/"
+        );
+        fields(request.head).for_each(|(name, _)| assert!(!name.is_empty() && !name.contains(&b' ')));
     }
     // Single octets at first, where the phases change; then ever longer pieces, so that long inputs stay cheap.
     let mut scan = HeadScan::new();
@@ -31,25 +38,34 @@ pub fn head(octets: &[u8]) {
     assert_eq!(scan.advance(octets), whole);
 }
 
-/// Paths: the normal form is no longer than the path, has neither empty nor dot segments, and is its own normal form.
+/// Paths: the normal form is no longer than the path, has neither empty nor dot segments, and is its own normal form, in both
+/// readings of an encoded slash. There is none where an escape is broken.
 pub fn path(octets: &[u8]) {
     let octets = &octets[..octets.len().min(PATH_OCTETS)];
-    let mut buffer = [0xa5; PATH_OCTETS];
-    let normal = normalise(octets, &mut buffer).expect("the buffer is as long as any path").to_vec();
-    assert!(normal.len() <= octets.len());
-    let mut buffer = [0xa5; PATH_OCTETS];
-    assert_eq!(normalise(&normal, &mut buffer), Some(&normal[..]));
-    let Some(segments) = normal.strip_prefix(b"/") else {
-        assert_eq!(normal, octets, "what is no path stays as it is");
-        return;
-    };
-    let mut segments = segments.split(|&octet| octet == b'/').peekable();
-    while let Some(segment) = segments.next() {
-        assert!(!matches!(segment, b"." | b".."), "a dot segment is left");
-        assert!(!segment.is_empty() || segments.peek().is_none(), "an empty segment is left");
+    for slash in [Slash::Encoded, Slash::Decoded] {
+        let mut buffer = [0xa5; PATH_OCTETS];
+        let Some(normal) = normalise_as(octets, slash, &mut buffer) else {
+            assert!(octets.starts_with(b"/") && path::check(octets) != Ok(()));
+            continue;
+        };
+        assert!(path::check(octets) != Err(PathFault::Escape) || !octets.starts_with(b"/"));
+        let normal = normal.to_vec();
+        assert!(normal.len() <= octets.len());
+        let mut buffer = [0xa5; PATH_OCTETS];
+        assert_eq!(normalise_as(&normal, slash, &mut buffer), Some(&normal[..]));
+        let Some(segments) = normal.strip_prefix(b"/") else {
+            assert_eq!(normal, octets, "what is no path stays as it is");
+            continue;
+        };
+        let mut segments = segments.split(|&octet| octet == b'/').peekable();
+        while let Some(segment) = segments.next() {
+            assert!(!matches!(segment, b"." | b".."), "a dot segment is left");
+            assert!(!segment.is_empty() || segments.peek().is_none(), "an empty segment is left");
+        }
+        let mut exact = vec![0xa5; octets.len()];
+        let again = normalise_as(octets, slash, &mut exact);
+        assert_eq!(again, Some(&normal[..]), "a buffer as long as the path is enough");
     }
-    let mut exact = vec![0xa5; octets.len()];
-    assert_eq!(normalise(octets, &mut exact), Some(&normal[..]), "a buffer as long as the path is enough");
 }
 
 /// Assembly: a script of inserts and FINs, of seven octets each, gives what a plain array of octets gives.

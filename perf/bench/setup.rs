@@ -74,11 +74,7 @@ pub fn config(entries: u32, pending: u32) -> WorkerConfig {
 /// # Errors
 /// Never, for these rules.
 pub fn services() -> anyhow::Result<Arc<Services>> {
-    let rule = |host: Option<&str>, prefix: &str| Rule {
-        host: host.map(str::to_owned),
-        path_prefix: prefix.to_owned(),
-        value: POOL,
-    };
+    let rule = |host, prefix| Rule::prefix(host, prefix, POOL);
     let rules = [rule(None, "/images/"), rule(None, "/api/"), rule(Some("www.example"), "/static/")];
     let service = Service {
         address: SERVICE,
@@ -88,6 +84,7 @@ pub fn services() -> anyhow::Result<Arc<Services>> {
         tls: TlsRules::default(),
         h2c: false,
         default_pool: POOL,
+        answers: Default::default(),
     };
     Ok(Arc::new(Services::new(vec![service]).context("the service")?))
 }

@@ -150,10 +150,15 @@ counted! {
         Repeated = "repeated", "A client's retransmission made the attempt be repeated.";
         Proven = "proven", "The client showed that the board has the request; held octets were let go.";
         AnsweredBadRequest = "answered_400", "Answered 400 by the appliance.";
+        AnsweredForbidden = "answered_403", "Answered 403 by the appliance.";
+        AnsweredNotFound = "answered_404", "Answered 404 by the appliance.";
         AnsweredTimeout = "answered_408", "Answered 408 by the appliance.";
+        AnsweredUriTooLong = "answered_414", "Answered 414 by the appliance.";
+        AnsweredTooMany = "answered_429", "Answered 429 by the appliance.";
         AnsweredTooLarge = "answered_431", "Answered 431 by the appliance.";
         AnsweredUnavailable = "answered_503", "Answered 503 by the appliance.";
         ResetUnplaced = "reset_unplaced", "A connection that no board took was reset: its service has no words to say so in.";
+        Redirected = "redirected", "Answered with a redirect by the appliance.";
         ResetSent = "reset_sent", "A RST was sent to a client.";
         ProbeClosed = "probe_closed", "A connection that was closed without a request was answered with FIN-ACK.";
         HolderAsked = "holder_asked", "The farm was asked who holds an endpoint.";
@@ -168,6 +173,32 @@ counted! {
         Forgotten = "forgotten", "A connection was given up because its board was removed by force.";
         Originated = "originated", "A packet sent that no received packet asked for (replays, time-outs, the control core's frames).";
         OriginateFailed = "originate_failed", "A packet that the appliance wanted to send found no mbuf, board or queue.";
+    }
+}
+
+counted! {
+    /// Why a request was refused with 400: exactly one of these.
+    BadReason {
+        NotHttp = "not_http", "The stream does not begin with a method: TLS, SSH, noise.";
+        RequestLine = "request_line", "The request line is not method, target and version with one space between them.";
+        Version = "version", "A version other than HTTP/1.0 and HTTP/1.1, the HTTP/2 preface among them.";
+        Header = "header", "A header line that is none, or a name with octets that no name has.";
+        ObsFold = "obs_fold", "A header continued on the next line.";
+        SpaceBeforeColon = "space_before_colon", "White space between a header's name and its colon.";
+        BareCr = "bare_cr", "A CR that no LF follows.";
+        BareLf = "bare_lf", "A LF that no CR stands before.";
+        Nul = "nul", "A NUL octet, or an encoded one in the path.";
+        Host = "host", "A host that is none, in the Host header or the target; CONNECT without a port.";
+        TwoHosts = "two_hosts", "More than one Host header.";
+        NoHost = "no_host", "HTTP/1.1 without a Host header.";
+        OtherHost = "other_host", "The target names one host, the Host header another.";
+        ContentLength = "content_length", "More than one Content-Length, or one that is no number.";
+        TransferEncoding = "transfer_encoding", "More than one Transfer-Encoding, one in HTTP/1.0, or one whose last coding is not chunked.";
+        LengthAndEncoding = "length_and_encoding", "Both Content-Length and Transfer-Encoding.";
+        Fragment = "target_fragment", "A target with a fragment.";
+        Escape = "escape", "A % in the path without two hexadecimal digits.";
+        TwoReadings = "two_readings", "An encoded slash in a path that the URL map places differently when it is read as a slash.";
+        Unfinished = "unfinished", "The client closed its side before its head was complete.";
     }
 }
 
@@ -218,6 +249,7 @@ pub struct WorkerCounters {
     outcomes: [Counter; Outcome::ALL.len()],
     drops: [Counter; Drop::ALL.len()],
     happenings: [Counter; Happening::ALL.len()],
+    bad_requests: [Counter; BadReason::ALL.len()],
     /// By port, in the order of the configuration.
     pub ports: [PortCounters; PORTS_MAX],
     /// Packets that came from another worker's hand-over: they are counted as received there, not here.
@@ -249,6 +281,7 @@ impl WorkerCounters {
             outcomes: [const { Counter(AtomicU64::new(0)) }; Outcome::ALL.len()],
             drops: [const { Counter(AtomicU64::new(0)) }; Drop::ALL.len()],
             happenings: [const { Counter(AtomicU64::new(0)) }; Happening::ALL.len()],
+            bad_requests: [const { Counter(AtomicU64::new(0)) }; BadReason::ALL.len()],
             ports: Default::default(),
             steered_in: Counter::default(),
             polls: Counter::default(),
@@ -281,6 +314,12 @@ impl WorkerCounters {
         &self.happenings[happening as usize]
     }
 
+    /// The counter of a reason for a 400.
+    #[inline]
+    pub fn bad_request(&self, reason: BadReason) -> &Counter {
+        &self.bad_requests[reason as usize]
+    }
+
     /// Packets received on all ports or handed over by other workers.
     pub fn packets_in(&self) -> u64 {
         self.ports.iter().map(|port| port.received_packets.read()).sum::<u64>() + self.steered_in.read()
@@ -307,6 +346,7 @@ mod tests {
         let mut names: Vec<&str> = Drop::ALL.iter().map(|d| d.name()).collect();
         names.extend(Outcome::ALL.iter().map(|o| o.name()));
         names.extend(Happening::ALL.iter().map(|h| h.name()));
+        names.extend(BadReason::ALL.iter().map(|r| r.name()));
         assert!(
             names
                 .iter()

@@ -3,14 +3,17 @@
 //! Temporary, Forward-Connect, Forward and Local (Fig. 12) are states of one entry, so that a connection moves between the
 //! tables without being looked up, removed or inserted again.
 
+use std::sync::Arc;
+
 use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
 use ipos_wire::tls::RecordScan;
 
+use crate::answers::Page;
 use crate::config::WINDOW_SCALE;
 use crate::handoff::{Answer, BoardId, PortIndex, Table};
 use crate::handshake::cookie::{COOKIE_AGE_MAX_SLOTS, Cookie};
-use crate::request::assembly::{Handle, WINDOW};
+use crate::request::assembly::{Handle, OffsetRange, WINDOW};
 use crate::request::head::HeadScan;
 use crate::services::Kind;
 use crate::table::shard::Settled;
@@ -220,10 +223,14 @@ impl Timestamps {
 }
 
 /// An answer of the appliance's own that is on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Local {
     /// What was said.
     pub answer: Answer,
+    /// The service's own text for it, as it was when it was first said.
+    pub page: Option<Arc<Page>>,
+    /// Where path and query of the request lie in the client's stream, offsets from IRS+1.
+    pub resource: OffsetRange,
     /// Octets of it.
     pub len: u32,
     /// The client has acknowledged our FIN.

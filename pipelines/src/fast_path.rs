@@ -231,6 +231,7 @@ mod tests {
             tls: TlsRules::default(),
             h2c: false,
             default_pool: 0,
+            answers: Default::default(),
         };
         Services::new(vec![service]).expect("one service")
     }

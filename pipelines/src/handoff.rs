@@ -51,6 +51,16 @@ pub enum Answer {
     RequestTimeout,
     /// `431 Request Header Fields Too Large`, then close.
     HeadTooLarge,
+    /// `403 Forbidden`, then close: a row of the URL map says so.
+    Forbidden,
+    /// `404 Not Found`, then close: a row of the URL map says so.
+    NotFound,
+    /// `414 URI Too Long`, then close: the request's path does not fit into a redirect's answer.
+    UriTooLong,
+    /// `429 Too Many Requests`, then close: a row of the URL map says so.
+    TooManyRequests,
+    /// A redirect of the service, by its number ([`crate::answers::Answers::redirects`]), then close.
+    Redirect(u16),
     /// `503 Service Unavailable`, then close: no board could take the endpoint.
     Unavailable,
     /// The same, saying when to come again: the application is being started, or could not be.
@@ -59,6 +69,34 @@ pub enum Answer {
     Alert(Alert),
     /// A RST: the endpoint is lost, or nothing can be said that its client would understand.
     Reset,
+}
+
+impl Answer {
+    /// Status and reason phrase; `None` for what has none of its own.
+    pub const fn status(self) -> Option<(u16, &'static str)> {
+        Some(match self {
+            Self::BadRequest => (400, "Bad Request"),
+            Self::Forbidden => (403, "Forbidden"),
+            Self::NotFound => (404, "Not Found"),
+            Self::RequestTimeout => (408, "Request Timeout"),
+            Self::UriTooLong => (414, "URI Too Long"),
+            Self::TooManyRequests => (429, "Too Many Requests"),
+            Self::HeadTooLarge => (431, "Request Header Fields Too Large"),
+            Self::Unavailable | Self::NotYet(_) => (503, "Service Unavailable"),
+            Self::Redirect(_) | Self::Alert(_) | Self::Reset => return None,
+        })
+    }
+
+    /// What a row of the URL map may say instead of naming boards, by its status.
+    pub const fn of_row(status: u16) -> Option<Self> {
+        Some(match status {
+            403 => Self::Forbidden,
+            404 => Self::NotFound,
+            429 => Self::TooManyRequests,
+            503 => Self::Unavailable,
+            _ => return None,
+        })
+    }
 }
 
 /// The alerts that an appliance sends in the clear (RFC 8446, section 6). All but `close_notify` are fatal.

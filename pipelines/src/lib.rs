@@ -5,6 +5,7 @@
 //! [`expire`] acts when time is up, [`by_board`] and [`listing`] when the control core asks. [`worker`] is the loop, [`core`] what its stages share, [`handoff`] how it talks to the
 //! control core.
 
+pub mod answers;
 pub mod by_board;
 pub mod classify;
 pub mod clock;

@@ -3,18 +3,21 @@
 //! Input: an entry and what to say; later the client's segments. Output: a small HTTP answer or a TLS alert with our FIN, retransmitted
 //! until the client has acknowledged it; or a RST. Owner: the worker. Cost: off the fast path.
 
+use std::sync::Arc;
+
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::flow::Flow;
 use ipos_wire::seq::Seq;
 use ipos_wire::tcp::Flags;
 
+use crate::answers::LOCATION_OCTETS_MAX;
 use crate::core::Core;
 use crate::counters::{Drop, Happening};
 use crate::entry::{Local, Pending, State};
 use crate::handoff::{self, Alert, Answer, RetryAfter};
 use crate::handshake::echo;
 use crate::parse::TcpPacket;
-use crate::request::assembly::WINDOW;
+use crate::request::assembly::{OffsetRange, WINDOW};
 use crate::segment::Segment;
 use crate::services::Kind;
 use crate::table::slab::EntryRef;
@@ -37,24 +40,33 @@ macro_rules! unavailable {
     };
 }
 
-/// What the appliance says, and what it counts. `None` for a RST.
+/// A short text.
+macro_rules! short {
+    ($status:literal, $octets:literal) => {
+        concat!(
+            "HTTP/1.1 ",
+            $status,
+            "\r\nContent-Type: text/plain\r\nContent-Length: ",
+            $octets,
+            "\r\nConnection: close\r\n\r\n",
+            $status,
+            "\n"
+        )
+    };
+}
+
+/// What the appliance says where the service has no text of its own, and what it counts. `None` for a RST.
 const fn text(answer: Answer) -> Option<(&'static str, Happening)> {
     Some(match answer {
-        Answer::BadRequest => (
-            "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 16\r\nConnection: close\r\n\r\n\
-             400 Bad Request\n",
-            Happening::AnsweredBadRequest,
-        ),
-        Answer::RequestTimeout => (
-            "HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain\r\nContent-Length: 20\r\nConnection: close\r\n\r\n\
-             408 Request Timeout\n",
-            Happening::AnsweredTimeout,
-        ),
-        Answer::HeadTooLarge => (
-            "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: text/plain\r\nContent-Length: 36\r\n\
-             Connection: close\r\n\r\n431 Request Header Fields Too Large\n",
-            Happening::AnsweredTooLarge,
-        ),
+        Answer::BadRequest => (short!("400 Bad Request", "16"), Happening::AnsweredBadRequest),
+        Answer::Forbidden => (short!("403 Forbidden", "14"), Happening::AnsweredForbidden),
+        Answer::NotFound => (short!("404 Not Found", "14"), Happening::AnsweredNotFound),
+        Answer::RequestTimeout => (short!("408 Request Timeout", "20"), Happening::AnsweredTimeout),
+        Answer::UriTooLong => (short!("414 URI Too Long", "17"), Happening::AnsweredUriTooLong),
+        Answer::TooManyRequests => (short!("429 Too Many Requests", "22"), Happening::AnsweredTooMany),
+        Answer::HeadTooLarge => {
+            (short!("431 Request Header Fields Too Large", "36"), Happening::AnsweredTooLarge)
+        }
         Answer::Unavailable | Answer::NotYet(RetryAfter::S1) => unavailable!("1"),
         Answer::NotYet(RetryAfter::S2) => unavailable!("2"),
         Answer::NotYet(RetryAfter::S5) => unavailable!("5"),
@@ -62,6 +74,8 @@ const fn text(answer: Answer) -> Option<(&'static str, Happening)> {
         Answer::NotYet(RetryAfter::S30) => unavailable!("30"),
         Answer::NotYet(RetryAfter::S60) => unavailable!("60"),
         Answer::Alert(alert) => (alert_record(alert), Happening::AlertSent),
+        // Its text is the service's; this one stands for a number that the service does not have.
+        Answer::Redirect(_) => (short!("404 Not Found", "14"), Happening::Redirected),
         Answer::Reset => return None,
     })
 }
@@ -76,18 +90,9 @@ const fn alert_record(alert: Alert) -> &'static str {
     }
 }
 
-/// The octets of an answer to a request that starts like this: a HEAD gets no body.
-fn octets(answer: Answer, request: &[u8]) -> &'static [u8] {
-    let Some((text, _)) = text(answer) else { return &[] };
-    match (request.starts_with(b"HEAD "), text.find("\r\n\r\n")) {
-        (true, Some(end)) => text.as_bytes().get(..end + 4).unwrap_or_default(),
-        _ => text.as_bytes(),
-    }
-}
-
 /// What an answer in HTTP comes to where clients speak something else, and why it is given.
 const fn in_the_clients_words(kind: Kind, answer: Answer) -> (Answer, Option<Happening>) {
-    use Answer::{Alert, BadRequest, HeadTooLarge, NotYet, RequestTimeout, Reset, Unavailable};
+    use Answer::{Alert, BadRequest, HeadTooLarge, RequestTimeout, Reset};
     match (kind, answer) {
         (Kind::Http, _) | (_, Reset | Alert(_)) => (answer, None),
         // What they speak is not known.
@@ -95,31 +100,104 @@ const fn in_the_clients_words(kind: Kind, answer: Answer) -> (Answer, Option<Hap
         (Kind::Tls, BadRequest) => (Alert(handoff::Alert::DecodeError), Some(Happening::HelloCut)),
         (Kind::Tls, HeadTooLarge) => (Alert(handoff::Alert::DecodeError), Some(Happening::HelloTooLong)),
         (Kind::Tls, RequestTimeout) => (Alert(handoff::Alert::CloseNotify), Some(Happening::HelloTimeout)),
-        (Kind::Tls, Unavailable | NotYet(_)) => {
-            (Alert(handoff::Alert::InternalError), Some(Happening::AlertUnavailable))
+        (Kind::Tls, _) => (Alert(handoff::Alert::InternalError), Some(Happening::AlertUnavailable)),
+    }
+}
+
+/// The line of a 503 that says when to come again.
+const fn retry_after(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Unavailable | Answer::NotYet(RetryAfter::S1) => "Retry-After: 1\r\n",
+        Answer::NotYet(RetryAfter::S2) => "Retry-After: 2\r\n",
+        Answer::NotYet(RetryAfter::S5) => "Retry-After: 5\r\n",
+        Answer::NotYet(RetryAfter::S10) => "Retry-After: 10\r\n",
+        Answer::NotYet(RetryAfter::S30) => "Retry-After: 30\r\n",
+        Answer::NotYet(RetryAfter::S60) => "Retry-After: 60\r\n",
+        _ => "",
+    }
+}
+
+/// An answer in parts, end to end; the last is its body. `stream` is the client's, from IRS+1 on.
+fn parts<'a>(local: &'a Local, stream: &'a [u8]) -> [&'a [u8]; 4] {
+    let Some(page) = &local.page else {
+        let text = text(local.answer).map_or("", |(text, _)| text);
+        let (head, body) =
+            text.split_once("\r\n\r\n").map_or((text, ""), |(head, _)| text.split_at(head.len() + 4));
+        return [head.as_bytes(), &[], &[], body.as_bytes()];
+    };
+    let OffsetRange { start, end } = local.resource;
+    let between = match page.takes_resource {
+        true => stream.get(usize::from(start)..usize::from(end)).unwrap_or_default(),
+        false => retry_after(local.answer).as_bytes(),
+    };
+    [&page.start, between, &page.end, &page.body]
+}
+
+/// Copies what lies at an offset of the parts, end to end, into `target`; how much that was.
+fn copy(parts: &[&[u8]; 4], offset: usize, target: &mut [u8]) -> usize {
+    let (mut skip, mut written) = (offset, 0);
+    for part in parts {
+        let rest = part.get(skip..).unwrap_or_default();
+        skip = skip.saturating_sub(part.len());
+        let room = target.get_mut(written..).unwrap_or_default();
+        let len = rest.len().min(room.len());
+        if let (Some(from), Some(to)) = (rest.get(..len), room.get_mut(..len)) {
+            to.copy_from_slice(from);
+            written += len;
         }
     }
+    written
 }
 
 /// Answers the client of an entry that nobody else will serve, in the words of its service's kind. A RST ends the entry at
 /// once; anything else moves it to the Local Table.
 pub fn answer(core: &mut Core, entry: EntryRef, answer: Answer) {
+    answer_about(core, entry, answer, OffsetRange::default());
+}
+
+/// The same for a request whose path and query lie there in the client's stream: a redirect may repeat them.
+pub fn answer_about(core: &mut Core, entry: EntryRef, answer: Answer, resource: OffsetRange) {
     let kind = core.pending_of(entry).map_or(Kind::Http, |pending| pending.kind);
     let (answer, reason) = in_the_clients_words(kind, answer);
     if let Some(reason) = reason {
         core.happened(reason);
     }
-    let Some((_, happening)) = text(answer) else { return reset(core, entry) };
-    core.happened(happening);
     let since_ms = core.now.ms;
-    let Some((pending, request)) = pending_and_octets(core, entry) else { return core.remove(entry) };
-    let len = octets(answer, request).len() as u32;
-    pending.local = Some(Local { answer, len, fin_acked: false, sent: 0 });
+    let Core { shard, pending, assemblies, services, .. } = core;
+    let hanging = shard.get(entry).and_then(|entry| entry.pending);
+    let Some(pending) = hanging.and_then(|hanging| pending.get_mut(hanging)) else {
+        return if answer == Answer::Reset { reset(core, entry) } else { core.remove(entry) };
+    };
+    let service = services.service(pending.service);
+    let page_of = |answer| service.and_then(|service| service.answers.page(answer)).map(Arc::clone);
+    let (mut said, mut page) = (answer, page_of(answer));
+    let resource_octets = usize::from(resource.end.saturating_sub(resource.start));
+    if page
+        .as_ref()
+        .is_some_and(|page| page.takes_resource && page.start.len() + resource_octets > LOCATION_OCTETS_MAX)
+    {
+        (said, page) = (Answer::UriTooLong, page_of(Answer::UriTooLong));
+    } else if matches!(said, Answer::Redirect(_)) && page.is_none() {
+        // A reload has taken the row away since.
+        said = Answer::Unavailable;
+    }
+    let Some((_, happening)) = text(said) else { return reset(core, entry) };
+    let mut local = Local { answer: said, page, resource, len: 0, fin_acked: false, sent: 0 };
+    let stream = assemblies.at(&pending.assembly).contiguous();
+    let [head @ .., body] = parts(&local, stream).map(<[u8]>::len);
+    // A HEAD gets no body (RFC 9110, section 9.3.2); empty lines may stand before it.
+    let body = if stream.trim_ascii_start().starts_with(b"HEAD ") { 0 } else { body };
+    local.len = (head.iter().sum::<usize>() + body) as u32;
+    pending.local = Some(local);
     pending.since_ms = since_ms;
     pending.event_owed = false;
+    core.happened(happening);
     core.change_state(entry, State::Local);
     send(core, entry);
 }
+
+/// Octets of one segment of an answer, at most.
+const CHUNK_OCTETS: usize = 1448;
 
 /// Sends the answer (again), all of it: it is smaller than any initial window. Once the client has acknowledged it, only
 /// its FIN is waited for, as long as retransmissions would have gone on.
@@ -137,17 +215,21 @@ pub fn send(core: &mut Core, entry: EntryRef) {
         return core.schedule_in(entry, wait_ms);
     }
     // Of the length that was settled first, however much of its request the client has sent since.
-    let text = octets(local.answer, &[]).get(..local.len as usize).unwrap_or_default();
-    let (iss, mss, mac, port) = (pending.iss, pending.cookie.mss, pending.peer_mac, pending.port);
+    let len = local.len as usize;
+    let (iss, mac, port) = (pending.iss, pending.peer_mac, pending.port);
+    let chunk_len = (usize::from(pending.cookie.mss.max(64)) - 12).min(CHUNK_OCTETS);
     let head = ack_of(core, entry);
-    let chunk_len = usize::from(mss.max(64)) - 12;
-    let chunks = text.chunks(chunk_len).count();
-    for (at, chunk) in text.chunks(chunk_len).enumerate() {
-        let last = at + 1 == chunks;
+    let mut chunk = [0; CHUNK_OCTETS];
+    for offset in (0..len).step_by(chunk_len) {
+        let wanted = chunk_len.min(len - offset);
+        let copied = pending_and_octets(core, entry).and_then(|(pending, stream)| {
+            Some(copy(&parts(pending.local.as_ref()?, stream), offset, chunk.get_mut(..wanted)?))
+        });
+        let last = offset + wanted == len;
         let segment = Segment {
-            seq: iss + 1 + (at * chunk_len) as u32,
+            seq: iss + 1 + offset as u32,
             flags: if last { Flags::ACK | Flags::PSH | Flags::FIN } else { Flags::ACK },
-            payload: chunk,
+            payload: chunk.get(..copied.unwrap_or(0)).unwrap_or_default(),
             ..head
         };
         core.originate_to_client(port, mac, &flow, &segment);
@@ -260,8 +342,9 @@ fn ack_of(core: &mut Core, entry: EntryRef) -> Segment<'static> {
 
 /// SND.NXT: past our FIN once we have answered.
 fn pending_seq(core: &mut Core, entry: EntryRef) -> Seq {
-    core.pending_of(entry)
-        .map_or(Seq::default(), |pending| pending.iss + 1 + pending.local.map_or(0, |local| local.len + 1))
+    core.pending_of(entry).map_or(Seq::default(), |pending| {
+        pending.iss + 1 + pending.local.as_ref().map_or(0, |local| local.len + 1)
+    })
 }
 
 fn pending_and_octets(core: &mut Core, entry: EntryRef) -> Option<(&mut Pending, &[u8])> {
@@ -304,75 +387,5 @@ fn refuse_unchecked(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf, flow: &Flow
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ANSWERS: [Answer; 7] = [
-        Answer::BadRequest,
-        Answer::RequestTimeout,
-        Answer::HeadTooLarge,
-        Answer::Unavailable,
-        Answer::NotYet(RetryAfter::S1),
-        Answer::NotYet(RetryAfter::S10),
-        Answer::NotYet(RetryAfter::S60),
-    ];
-
-    #[test]
-    fn a_service_that_starts_says_when_to_come_again() {
-        for (seconds, said) in [(0, 1), (2, 2), (3, 5), (9, 10), (11, 30), (31, 60), (u64::MAX, 60)] {
-            let answer = Answer::NotYet(RetryAfter::at_least(seconds));
-            let text = String::from_utf8_lossy(octets(answer, b"GET / HTTP/1.1\r\n")).into_owned();
-            assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
-            assert!(text.contains(&format!("\r\nRetry-After: {said}\r\n")), "{seconds}: {text}");
-        }
-    }
-
-    #[test]
-    fn content_length_is_the_bodys() {
-        for answer in ANSWERS {
-            let text = std::str::from_utf8(octets(answer, b"GET / HTTP/1.1\r\n")).unwrap();
-            let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
-            assert_eq!(length.parse::<usize>().unwrap(), body.len(), "{text}");
-            assert!(head.contains("\r\nConnection: close"));
-        }
-    }
-
-    #[test]
-    fn alerts_are_records_of_one_alert() {
-        let alerts = [
-            (Alert::CloseNotify, [1, 0]),
-            (Alert::DecodeError, [2, 50]),
-            (Alert::InternalError, [2, 80]),
-            (Alert::UnrecognizedName, [2, 112]),
-        ];
-        for (alert, [level, description]) in alerts {
-            let record = octets(Answer::Alert(alert), b"HEAD ");
-            assert_eq!(record, [21, 3, 3, 0, 2, level, description]);
-        }
-    }
-
-    #[test]
-    fn every_answer_has_words_for_every_kind() {
-        for answer in ANSWERS {
-            assert_eq!(in_the_clients_words(Kind::Http, answer), (answer, None));
-            assert_eq!(
-                in_the_clients_words(Kind::Tcp, answer),
-                (Answer::Reset, Some(Happening::ResetUnplaced))
-            );
-            let (alert, reason) = in_the_clients_words(Kind::Tls, answer);
-            assert!(matches!(alert, Answer::Alert(_)) && reason.is_some(), "{answer:?}");
-        }
-        for kind in [Kind::Http, Kind::Tcp, Kind::Tls] {
-            assert_eq!(in_the_clients_words(kind, Answer::Reset), (Answer::Reset, None));
-        }
-    }
-
-    #[test]
-    fn a_head_request_gets_no_body() {
-        for answer in ANSWERS {
-            let text = octets(answer, b"HEAD /x HTTP/1.1\r\n");
-            assert!(text.ends_with(b"\r\n\r\n"), "{text:?}");
-        }
-    }
-}
+#[path = "local_tests.rs"]
+mod tests;

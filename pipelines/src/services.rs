@@ -5,6 +5,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use crate::answers::Answers;
 use crate::tlsmap::TlsRules;
 use crate::urlmap::UrlMap;
 
@@ -44,6 +45,8 @@ pub struct Service {
     pub h2c: bool,
     /// The pool for requests that no row of a map names.
     pub default_pool: u16,
+    /// Its own pages and redirects.
+    pub answers: Answers,
 }
 
 /// Every service, by address and port.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ipos_pipelines::handoff::{BOARDS_MAX, BoardId};
 
 use super::collector::{Collector, NoAnswer};
-use crate::config::model::{Board, Config, MacText, TlsRow};
+use crate::config::model::{Board, Config, MacText, Map, TlsRow};
 use crate::config::read::At;
 use crate::config::snapshot::{self, Numbers, SnapshotError};
 use crate::config::{self, ConfigError, changes};
@@ -153,7 +153,8 @@ impl Live {
             if !take_out(&mut service.boards, &mut service.weights) {
                 return Err(alone("service"));
             }
-            if !service.maps.iter_mut().all(|map| take_out(&mut map.boards, &mut map.weights)) {
+            let mut of_boards = service.maps.iter_mut().filter(|map| map.answer.is_none());
+            if !of_boards.all(|map| take_out(&mut map.boards, &mut map.weights)) {
                 return Err(alone("a row of the URL map of service"));
             }
             if !service.tls.rows.iter_mut().all(|row| take_out(&mut row.boards, &mut row.weights)) {
@@ -180,9 +181,9 @@ fn no_service(config: &Config, name: &str) -> LiveError {
     impossible(format!("no service named \"{name}\"; the services are {}", known.join(", ")))
 }
 
-/// How a row of the URL map is named at run time.
-fn row_name(service: &str, host: Option<&str>, path: &str) -> String {
-    format!("{service}:{}{path}", host.unwrap_or_default())
+/// How a row of the URL map that boards serve is named at run time; `None` for one that the appliance answers.
+fn row_name(service: &str, map: &Map) -> Option<String> {
+    map.answer.is_none().then(|| format!("{service}:{}", map.name()))
 }
 
 /// How a row of the TLS map is: `secure:www.example.org`, or `secure:*.example.org+h2,http/1.1`.
@@ -194,7 +195,7 @@ fn tls_row_name(service: &str, row: &TlsRow) -> String {
 fn no_row(config: &Config, row: &str) -> LiveError {
     let rows = config.services.iter().flat_map(|service| {
         let name = &service.name.value;
-        let urls = service.maps.iter().map(move |map| row_name(name, map.host.as_deref(), &map.path));
+        let urls = service.maps.iter().filter_map(move |map| row_name(name, map));
         urls.chain(service.tls.rows.iter().map(move |row| tls_row_name(name, row)))
     });
     let known: Vec<String> = rows.collect();
@@ -204,7 +205,7 @@ fn no_row(config: &Config, row: &str) -> LiveError {
 fn map_boards<'a>(config: &'a mut Config, row: &str) -> Option<&'a mut Vec<u16>> {
     config.services.iter_mut().find_map(|service| {
         let name = &service.name.value;
-        let found = service.maps.iter_mut().find(|map| row_name(name, map.host.as_deref(), &map.path) == row);
+        let found = service.maps.iter_mut().find(|map| row_name(name, map).as_deref() == Some(row));
         let tls = service.tls.rows.iter_mut().find(|found| tls_row_name(name, found) == row);
         found.map(|map| &mut map.boards).or(tls.map(|row| &mut row.boards))
     })

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
-use ipos_pipelines::counters::{Drop, Happening, LATENCY_BOUNDS_US, Outcome, WorkerCounters};
+use ipos_pipelines::counters::{BadReason, Drop, Happening, LATENCY_BOUNDS_US, Outcome, WorkerCounters};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
@@ -40,6 +40,7 @@ pub const METRICS: &[(&str, Type, &str)] = &[
     ("ipos_steered_in_total", Type::Counter, "Packets that a worker got from the worker that received them."),
     ("ipos_drops_total", Type::Counter, "Dropped packets by worker and reason; each has exactly one."),
     ("ipos_happenings_total", Type::Counter, "What happened to connections, by worker."),
+    ("ipos_bad_requests_total", Type::Counter, "Requests answered 400, by worker and reason."),
     (
         "ipos_handshakes_total",
         Type::Counter,
@@ -331,6 +332,9 @@ fn worker(number: &str, counters: &WorkerCounters, busy: f64) {
     let happened = |what: Happening| counters.happening(what).read();
     for what in Happening::ALL {
         count("ipos_happenings_total", "event", what.name(), happened(*what));
+    }
+    for reason in BadReason::ALL {
+        count("ipos_bad_requests_total", "reason", reason.name(), counters.bad_request(*reason).read());
     }
     count("ipos_handshakes_total", "stage", "answered", happened(Happening::SynAnswered));
     count("ipos_handshakes_total", "stage", "proven", happened(Happening::HandshakeProven));

@@ -285,6 +285,7 @@ fn the_documentation_lists_every_metric_and_every_value_of_its_labels() {
     Outcome::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     Drop::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     Happening::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
+    BadReason::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     Checked::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     Ended::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     Did::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
@@ -298,6 +299,7 @@ fn the_documentation_lists_every_metric_and_every_value_of_its_labels() {
         .map(|it| it.name())
         .chain(Drop::ALL.iter().map(|it| it.name()))
         .chain(Happening::ALL.iter().map(|it| it.name()))
+        .chain(BadReason::ALL.iter().map(|it| it.name()))
         .chain(Checked::ALL.iter().map(|it| it.name()))
         .chain(Ended::ALL.iter().map(|it| it.name()))
         .chain(Did::ALL.iter().map(|it| it.name()))

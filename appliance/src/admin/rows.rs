@@ -8,16 +8,22 @@ use ipos_pipelines::handoff::{FlowRow, Table};
 use serde::{Deserialize, Serialize};
 
 /// A row of the URL Map (Fig. 12).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct UrlRow {
     /// The service.
     pub service: String,
     /// The host; `None` for every host.
     pub host: Option<String>,
-    /// What the path starts with; `None` for the service's own boards.
+    /// What the path starts with, or after `=` is; `None` for the service's own boards.
     pub path: Option<String>,
+    /// The method; `None` for every one.
+    pub method: Option<String>,
+    /// What a header has to say: its name, and its value where that counts, with `*` behind a prefix.
+    pub header: Option<String>,
     /// Who serves it.
     pub boards: Vec<String>,
+    /// What the appliance itself answers, instead: a status, and where a redirect leads.
+    pub answer: Option<String>,
 }
 
 /// A row of the Temporary, Forward-Connect, Forward or Local Table (Fig. 12).

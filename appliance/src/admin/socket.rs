@@ -449,7 +449,7 @@ mod tests {
             started_s: 0.0,
             ports: vec!["wan".to_owned()],
             boards: vec!["board1".to_owned()],
-            urls: vec![UrlRow { service: "web".to_owned(), host: None, path: None, boards: Vec::new() }],
+            urls: vec![UrlRow { service: "web".to_owned(), ..UrlRow::default() }],
         };
         let workers = vec![Arc::new(WorkerCounters::new()), Arc::new(WorkerCounters::new())];
         workers[1].outcome(Outcome::Forwarded).add(4);

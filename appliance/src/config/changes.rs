@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::model::{Board, Config, Service};
+use super::model::{Board, Config, Map, Service};
 
 /// A key that cannot change while the appliance runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,15 +174,18 @@ fn told(service: &Service, config: &Config) -> String {
         boards.map(|board| board.address.value.to_string()).collect::<Vec<_>>()
     };
     let maps = service.maps.iter();
-    let maps: Vec<_> = maps.map(|map| (&map.host, &map.path, addresses(&map.boards), &map.weights)).collect();
+    let fits = |map: &Map| {
+        format!("{:?} {:?} {:?} {:?} {:?}", map.host, map.path, map.method, map.header, map.answer)
+    };
+    let maps: Vec<_> = maps.map(|map| (fits(map), addresses(&map.boards), &map.weights)).collect();
     let tls = service.tls.rows.iter();
     let tls: Vec<_> = tls.map(|row| (&row.sni, &row.alpn, addresses(&row.boards), &row.weights)).collect();
     let tls = (tls, service.tls.unknown_name, service.tls.no_name, service.h2c);
     let boards = (addresses(&service.boards), &service.weights, service.home.map(|home| addresses(&[home])));
     let placement = (service.policy, service.limits, service.slow_start_s);
-    let (check, start) = (&service.check, &service.start);
+    let (check, start, pages) = (&service.check, &service.start, &service.pages);
     let (name, kind) = (&service.name.value, service.kind);
-    format!("{name} {kind:?} {boards:?} {placement:?} {maps:?} {tls:?} {check:?} {start:?}")
+    format!("{name} {kind:?} {boards:?} {placement:?} {maps:?} {tls:?} {check:?} {start:?} {pages:?}")
 }
 
 #[cfg(test)]
@@ -201,6 +204,44 @@ mod tests {
         assert!(told.starts_with(&format!("a.toml:{line}: `entries` in [worker] cannot change")), "{told}");
         assert_eq!(told.lines().count(), 2);
         assert_eq!(fixed(&config(SHORT), &config(SHORT)), []);
+    }
+
+    #[test]
+    fn each_part_of_a_row_counts_as_a_change() {
+        let row = |text: &str| {
+            config(&SHORT.replace("path = \"/a/\"", &format!("path = \"/a/\"\nhost = \"a.example\"\n{text}")))
+        };
+        let before = row("");
+        let others = [
+            row("method = \"GET\""),
+            row("header = { name = \"X\", present = true }"),
+            row("header = { name = \"X\", equals = \"a\" }"),
+            row("header = { name = \"X\", prefix = \"a\" }"),
+            config(
+                &SHORT
+                    .replace("port = 80\n", "port = 80\npages = { 403 = \"/page\" }\n")
+                    .replace("path = \"/a/\"", "path = \"/a/\"\nhost = \"a.example\""),
+            ),
+            config(
+                &SHORT
+                    .replace("boards = [\"board1\"]", "answer = 404")
+                    .replace("path = \"/a/\"", "path = \"/a/\"\nhost = \"a.example\""),
+            ),
+            config(
+                &SHORT
+                    .replace("boards = [\"board1\"]", "redirect = { to = \"/\" }")
+                    .replace("path = \"/a/\"", "path = \"/a/\"\nhost = \"a.example\""),
+            ),
+            config(&SHORT.replace("path = \"/a/\"", "path = \"=/a/\"\nhost = \"a.example\"")),
+            config(&SHORT.replace("path = \"/a/\"", "path = \"/a/\"\nhost = \"*.a.example\"")),
+        ];
+        assert_eq!(applied(&before, &before), [""; 0]);
+        for (place, other) in others.iter().enumerate() {
+            assert_eq!(applied(&before, other), ["service \"web\" changed"], "{place}");
+            for another in &others[place + 1..] {
+                assert_eq!(applied(other, another), ["service \"web\" changed"], "{place}");
+            }
+        }
     }
 
     #[test]

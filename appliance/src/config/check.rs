@@ -3,15 +3,17 @@
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
+use ipos_pipelines::answers::PAGE_OCTETS_MAX;
 use ipos_pipelines::handoff::{BOARDS_MAX, PORTS_MAX};
 use ipos_pipelines::table::ENDPOINTS_MAX;
 use ipos_pipelines::tlsmap::{self, Otherwise};
-use ipos_pipelines::urlmap::{Rule, UrlMap};
+use ipos_pipelines::urlmap::{Action, PathRule, Rule, UrlMap};
 
-use super::farm::{Farm, MapDraft, ServiceDraft, TlsDraft, Weights};
+use super::farm::{Farm, MapDraft, PagesDraft, ServiceDraft, TlsDraft, Weights};
 use super::host::{self, Host};
-use super::model::{Board, Config, Map, Memory, Port, Service, Tls, TlsRow};
+use super::model::{Board, Config, Map, Memory, Page, Pages, Port, Service, Tls, TlsRow};
 use super::parse::Draft;
 use super::read::{At, Notes};
 use super::size;
@@ -29,7 +31,7 @@ pub fn check(draft: Draft, host: &impl Host, notes: &Notes) -> Config {
     times(&draft, notes);
     mss(&draft, notes);
     let boards = boards(farm, notes);
-    let services = services(farm, notes);
+    let services = services(farm, host, notes);
     let config = Config {
         appliance: draft.appliance,
         dpdk: draft.dpdk,
@@ -267,7 +269,7 @@ fn networks(ports: &[Port]) -> String {
     networks.collect::<Vec<_>>().join(", ")
 }
 
-fn services(farm: &Farm, notes: &Notes) -> Vec<Service> {
+fn services(farm: &Farm, host: &impl Host, notes: &Notes) -> Vec<Service> {
     duplicates(
         notes,
         farm.services.iter().map(|service| (&service.name.value, service.name.offset)),
@@ -277,10 +279,10 @@ fn services(farm: &Farm, notes: &Notes) -> Vec<Service> {
     duplicates(notes, endpoints, |(address, port)| {
         format!("a second service at {address}:{port}; expected another address or port")
     });
-    farm.services.iter().map(|service| resolve(service, farm, notes)).collect()
+    farm.services.iter().map(|service| resolve(service, farm, host, notes)).collect()
 }
 
-fn resolve(service: &ServiceDraft, farm: &Farm, notes: &Notes) -> Service {
+fn resolve(service: &ServiceDraft, farm: &Farm, host: &impl Host, notes: &Notes) -> Service {
     let at = &service.address;
     if !usable(at.value) {
         notes.problem(at.offset, format!("{} is no address that clients can connect to", at.value));
@@ -309,9 +311,14 @@ fn resolve(service: &ServiceDraft, farm: &Farm, notes: &Notes) -> Service {
     rules(&service.maps, notes);
     let maps = service.maps.iter().map(|map| Map {
         host: map.host.as_ref().map(|host| host.value.clone()),
-        path: map.path.value.clone(),
-        boards: places(&map.boards, farm, notes),
-        weights: weights(map.weights.as_ref(), Some(&map.boards), map.boards.value.len(), notes),
+        path: PathRule::parse(&map.path.value),
+        method: map.method.clone(),
+        header: map.header.clone(),
+        boards: map.boards.as_ref().map_or(Vec::new(), |boards| places(boards, farm, notes)),
+        weights: map.boards.as_ref().map_or(Vec::new(), |boards| {
+            weights(map.weights.as_ref(), Some(boards), boards.value.len(), notes)
+        }),
+        answer: map.answer.clone(),
     });
     let maps: Vec<Map> = maps.collect();
     let tls = tls(&service.tls, farm, notes);
@@ -331,7 +338,26 @@ fn resolve(service: &ServiceDraft, farm: &Farm, notes: &Notes) -> Service {
         slow_start_s: service.slow_start_s,
         check: service.check.clone(),
         start: service.start,
+        pages: pages(&service.pages, host, notes),
     }
+}
+
+/// The service's pages, read.
+fn pages(draft: &PagesDraft, host: &impl Host, notes: &Notes) -> Pages {
+    let read = draft.files.iter().filter_map(|(status, path)| {
+        let found = match host.file(Path::new(&path.value), PAGE_OCTETS_MAX) {
+            Ok(body) if body.len() <= PAGE_OCTETS_MAX => return Some(Page { status: *status, body }),
+            Ok(_) => "it is longer than that".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let what = format!(
+            "page {status} is \"{}\": {found}; expected a file of at most {PAGE_OCTETS_MAX} octets",
+            path.value
+        );
+        notes.problem(path.offset, what);
+        None
+    });
+    Pages { pages: read.collect(), content_type: draft.content_type.clone() }
 }
 
 /// The weights of a list of boards: one for each, and not all of them 0.
@@ -439,8 +465,10 @@ fn rules(maps: &[MapDraft], notes: &Notes) {
         .iter()
         .map(|map| Rule {
             host: map.host.as_ref().map(|host| host.value.clone()),
-            path_prefix: map.path.value.clone(),
-            value: 0,
+            path: PathRule::parse(&map.path.value),
+            method: map.method.clone(),
+            header: map.header.clone(),
+            action: Action::Pool(0),
         })
         .collect();
     for error in UrlMap::build(&rules).err().unwrap_or_default() {

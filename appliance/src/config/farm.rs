@@ -2,12 +2,18 @@
 
 use std::net::Ipv4Addr;
 
+use ipos_pipelines::answers::{Page, RedirectError};
 use ipos_pipelines::config::Role;
+use ipos_pipelines::handoff::Answer;
 use ipos_pipelines::services::Kind;
 use ipos_pipelines::tlsmap::Otherwise;
+use ipos_pipelines::urlmap::HeaderRule;
+use ipos_pipelines::urlmap::condition::HeaderTest;
 use ipos_wire::ipos::ApplicationName;
 
-use super::model::{Check, CheckHost, CheckPath, Device, MacText, Port, Start, Subnet};
+use super::model::{
+    Check, CheckHost, CheckPath, ContentType, Device, MacText, Port, RowAnswer, Start, Subnet,
+};
 use super::read::{At, Section};
 use crate::control::placement::{Limits, Policy};
 use crate::control::standing::{WEIGHT_DEFAULT, WEIGHT_MAX};
@@ -60,6 +66,8 @@ pub struct ServiceDraft {
     pub slow_start_s: u32,
     /// How its application is started and stopped.
     pub start: Start,
+    /// Its own pages.
+    pub pages: PagesDraft,
 }
 
 /// Weights of the boards of a list, in its order.
@@ -71,12 +79,27 @@ pub struct MapDraft {
     pub offset: usize,
     /// The host; `None` for every host.
     pub host: Option<At<String>>,
-    /// What the path starts with.
+    /// What the path starts with, or after `=` is.
     pub path: At<String>,
-    /// Names of boards.
-    pub boards: At<Vec<At<String>>>,
+    /// The method; `None` for every one.
+    pub method: Option<String>,
+    /// What a header has to say.
+    pub header: Option<HeaderRule>,
+    /// Names of boards; none where the appliance answers.
+    pub boards: Option<At<Vec<At<String>>>>,
     /// Their weights here.
     pub weights: Option<Weights>,
+    /// What the appliance itself answers, instead.
+    pub answer: Option<RowAnswer>,
+}
+
+/// The pages of a service, as files.
+#[derive(Default)]
+pub struct PagesDraft {
+    /// Status and path.
+    pub files: Vec<(u16, At<String>)>,
+    /// What they are.
+    pub content_type: String,
 }
 
 /// What a service of kind `tls` says about ClientHellos.
@@ -179,20 +202,25 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
     let slow_start_s = section.integer("slow_start_s", 0u32..=86_400, 0).value;
     let limits = limits(&section.subsection("limits", "service.limits"));
     let (mut maps, mut checked, mut h2c, mut tls) = (Vec::new(), None, false, TlsDraft::default());
+    let mut own = PagesDraft::default();
     match kind {
         Kind::Http => {
             maps = section.sections("map", "service.map").iter().filter_map(map).collect();
             let of_check = section.optional_section("check", "service.check");
             checked = of_check.and_then(|section| check(&section));
             h2c = section.boolean("h2c", false);
+            own = pages(&section.subsection("pages", "service.pages"));
             section.does_not_apply(&["unknown_name", "no_name"], "kind = \"http\"");
         }
         Kind::Tcp => {
-            section.does_not_apply(&["map", "check", "h2c", "unknown_name", "no_name"], "kind = \"tcp\"");
+            section.does_not_apply(
+                &["map", "check", "h2c", "pages", "unknown_name", "no_name"],
+                "kind = \"tcp\"",
+            );
         }
         Kind::Tls => {
             tls = tls_rows(section);
-            section.does_not_apply(&["check", "h2c"], "kind = \"tls\"");
+            section.does_not_apply(&["check", "h2c", "pages"], "kind = \"tls\"");
         }
     }
     let start = start(section);
@@ -214,6 +242,7 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
         slow_start_s,
         check: checked,
         start,
+        pages: own,
     })
 }
 
@@ -236,6 +265,23 @@ fn tls_row(section: &Section<'_>) -> Option<TlsRowDraft> {
     let weights = weights(section);
     section.finish();
     Some(TlsRowDraft { offset: section.offset, sni, alpn, boards: boards?, weights })
+}
+
+/// Statuses that a service may have its own page for, as the keys that name them.
+const PAGES: [(u16, &str); 4] = [(403, "403"), (404, "404"), (429, "429"), (503, "503")];
+
+fn pages(section: &Section<'_>) -> PagesDraft {
+    let files = PAGES
+        .iter()
+        .filter_map(|(status, key)| Some((*status, section.parsed::<String>(key, "the path of a file")?)));
+    let files = files.collect();
+    let content_type = section.text_as::<ContentType>(
+        "type",
+        "text/html; charset=utf-8",
+        "a content type such as \"text/html\"",
+    );
+    section.finish();
+    PagesDraft { files, content_type }
 }
 
 fn start(section: &Section<'_>) -> Start {
@@ -288,10 +334,88 @@ fn limits(section: &Section<'_>) -> Limits {
 }
 
 fn map(section: &Section<'_>) -> Option<MapDraft> {
-    let host = section.parsed::<String>("host", "a host name");
-    let path = section.required_string("path", "what the path starts with, such as \"/a/\"");
-    let boards = section.required_strings("boards", "the names of boards");
+    let host = section.parsed::<String>("host", "a host name, or \"*.\" and what it ends with");
+    let path =
+        section.required_string("path", "what the path starts with, such as \"/a/\", or \"=\" and the path");
+    let method = section.parsed::<String>("method", "a method, such as \"GET\"").map(|at| at.value);
+    let header = section.optional_section("header", "service.map.header").map(|section| header(&section));
+    let answer = answer(section);
+    let boards = match answer {
+        None => section.required_strings("boards", "the names of boards, `redirect` or `answer`"),
+        Some(_) => section.strings("boards", "required"),
+    };
     let weights = weights(section);
     section.finish();
-    Some(MapDraft { offset: section.offset, host, path: path?, boards: boards?, weights })
+    if answer.is_some() && (boards.is_some() || weights.is_some()) {
+        section.wants("`boards` or `weights` beside `redirect` or `answer`; expected one of them: the appliance answers itself");
+        return None;
+    }
+    let answer = answer.flatten();
+    let header = match header {
+        Some(header) => Some(header?),
+        None => None,
+    };
+    if answer.is_none() && boards.is_none() {
+        // What is missing or wrong has been noted.
+        return None;
+    }
+    Some(MapDraft { offset: section.offset, host, path: path?, method, header, boards, weights, answer })
+}
+
+/// What the appliance answers itself: `None` where the row does not say so, `Some(None)` where it says so wrongly.
+fn answer(section: &Section<'_>) -> Option<Option<RowAnswer>> {
+    let status = section.optional_integer("answer", 403u16..=503);
+    let redirect =
+        section.optional_section("redirect", "service.map.redirect").map(|section| redirect(&section));
+    if section.holds("answer") && redirect.is_some() {
+        section.wants("`answer` and `redirect`; expected one of them");
+        return Some(None);
+    }
+    if redirect.is_some() {
+        return redirect;
+    }
+    if !section.holds("answer") {
+        return None;
+    }
+    let Some(status) = status.map(|status| status.value) else { return Some(None) };
+    if Answer::of_row(status).is_none() {
+        section.wants(&format!("`answer` is {status}; expected 403, 404, 429 or 503"));
+        return Some(None);
+    }
+    Some(Some(RowAnswer::Page(status)))
+}
+
+fn redirect(section: &Section<'_>) -> Option<RowAnswer> {
+    let status = section.integer("status", 301u16..=308, 302).value;
+    let to = section.required_string("to", "where to, such as \"https://example.org\"");
+    section.finish();
+    let to = to?.value;
+    if let Err(error) = Page::redirect(status, &to) {
+        let (key, value) = match error {
+            RedirectError::Status => ("status", status.to_string()),
+            _ => ("to", format!("\"{to}\"")),
+        };
+        section.wants(&format!("`{key}` is {value}; {error}"));
+        return None;
+    }
+    Some(RowAnswer::Redirect { status, to })
+}
+
+/// What a header has to say: exactly one of three keys.
+fn header(section: &Section<'_>) -> Option<HeaderRule> {
+    let name = section.required_string("name", "the name of a header, such as \"X-Beta\"");
+    let equals = section.parsed::<String>("equals", "what the header says");
+    let prefix = section.parsed::<String>("prefix", "what the header starts with");
+    let present = section.boolean("present", false);
+    section.finish();
+    let test = match (equals, prefix, present) {
+        (Some(value), None, false) => HeaderTest::Equals(value.value),
+        (None, Some(value), false) => HeaderTest::Prefix(value.value),
+        (None, None, true) => HeaderTest::Present,
+        _ => {
+            section.wants("`header` needs exactly one of `equals`, `prefix` and `present = true`");
+            return None;
+        }
+    };
+    Some(HeaderRule { name: name?.value, test })
 }

@@ -1,6 +1,7 @@
 //! What the machine has: the configuration names CPUs, interfaces and devices, and those have to exist.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::path::Path;
 
 use super::model::Device;
@@ -19,6 +20,11 @@ pub trait Host {
     fn memory_octets(&self) -> u64;
     /// Hugepages, octets; those in use are counted too, so that a running appliance's configuration can be checked.
     fn hugepage_octets(&self) -> u64;
+    /// The octets of a file, up to one more than `most`.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    fn file(&self, path: &Path, most: usize) -> std::io::Result<Vec<u8>>;
 }
 
 /// This machine.
@@ -68,6 +74,17 @@ impl Host for ThisHost {
 
     fn hugepage_octets(&self) -> u64 {
         self.hugepage_octets
+    }
+
+    fn file(&self, path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
+        let file = std::fs::File::open(path)?;
+        // A pipe or a device would make the reader wait.
+        if !file.metadata()?.is_file() {
+            return Err(std::io::Error::other("it is no regular file"));
+        }
+        let mut octets = Vec::new();
+        file.take(most as u64 + 1).read_to_end(&mut octets)?;
+        Ok(octets)
     }
 }
 

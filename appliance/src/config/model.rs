@@ -1,5 +1,6 @@
 //! The configuration as the program uses it, checked. `docs/configuration.md` says what each key means.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,6 +8,7 @@ use std::str::FromStr;
 use ipos_pipelines::config::{Idle, Role, Timeouts};
 use ipos_pipelines::services::Kind;
 use ipos_pipelines::tlsmap::Otherwise;
+use ipos_pipelines::urlmap::{HeaderRule, PathRule};
 use ipos_wire::ipos::ApplicationName;
 
 use super::read::At;
@@ -192,6 +194,8 @@ pub struct Service {
     pub check: Option<Check>,
     /// What boards may start when nothing serves it.
     pub start: Start,
+    /// Its own pages.
+    pub pages: Pages,
 }
 
 /// How a service's application is started and stopped.
@@ -265,12 +269,83 @@ impl FromStr for CheckHost {
 pub struct Map {
     /// The host; `None` for every host.
     pub host: Option<String>,
-    /// What the path starts with.
-    pub path: String,
-    /// Who serves it: places in [`Config::boards`].
+    /// The paths.
+    pub path: PathRule,
+    /// The method; `None` for every one.
+    pub method: Option<String>,
+    /// What a header has to say.
+    pub header: Option<HeaderRule>,
+    /// Who serves it: places in [`Config::boards`]; empty where the appliance answers.
     pub boards: Vec<u16>,
     /// The weights of `boards` here.
     pub weights: Vec<u16>,
+    /// What the appliance itself answers, instead.
+    pub answer: Option<RowAnswer>,
+}
+
+/// What the appliance answers for a row of the URL map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowAnswer {
+    /// A page of this status.
+    Page(u16),
+    /// A redirect.
+    Redirect {
+        /// Its status.
+        status: u16,
+        /// Where to, as written.
+        to: String,
+    },
+}
+
+impl fmt::Display for RowAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Page(status) => write!(f, "{status}"),
+            Self::Redirect { status, to } => write!(f, "{status} {to}"),
+        }
+    }
+}
+
+impl Map {
+    /// How the row is named at run time: host and path, then method and header where it has them.
+    pub fn name(&self) -> String {
+        let host = self.host.as_deref().unwrap_or_default();
+        let method = self.method.as_ref().map_or(String::new(), |method| format!(" {method}"));
+        let header = self.header.as_ref().map_or(String::new(), |header| format!(" [{header}]"));
+        format!("{host}{}{method}{header}", self.path)
+    }
+}
+
+/// The service's own page for a status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The status.
+    pub status: u16,
+    /// Its octets, as they were when the configuration was read.
+    pub body: Vec<u8>,
+}
+
+/// `[service.pages]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pages {
+    /// The pages that it has.
+    pub pages: Vec<Page>,
+    /// What they are.
+    pub content_type: String,
+}
+
+/// A content type: printable, at most 100 octets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentType(pub String);
+
+impl FromStr for ContentType {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let is_plain = text.bytes().all(|octet| octet.is_ascii_graphic() || octet == b' ');
+        let is_one = text.split_once('/').is_some_and(|(kind, rest)| !kind.is_empty() && !rest.is_empty());
+        if is_plain && is_one && text.len() <= 100 { Ok(Self(text.to_owned())) } else { Err(()) }
+    }
 }
 
 /// What a service of kind `tls` says about ClientHellos.

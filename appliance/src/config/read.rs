@@ -110,6 +110,11 @@ impl<'a> Section<'a> {
         self.notes.problem(self.offset, format!("`{key}` is missing{place}; expected {expected}"));
     }
 
+    /// Notes what is wrong with the table as a whole.
+    pub fn wants(&self, what: &str) {
+        self.notes.problem(self.offset, what);
+    }
+
     /// A table of the document; empty when the text leaves it out.
     pub fn section(&self, key: &'static str) -> Section<'a> {
         self.subsection(key, key)
@@ -368,6 +373,21 @@ impl<'a> Section<'a> {
                     format!("`{key}` does not apply to {to}; expected it left out"),
                 );
             }
+        }
+    }
+
+    /// Whether the text has the key, with whatever value.
+    pub fn holds(&self, key: &str) -> bool {
+        self.has(key)
+    }
+
+    /// A string that has to read as a `T`, or its default; as it is written.
+    pub fn text_as<T: FromStr>(&self, key: &'static str, default: &str, expected: &str) -> String {
+        self.note_default(key, format!("\"{default}\""));
+        let written = self.find(key).and_then(|value| value.get_ref().as_str()).map(str::to_owned);
+        match self.parse::<T>(key, expected) {
+            Some(_) => written.unwrap_or_default(),
+            None => default.to_owned(),
         }
     }
 

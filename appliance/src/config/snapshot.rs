@@ -8,16 +8,20 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipos_pipelines::handoff::{BOARDS_MAX, BoardId};
+use ipos_pipelines::answers::{Answers, Page};
+use ipos_pipelines::handoff::{Answer, BOARDS_MAX, BoardId};
 use ipos_pipelines::services::{Service as WorkerService, Services};
 use ipos_pipelines::tlsmap::{self, TlsMap, TlsRules};
-use ipos_pipelines::urlmap::{Rule, UrlMap};
+use ipos_pipelines::urlmap::{Action, Rule, UrlMap};
 
-use super::model::{Config, Service};
+use super::model::{Config, RowAnswer, Service};
 use crate::control::placement::{Member, PoolSettings};
 
 /// How long the number of a pool that nothing names any more stays unused: longer than a request is under way.
 const REUSE: Duration = Duration::from_secs(300);
+
+/// How long what a reload has replaced is kept: longer than a worker takes to let go of it, and than an answer is repeated.
+const RETIRED: Duration = Duration::from_secs(60);
 
 /// Services that were removed since the start, at most: their connections go on.
 const CLOSED_MAX: usize = 4096;
@@ -48,6 +52,9 @@ pub enum SnapshotError {
     /// More pools than their numbers can tell apart.
     #[error("more than 65536 different lists of boards within 5 minutes; merge some, or wait")]
     Pools,
+    /// More redirects than their numbers can tell apart.
+    #[error("more than 65536 different redirects in one service; merge some")]
+    Redirects,
     /// More services since the start than the appliance keeps.
     #[error(
         "more than {CLOSED_MAX} services were removed since the start, whose connections go on; restart the appliance"
@@ -65,6 +72,9 @@ pub enum SnapshotError {
 pub struct Numbers {
     /// Services by number; an endpoint has one number for ever.
     services: Vec<Arc<WorkerService>>,
+    /// What was in force before, and until when: workers may hold it a moment longer, and none of them shall be the one that
+    /// frees a map.
+    retired: Vec<(Instant, Arc<WorkerService>)>,
     pools: Vec<Pool>,
 }
 
@@ -106,12 +116,13 @@ impl Numbers {
         now: Instant,
     ) -> Result<Snapshot, SnapshotError> {
         let mut next = self.clone();
+        next.retired.retain(|(since, _)| now.duration_since(*since) < RETIRED);
         next.pools.iter_mut().for_each(|pool| pool.unused_since = pool.unused_since.or(Some(now)));
         let mut open = Vec::new();
         for service in &config.services {
             let number = next.number(service)?;
             let worker_service = Arc::new(next.worker_service(service, number, ids, now)?);
-            next.keep(number, worker_service.clone());
+            next.keep(number, worker_service.clone(), now);
             open.push((number, worker_service));
         }
         let numbered = (0u16..).zip(&next.services);
@@ -135,9 +146,9 @@ impl Numbers {
         u16::try_from(known.unwrap_or(self.services.len())).map_err(|_| SnapshotError::Closed)
     }
 
-    fn keep(&mut self, number: u16, service: Arc<WorkerService>) {
+    fn keep(&mut self, number: u16, service: Arc<WorkerService>, now: Instant) {
         match self.services.get_mut(usize::from(number)) {
-            Some(known) => *known = service,
+            Some(known) => self.retired.push((now, std::mem::replace(known, service))),
             None => self.services.push(service),
         }
     }
@@ -152,9 +163,19 @@ impl Numbers {
         let pool_of = |boards, weights| pool_of(number, boards, weights, ids);
         let default_pool = self.pool(pool_of(&service.boards, &service.weights), now)?;
         let mut rules = Vec::with_capacity(service.maps.len());
+        let mut answers = answers(service);
         for map in &service.maps {
-            let value = self.pool(pool_of(&map.boards, &map.weights), now)?;
-            rules.push(Rule { host: map.host.clone(), path_prefix: map.path.clone(), value });
+            let action = match &map.answer {
+                None => Action::Pool(self.pool(pool_of(&map.boards, &map.weights), now)?),
+                Some(answer) => Action::Answer(answer_of(answer, &mut answers)?),
+            };
+            rules.push(Rule {
+                host: map.host.clone(),
+                path: map.path.clone(),
+                method: map.method.clone(),
+                header: map.header.clone(),
+                action,
+            });
         }
         let urls = UrlMap::build(&rules).map_err(|faults| SnapshotError::Map {
             service: service.name.value.clone(),
@@ -169,6 +190,7 @@ impl Numbers {
             tls,
             h2c: service.h2c,
             default_pool,
+            answers,
         })
     }
 
@@ -203,6 +225,31 @@ impl Numbers {
         }
         u16::try_from(place).map_err(|_| SnapshotError::Pools)
     }
+}
+
+/// The pages of a service.
+fn answers(service: &Service) -> Answers {
+    let pages = service.pages.pages.iter().filter_map(|page| {
+        let answer = Answer::of_row(page.status)?;
+        let own = Page::own(answer, &service.pages.content_type, &page.body)?;
+        Some((answer, Arc::new(own)))
+    });
+    Answers { pages: pages.collect(), redirects: Vec::new() }
+}
+
+/// What a worker answers for a row. Equal redirects are one.
+fn answer_of(answer: &RowAnswer, answers: &mut Answers) -> Result<Answer, SnapshotError> {
+    let (status, to) = match answer {
+        RowAnswer::Page(status) => return Answer::of_row(*status).ok_or(SnapshotError::Redirects),
+        RowAnswer::Redirect { status, to } => (status, to),
+    };
+    let page = Page::redirect(*status, to).map_err(|_| SnapshotError::Redirects)?;
+    let known = answers.redirects.iter().position(|known| **known == page);
+    let number = known.unwrap_or(answers.redirects.len());
+    if known.is_none() {
+        answers.redirects.push(Arc::new(page));
+    }
+    u16::try_from(number).map(Answer::Redirect).map_err(|_| SnapshotError::Redirects)
 }
 
 /// A list of boards, given as places in the configuration, with their weights in it.

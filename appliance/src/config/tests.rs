@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use ipos_pipelines::services::Kind;
+use ipos_pipelines::handoff::Answer;
+use ipos_pipelines::services::{Kind, Service as WorkerService};
 use ipos_pipelines::table::ENDPOINTS_MAX;
 use ipos_pipelines::tlsmap::Otherwise;
+use ipos_pipelines::urlmap::{Action, Asked};
 
 use super::host::Host;
 use super::model::{Config, Memory, TlsRow};
@@ -39,6 +41,14 @@ impl Host for Machine {
 
     fn hugepage_octets(&self) -> u64 {
         1 << 30
+    }
+
+    fn file(&self, path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
+        match path.to_string_lossy() {
+            name if name.contains("nowhere") => Err(std::io::ErrorKind::NotFound.into()),
+            name if name.contains("long") => Ok(vec![b'x'; most + 1]),
+            name => Ok(format!("the page {name}").into_bytes()),
+        }
     }
 }
 
@@ -111,6 +121,63 @@ fn says(text: &str, wrong: &str, expected: &str) {
 }
 
 #[test]
+fn rows_that_the_appliance_answers_name_no_boards() {
+    let row = |text: &str| with("boards = [\"board1\"]", text);
+    let pages = "pages = { 404 = \"/etc/404.html\", type = \"text/plain\" }\n";
+    let config = good(&row("answer = 404").replace("port = 80\n", &format!("port = 80\n{pages}")));
+    let ids: Vec<_> = (0..2).map(ipos_pipelines::handoff::BoardId).collect();
+    let snapshot = |config| snapshot::Numbers::default().snapshot(config, &ids, std::time::Instant::now());
+    let told = snapshot(&config).expect("a checked configuration");
+    let service = told.services.service(0).expect("the service");
+    assert_eq!(asked(service, "/a/", "GET"), Some(Action::Answer(Answer::NotFound)));
+    let own = ipos_pipelines::answers::Page::own(Answer::NotFound, "text/plain", b"the page /etc/404.html");
+    assert_eq!(service.answers.page(Answer::NotFound).map(|page| &**page), own.as_ref());
+    assert_eq!(service.answers.page(Answer::Unavailable), None);
+    let config = good(&row("redirect = { status = 301, to = \"https://a.example\" }"));
+    let told = snapshot(&config).expect("a checked configuration");
+    let service = told.services.service(0).expect("the service");
+    assert_eq!(asked(service, "/a/", "GET"), Some(Action::Answer(Answer::Redirect(0))));
+    let redirect = ipos_pipelines::answers::Page::redirect(301, "https://a.example").ok();
+    assert_eq!(service.answers.page(Answer::Redirect(0)).map(|page| &**page), redirect.as_ref());
+    says(&row("answer = 200"), "answer", "`answer` is 200; expected an integer 403..=503");
+    says(&row("answer = 418"), "[[service.map]]", "`answer` is 418; expected 403, 404, 429 or 503");
+    says(&row("answer = 404\nboards = [\"board1\"]"), "[[service.map]]", "`boards` or `weights` beside");
+    says(
+        &row("answer = 404\nredirect = { to = \"/\" }"),
+        "[[service.map]]",
+        "`answer` and `redirect`; expected one of them",
+    );
+    says(&row("redirect = \"/\""), "redirect", "expected a table: write [redirect]");
+    says(&row("redirect = { status = 301 }"), "redirect", "`to` is missing in [service.map.redirect]");
+    says(
+        &row("redirect = { to = \"/\", status = 303 }"),
+        "redirect",
+        "`status` is 303; expected 301, 302, 307 or 308",
+    );
+    says(&row("redirect = { to = \"ftp://a\" }"), "redirect", "`to` is \"ftp://a\"; expected \"http://\" or");
+    let page = |text: &str| with("port = 80\n", &format!("port = 80\npages = {{ {text} }}\n"));
+    says(
+        &page("404 = \"/nowhere\""),
+        "nowhere",
+        "page 404 is \"/nowhere\": entity not found; expected a file",
+    );
+    says(&page("503 = \"/long\""), "long", "it is longer than that; expected a file of at most 8192 octets");
+    says(
+        &page("400 = \"/x\""),
+        "400",
+        "unknown key `400` in [service.pages]; expected one of 403, 404, 429, 503, type",
+    );
+    says(&page("type = \"html\""), "type", "expected a content type such as \"text/html\"");
+}
+
+/// What a service's URL map says of a request for its own host.
+fn asked(service: &WorkerService, path: &str, method: &str) -> Option<Action> {
+    let head = format!("{method} {path} HTTP/1.1\r\nX-Beta: yes\r\n\r\n");
+    let (path, method) = (path.as_bytes(), method.as_bytes());
+    service.urls.lookup(&Asked { host: Some(b"www.example.org"), path, method, head: head.as_bytes() })
+}
+
+#[test]
 fn the_short_configuration_is_good_and_takes_the_defaults() {
     let config = good(SHORT);
     assert_eq!((config.appliance.ethertype.value, config.dpdk.memory), (0x88b5, Memory::Hugepages));
@@ -122,8 +189,8 @@ fn the_short_configuration_is_good_and_takes_the_defaults() {
     let snapshot = snapshot.expect("a checked configuration");
     assert_eq!(snapshot.pools.len(), 2);
     let service = snapshot.services.service(0).expect("the service");
-    assert_eq!(service.urls.lookup(None, b"/a/x"), Some(1));
-    assert_eq!((service.urls.lookup(None, b"/b"), service.default_pool), (None, 0));
+    assert_eq!(asked(service, "/a/x", "GET"), Some(Action::Pool(1)));
+    assert_eq!((asked(service, "/b", "GET"), service.default_pool), (None, 0));
 }
 
 #[test]
@@ -217,7 +284,7 @@ fn nothing_may_be_there_twice() {
     let again = "[[service]]\nname = \"web2\"\naddress = \"198.51.100.1\" # again\nport = 80\n";
     says(&format!("{SHORT}{again}"), "again", "a second service at 198.51.100.1:80");
     let map = "[[service.map]]\npath = \"/a/\" # again\nboards = [\"board2\"]\n[[board]]\nname = \"board1\"";
-    says(&with("[[board]]\nname = \"board1\"", map), "again", "same host and path prefix");
+    says(&with("[[board]]\nname = \"board1\"", map), "again", "same host, path, method and header");
     let mac = "address = \"192.0.2.12\"\nmac = \"02:00:00:00:00:01\" # again";
     let macs = with("address = \"192.0.2.12\"", mac)
         .replace("address = \"192.0.2.11\"", "address = \"192.0.2.11\"\nmac = \"02:00:00:00:00:01\"");
@@ -284,6 +351,32 @@ fn both_sides_a_service_and_a_board_are_needed() {
 fn url_rows_must_be_of_use() {
     says(&with("\"/a/\"", "\"a/\""), "\"a/\"", "does not start with \"/\"");
     says(&with("path = \"/a/\"", "path = \"/a/\"\nhost = \"a b\""), "path", "is not a host name");
+    let row = |text: &str| with("path = \"/a/\"", &format!("path = \"=/a\"\n{text}"));
+    says(&row("method = \"G T\""), "=/a", "\"G T\" is no method");
+    says(&row("method = 7"), "method", "`method` is 7; expected a method, such as \"GET\"");
+    says(&row("header = \"X\""), "header", "`header` is \"X\"; expected a table");
+    says(&row("header = { equals = \"y\" }"), "header", "`name` is missing in [service.map.header]");
+    for wrong in
+        ["", ", present = false", ", equals = \"a\", prefix = \"b\"", ", equals = \"a\", present = true"]
+    {
+        let text = row(&format!("header = {{ name = \"X-Beta\"{wrong} }}"));
+        says(&text, "header", "needs exactly one of `equals`, `prefix` and `present = true`");
+    }
+    says(&row("header = { name = \"X-Beta:\", present = true }"), "=/a", "can be in no header");
+    says(
+        &row("header = { name = \"X\", value = \"a\", present = true }"),
+        "value",
+        "unknown key `value` in [service.map.header]",
+    );
+    let config = good(&row(
+        "host = \"*.example.org\"\nmethod = \"PUT\"\nheader = { name = \"x-beta\", prefix = \"y\" }",
+    ));
+    let ids: Vec<_> = (0..2).map(ipos_pipelines::handoff::BoardId).collect();
+    let snapshot = snapshot::Numbers::default().snapshot(&config, &ids, std::time::Instant::now());
+    let snapshot = snapshot.expect("a checked configuration");
+    let service = snapshot.services.service(0).expect("the service");
+    assert_eq!(asked(service, "/a", "PUT"), Some(Action::Pool(1)));
+    assert_eq!((asked(service, "/a", "GET"), asked(service, "/a/", "PUT")), (None, None));
 }
 
 #[test]

@@ -210,8 +210,11 @@ pub fn urls(config: &Config) -> Vec<UrlRow> {
         let maps = service.maps.iter().map(|map| UrlRow {
             service: name.clone(),
             host: map.host.clone(),
-            path: Some(map.path.clone()),
+            path: Some(map.path.to_string()),
+            method: map.method.clone(),
+            header: map.header.as_ref().map(ToString::to_string),
             boards: names(&map.boards),
+            answer: map.answer.as_ref().map(ToString::to_string),
         });
         // A TLS map's server name stands where a URL map has its host, and its protocols in the path's place.
         let tls = service.tls.rows.iter().map(|row| UrlRow {
@@ -219,8 +222,9 @@ pub fn urls(config: &Config) -> Vec<UrlRow> {
             host: row.sni.clone(),
             path: Some(if row.alpn.is_empty() { "any ALPN".to_owned() } else { row.alpn.join(",") }),
             boards: names(&row.boards),
+            ..UrlRow::default()
         });
-        let rest = UrlRow { service: name.clone(), host: None, path: None, boards: names(&service.boards) };
+        let rest = UrlRow { service: name.clone(), boards: names(&service.boards), ..UrlRow::default() };
         maps.chain(tls).chain([rest]).collect::<Vec<_>>()
     });
     urls.collect()

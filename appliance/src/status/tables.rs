@@ -58,7 +58,10 @@ const URLS: &[Column] = &[
     ("SERVICE", |row| plain(&row["service"])),
     ("HOST", |row| or(&row["host"], "*")),
     ("PATH", |row| or(&row["path"], "(the rest)")),
+    ("METHOD", |row| or(&row["method"], "*")),
+    ("HEADER", |row| or(&row["header"], "*")),
     ("SERVERS", |row| list(&row["boards"])),
+    ("ANSWER", |row| or(&row["answer"], "")),
 ];
 
 const SERVICES: &[Column] = &[

@@ -10,9 +10,10 @@ use ipos_wire::tcb::OptionBits;
 use ipos_wire::tcp::Flags;
 use ipos_wire::tls::RecordScan;
 
-use super::assembly::{AssemblyError, Inserted, WINDOW};
-use super::head::{Head, HeadScan, Preface, Request, preface};
-use super::{hello, path};
+use super::assembly::{AssemblyError, Inserted, OffsetRange, WINDOW};
+use super::head::{BadReason, Head, HeadScan, Preface, Request, preface};
+use super::hello;
+use super::route::route;
 use crate::config::WINDOW_SCALE;
 use crate::core::Core;
 use crate::counters::{Drop, Happening};
@@ -25,6 +26,7 @@ use crate::parse::TcpPacket;
 use crate::segment::Segment;
 use crate::services::{Kind, Service};
 use crate::table::slab::EntryRef;
+use crate::urlmap::Action;
 use crate::verdict::Verdict;
 
 /// How long until an event that found the control core's queue full is sent again, if the client does not ask earlier.
@@ -219,10 +221,14 @@ fn drop_reason(error: AssemblyError) -> Drop {
 
 /// What the octets held in a Temporary entry amount to.
 pub(super) enum Step {
-    /// Octets are missing; with `fin` none will come.
-    Incomplete { fin: bool },
+    /// Octets are missing.
+    Incomplete,
     /// All that the choice needs: the pool, and what became complete.
     Complete { pool: u16, what: Happening },
+    /// A row of the URL map has the appliance answer; path and query lie there in the stream.
+    Answer(Answer, OffsetRange),
+    /// A request head that is refused.
+    Bad(BadReason),
     /// To be answered, and counted for a reason of its own where the answer alone does not tell it.
     Wrong(Answer, Option<Happening>),
 }
@@ -240,11 +246,13 @@ fn progress(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf, ta
             local::answer(core, entry, answer);
             Verdict::Answered
         }
-        Step::Incomplete { fin: true } => {
-            local::answer(core, entry, Answer::BadRequest);
+        Step::Answer(answer, resource) => {
+            core.happened(Happening::HeadComplete);
+            local::answer_about(core, entry, answer, resource);
             Verdict::Answered
         }
-        Step::Incomplete { fin: false } => match (acknowledge(core, entry, packet, mbuf, &taken), taken) {
+        Step::Bad(reason) => bad_request(core, entry, reason),
+        Step::Incomplete => match (acknowledge(core, entry, packet, mbuf, &taken), taken) {
             (Err(reason), Taken::Nothing { .. }) => Verdict::Drop(reason),
             // Octets are held, whether the ACK could be sent or not.
             (_, Taken::New) => Verdict::Held,
@@ -273,6 +281,12 @@ fn ask_for_board(core: &mut Core, entry: EntryRef, pool: u16) {
     place_if_owed(core, entry);
 }
 
+fn bad_request(core: &mut Core, entry: EntryRef, reason: BadReason) -> Verdict {
+    core.counters.bad_request(reason).add(1);
+    local::answer(core, entry, Answer::BadRequest);
+    Verdict::Answered
+}
+
 fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
     let hanging = core.shard.get(entry)?.pending?;
     let pending = core.pending.get_mut(hanging)?;
@@ -287,7 +301,9 @@ fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
     Some(match step {
         Some(step) => step,
         None if pending.window_after(contiguous.len() as u32) == 0 => Step::Wrong(Answer::HeadTooLarge, None),
-        None => Step::Incomplete { fin: assembly.fin_reached() },
+        None if !assembly.fin_reached() => Step::Incomplete,
+        None if pending.kind == Kind::Tls => Step::Wrong(Answer::BadRequest, None),
+        None => Step::Bad(BadReason::Unfinished),
     })
 }
 
@@ -304,25 +320,29 @@ fn head(scan: &mut HeadScan, contiguous: &[u8], service: &Service, buffer: &mut 
     }
     match scan.advance(contiguous) {
         Head::Incomplete => None,
-        Head::Bad(_) => Some(Step::Wrong(Answer::BadRequest, None)),
+        Head::Bad(reason) => Some(Step::Bad(reason)),
         Head::TooLong => Some(Step::Wrong(Answer::HeadTooLarge, None)),
         Head::Complete(request) => {
-            let pool = pool_for(&service.urls, service.default_pool, &request, buffer);
-            Some(Step::Complete { pool, what: Happening::HeadComplete })
+            let complete = |pool| Step::Complete { pool, what: Happening::HeadComplete };
+            Some(match route(&service.urls, &request, buffer) {
+                Ok(Some(Action::Pool(pool))) => complete(pool),
+                Ok(Some(Action::Answer(answer))) => Step::Answer(answer, resource_in_stream(&request)),
+                Ok(None) => complete(service.default_pool),
+                Err(reason) => Step::Bad(reason),
+            })
         }
     }
 }
 
-fn pool_for(
-    urls: &crate::urlmap::UrlMap,
-    default_pool: u16,
-    request: &Request<'_>,
-    buffer: &mut [u8],
-) -> u16 {
-    // A path that does not fit cannot come from a head that fits its window; it matches nothing then.
-    path::normalise(request.path, buffer)
-        .and_then(|path| urls.lookup(request.host, path))
-        .unwrap_or(default_pool)
+/// Where path and query lie in the client's stream: they end the target, which a space follows.
+fn resource_in_stream(request: &Request<'_>) -> OffsetRange {
+    let head_start = request.len - request.head.len();
+    let target_start = request.method.len() + 1;
+    let target = request.head.get(target_start..).unwrap_or_default();
+    let target_len = target.iter().position(|octet| *octet == b' ').unwrap_or(0);
+    let end = head_start + target_start + target_len;
+    // Within the window, which has 16 bits.
+    OffsetRange { start: end.saturating_sub(request.resource.len()) as u16, end: end as u16 }
 }
 
 /// Acknowledges what is contiguous, in the segment's own buffer; nothing when there is nothing to say.

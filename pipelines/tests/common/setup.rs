@@ -135,12 +135,11 @@ impl Setup {
 /// the third, whose server may speak first, is pool 8. Of the TLS services a.example with h2 is pool 1, without it 2, *.b.example pool 3, the
 /// rest pool 7 or refused. The last is as the first, and takes HTTP/2.
 pub fn services() -> Arc<Services> {
-    let rule = |host: Option<&str>, prefix: &str, value| Rule {
-        host: host.map(str::to_owned),
-        path_prefix: prefix.to_owned(),
-        value,
-    };
-    let rules = [rule(None, "/a/", 1), rule(None, "/b/", 2), rule(Some("b.example"), "/a/", 3)];
+    let rules = [
+        Rule::prefix(None, "/a/", 1),
+        Rule::prefix(None, "/b/", 2),
+        Rule::prefix(Some("b.example"), "/a/", 3),
+    ];
     let service = Service {
         address: SERVICE,
         port: SERVICE_PORT,
@@ -149,6 +148,7 @@ pub fn services() -> Arc<Services> {
         tls: TlsRules::default(),
         h2c: false,
         default_pool: 9,
+        answers: Default::default(),
     };
     let second = Service {
         address: SECOND_SERVICE,
@@ -158,6 +158,7 @@ pub fn services() -> Arc<Services> {
         tls: TlsRules::default(),
         h2c: false,
         default_pool: 10,
+        answers: Default::default(),
     };
     let server_first = Service {
         address: SERVER_FIRST,
@@ -167,6 +168,7 @@ pub fn services() -> Arc<Services> {
         tls: TlsRules::default(),
         h2c: false,
         default_pool: 8,
+        answers: Default::default(),
     };
     let row = |sni: Option<&str>, alpn: &[&str], value| tlsmap::Rule {
         sni: sni.map(str::to_owned),
@@ -187,6 +189,7 @@ pub fn services() -> Arc<Services> {
         tls: TlsRules { map: map.clone(), unknown_name: otherwise, no_name: otherwise },
         h2c: false,
         default_pool: 7,
+        answers: Default::default(),
     };
     let h2c = Service {
         address: H2C_SERVICE,
@@ -196,6 +199,7 @@ pub fn services() -> Arc<Services> {
         tls: TlsRules::default(),
         h2c: true,
         default_pool: 9,
+        answers: Default::default(),
     };
     let (tls, strict) = (tls(TLS_SERVICE, Otherwise::Default), tls(STRICT_TLS_SERVICE, Otherwise::Reject));
     Arc::new(Services::new(vec![service, second, server_first, tls, strict, h2c]).expect("six services"))

@@ -300,6 +300,7 @@ fn service(address: Ipv4Addr, port: u16, default_pool: u16) -> Arc<Service> {
         tls: TlsRules::default(),
         h2c: false,
         default_pool,
+        answers: Default::default(),
     })
 }
 
