@@ -13,12 +13,16 @@
     request.py no-request        handshake and FIN, as a health check does it
     request.py garbage           octets that are no HTTP
     request.py endless           a head that never ends, within bounds
+    request.py slow              a head of one octet a second
     request.py too-long          a head of more than 16 KB
+    request.py cookie            a head with a cookie of 16 KB
+    request.py headers           a head of 100 headers of 8 KB each
     request.py cut               half a head, then FIN
 """
 
 import errno
 import hashlib
+import select
 import socket
 import struct
 import sys
@@ -161,7 +165,22 @@ def answered(octets, then_fin=False):
     result(sock, response, ended=reader.at_end(), seconds=time.monotonic() - begin)
 
 
+def slow():
+    sock = http1.connect()
+    begin = time.monotonic()
+    for octet in http1.head("/a/1k"):
+        sock.sendall(bytes([octet]))
+        if select.select([sock], [], [], 1.0)[0]:
+            break
+    reader = http1.Reader(sock)
+    response = reader.response()
+    result(sock, response, ended=reader.at_end(), seconds=time.monotonic() - begin)
+
+
 MODES = {
+    "slow": slow,
+    "cookie": lambda: answered(http1.head("/a/1k", Cookie="c" * 16384)[:16384]),
+    "headers": lambda: answered(http1.head("/a/1k", **{f"X-{n}": "f" * 8192 for n in range(100)})[:16384]),
     "one-byte": one_byte,
     "long-head": long_head,
     "pipelined": pipelined,

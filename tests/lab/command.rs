@@ -49,8 +49,14 @@ impl Edited {
         format!("{ROOT}/appliance/appliance.toml")
     }
 
+    /// The file as it is now.
     pub fn new() -> Self {
         Self { before: std::fs::read_to_string(Self::path()).expect("the lab's configuration can be read") }
+    }
+
+    /// The file as it was.
+    pub fn before(&self) -> &str {
+        &self.before
     }
 
     /// The file is as before, but for this.

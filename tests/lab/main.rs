@@ -22,6 +22,7 @@ mod spawn;
 mod tables;
 mod tcp;
 mod tls;
+mod urls;
 
 use std::process::ExitCode;
 
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         loss::TESTS,
         restart::TESTS,
         operate::TESTS,
+        urls::TESTS,
     ];
     let mut trials = Vec::new();
     for (shape, groups) in [

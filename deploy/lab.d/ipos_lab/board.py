@@ -50,6 +50,8 @@ http {{
         root {directory}/www;
         add_header X-Board board{number} always;
         add_header X-Client $remote_addr:$remote_port always;
+        # The path as nginx reads it.
+        add_header X-Uri $uri always;
 
         location / {{ }}
         location = /health {{
