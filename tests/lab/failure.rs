@@ -168,7 +168,8 @@ fn nginx_killed_under_load(lab: &Lab) {
     });
     // Its kernel refuses at once.
     assert!(losses.last_failed_s < 0.5, "a request failed {:.3} s after", losses.last_failed_s);
-    assert!(losses.failed <= 16, "the clients had 16 under way: {}", losses.failed);
+    // 16 are under way; whoever lost one asks again at once, and may be accepted while nginx's last process goes.
+    assert!(losses.failed <= 32, "of 16 clients at a time: {}", losses.failed);
     lab.verb(&["start-nginx", "1"]);
     board_1_is_used(lab);
 }
