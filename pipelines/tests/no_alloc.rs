@@ -3,9 +3,12 @@
 
 use std::sync::Arc;
 
+use ipos_pipelines::answers::{Answers, Page};
 use ipos_pipelines::handoff::{Answer, Command, Event, FlowFilter, FlowPage, Holder, WorkerId};
 use ipos_pipelines::handshake::cookie::CookieKeys;
-use ipos_pipelines::services::Services;
+use ipos_pipelines::services::{Kind, Service, Services};
+use ipos_pipelines::urlmap::condition::HeaderTest;
+use ipos_pipelines::urlmap::{Action, HeaderRule, Rule, UrlMap};
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::flow::Flow;
 use ipos_wire::seq::Seq;
@@ -16,8 +19,8 @@ use common::counting::{Counting, counted};
 use common::hello::{PREFACE, hello, records, stream};
 use common::scripts::{REQUEST, REQUEST_LEN};
 use common::{
-    BOARD, Client, H2C_SERVICE, IN_POLL, MIGRATION, Pair, Rig, SERVER_FIRST, STRICT_TLS_SERVICE, Seg, Setup,
-    TLS_SERVICE, only,
+    BOARD, Client, H2C_SERVICE, IN_POLL, MIGRATION, Pair, Rig, SERVER_FIRST, SERVICE, SERVICE_PORT,
+    STRICT_TLS_SERVICE, Seg, Setup, TLS_SERVICE, only,
 };
 
 #[global_allocator]
@@ -178,6 +181,60 @@ fn answers_of_the_appliances_own() {
         assert!(rig.segments_out().len() > 12 * 5);
         assert!(rig.worker.core().shard.is_empty());
     });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn rows_with_conditions_redirects_and_pages() {
+    let row = |prefix, header: Option<&str>, action| Rule {
+        action,
+        header: header.map(|name| HeaderRule { name: name.to_owned(), test: HeaderTest::Present }),
+        ..Rule::prefix(Some("*.example"), prefix, 0)
+    };
+    let rules = [
+        row("/a/", Some("X-Beta"), Action::Pool(1)),
+        row("/a/", None, Action::Answer(Answer::Redirect(0))),
+        row("/b/", None, Action::Answer(Answer::NotFound)),
+    ];
+    let page = Page::own(Answer::NotFound, "text/html", &[b'x'; 8_000]).expect("a page");
+    let redirect = Page::redirect(301, "https://example.org").expect("a target");
+    let service = Service {
+        address: SERVICE,
+        port: SERVICE_PORT,
+        kind: Kind::Http,
+        tls: Default::default(),
+        h2c: false,
+        urls: UrlMap::build(&rules).expect("good rules"),
+        default_pool: 9,
+        answers: Answers {
+            pages: vec![(Answer::NotFound, Arc::new(page))],
+            redirects: vec![Arc::new(redirect)],
+        },
+    };
+    let services = Arc::new(Services::new(vec![service]).expect("one service"));
+    let mut rig = Rig::new();
+    rig.command(Command::Services(Arc::clone(&services)));
+    let count = counted(|| {
+        for port in 1..=16 {
+            let mut client = Client::on_port(port);
+            rig.shake(&mut client);
+            let (request, expected): (&[u8], _) = match port % 4 {
+                0 => (b"GET /x/../a/%62?q HTTP/1.1\r\nHost: a.example\r\n\r\n", Verdict::Answered),
+                1 => (b"GET /b/ HTTP/1.1\r\nHost: a.example\r\n\r\n", Verdict::Answered),
+                2 => (b"GET /a%2f..%2fb/ HTTP/1.1\r\nHost: a.example\r\n\r\n", Verdict::Answered),
+                _ => (b"GET /a/ HTTP/1.1\r\nHost: a.example\r\nX-Beta: 1\r\n\r\n", Verdict::Held),
+            };
+            assert_eq!(rig.client(&client.data(0, request)), expected);
+            rig.segments_out();
+        }
+        // A reload meanwhile, and retransmissions.
+        rig.command(Command::Services(Arc::clone(&services)));
+        for _ in 0..40 {
+            rig.pass(1_000);
+            rig.segments_out();
+        }
+    });
+    rig.told();
     assert_eq!(count, 0);
 }
 

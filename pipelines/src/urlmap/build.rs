@@ -6,7 +6,9 @@ use std::collections::HashMap;
 
 use super::condition::{Conditions, HeaderRule, NO_CONDITION};
 use super::rule::faults;
-use super::{Action, HostNode, NONE, PathNode, PathRule, Row, Rule, RuleError, RuleFault, Span, UrlMap};
+use super::{
+    Action, HostNode, NONE, PathNode, PathRule, Row, Rule, RuleError, RuleFault, Span, UrlMap, first_octets,
+};
 
 impl UrlMap {
     /// Builds the map.
@@ -126,14 +128,22 @@ fn lay_out(sorted: &[Keyed<'_>], conditions: Conditions) -> Option<UrlMap> {
         let span = lay_out_paths(of_host, &mut text, &mut paths, &mut rows)?;
         match &of_host.first()?.host {
             HostKey::Any => any_host = span,
-            HostKey::Exact(name) => {
-                hosts.push(HostNode { name: text.append(name)?, paths: span, parent: NONE })
-            }
+            HostKey::Exact(name) => hosts.push(HostNode {
+                first: first_octets(name),
+                name: text.append(name)?,
+                paths: span,
+                parent: NONE,
+            }),
             HostKey::Wildcard(name) => {
                 let parent = nest(&mut open, wildcards.len(), |at| {
                     wildcards.get(at).is_some_and(|node| name.starts_with(text.at(node.name)))
                 })?;
-                wildcards.push(HostNode { name: text.append(name)?, paths: span, parent });
+                wildcards.push(HostNode {
+                    first: first_octets(name),
+                    name: text.append(name)?,
+                    paths: span,
+                    parent,
+                });
             }
         }
     }
