@@ -40,6 +40,7 @@ pub fn turn(pool: &Mempool, events: Receiver<Event>, commands: Sender<Command>) 
             appliance_id: 1,
         },
         checks: Vec::new(),
+        hashed: Vec::new(),
         started_unix_us: 0,
         ask: AskSettings { retry_ns: 50 * MS_NS, tries: 2, outstanding: 1024 },
     };

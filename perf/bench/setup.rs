@@ -60,10 +60,12 @@ pub fn config(entries: u32, pending: u32) -> WorkerConfig {
         ethertype: ETHERTYPE,
         entries,
         pending,
+        datagram_flows: 1024,
         hash_key: HASH_KEY,
         cookie_keys: CookieKeys::new(&[0x5a; 16], &[0xa5; 16]),
         options: OptionBits::TIMESTAMPS | OptionBits::SACK | OptionBits::WINDOW_SCALE | OptionBits::ECN,
         mss: 1444,
+        farm_mtu: 1500,
         idle: Idle::Spin,
         timeouts: Timeouts { idle_ms: NEVER_MS, half_closed_ms: NEVER_MS, ..Timeouts::default() },
     }
