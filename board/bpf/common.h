@@ -50,6 +50,13 @@ struct {
 } services SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct exempt_key);
+	__type(value, __u32);
+} exempt SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, COUNTERS);
 	__type(key, __u32);
@@ -116,6 +123,15 @@ static __always_inline void publish(struct endpoint *endpoint, __u32 state)
 static __always_inline int held(__u32 state)
 {
 	return state == ENDPOINT_PENDING || state == ENDPOINT_LIVE;
+}
+
+/* Whether endpoints at this address and port are taken over, and so guarded. */
+static __always_inline int guarded(__be32 address, __be16 port)
+{
+	struct exempt_key key = { .address = address, .port = port };
+	__u32 *how = bpf_map_lookup_elem(&services, &address);
+
+	return how && (*how != GUARDED_BUT_EXEMPT || !bpf_map_lookup_elem(&exempt, &key));
 }
 
 /* RFC 1071 over `words` 16-bit words, folded, not complemented. */

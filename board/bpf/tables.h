@@ -54,6 +54,8 @@ enum counter {
 	COUNT_EVENTS_LOST,
 	COUNT_PENDING_EXPIRED,
 	COUNT_TOMBSTONES_EXPIRED,
+	COUNT_UDP_CONNECTIONS_RECEIVED,
+	COUNT_UDP_ACKS_SENT,
 	COUNT_ENDPOINTS_HELD, /* a gauge: pending and live records, summed over CPUs modulo 2^64 */
 	COUNTERS,
 };
@@ -101,6 +103,17 @@ struct endpoint {
 	__u8 zeros[3];
 };
 _Static_assert(sizeof(struct endpoint) == 72, "src/maps.rs");
+
+/* Values of the service table: whether every port of the address is guarded, or those in `exempt` are not. */
+enum guarded { GUARDED = 1, GUARDED_BUT_EXEMPT = 2 };
+
+/* A port of a guarded address whose connections the board's own kernel shakes hands for (kind l4). */
+struct exempt_key {
+	__be32 address;
+	__be16 port;
+	__u16 zero;
+};
+_Static_assert(sizeof(struct exempt_key) == 8, "src/takeover.rs");
 
 /* Padded to 8 octets, the hash map's grain. */
 struct mac_key {

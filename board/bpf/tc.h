@@ -164,6 +164,9 @@ int farm_ingress(struct __sk_buff *skb)
 		return hold(TCX_DROP, COUNT_FRAGMENTS_DROPPED);
 	if (!parsed.tcp || (parsed.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
 		return TCX_NEXT;
+	/* The ACK of the board's own SYN cookie would not pass the guard. */
+	if (!guarded(parsed.destination, parsed.destination_port))
+		return TCX_NEXT;
 	flow.client_address = parsed.source;
 	flow.client_port = parsed.source_port;
 	flow.endpoint_address = parsed.destination;

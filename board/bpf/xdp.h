@@ -219,7 +219,7 @@ static __always_inline int connection(struct xdp_md *ctx, const struct flow *flo
 		if (outdated(&frame->tcb, old))
 			return refuse(ctx, flow, REFUSE_HELD, id);
 	}
-	if (!bpf_map_lookup_elem(&services, &flow->endpoint_address))
+	if (!guarded(flow->endpoint_address, flow->endpoint_port))
 		return refuse(ctx, flow, REFUSE_NOT_COVERED, id);
 	refusal = listener_refusal(ctx, flow, frame->server_port);
 	if (refusal)
@@ -242,17 +242,29 @@ static __always_inline int connection(struct xdp_md *ctx, const struct flow *flo
 	return answer(ctx, flow, ANSWER(TYPE_ACK, 0), id);
 }
 
-/* 0x01, UDP: this board takes TCP endpoints only, and says so. */
+/* 0x01, UDP: the board takes the flow when a socket would get its datagrams. There is nothing to keep. */
 static __always_inline int connection_of_udp(struct xdp_md *ctx, const struct flow *flow)
 {
 	struct connection_udp *frame = (void *)(long)ctx->data;
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *sk;
 
 	if ((void *)(frame + 1) > (void *)(long)ctx->data_end)
 		return drop(COUNT_MALFORMED);
 	if (sum((__be16 *)&frame->ipos, (sizeof(*frame) - sizeof(frame->ethernet)) / 2) != 0xffff)
 		return drop(COUNT_BAD_CHECKSUM);
-	add(COUNT_REFUSED_PROTOCOL, 1);
-	return answer(ctx, flow, (TYPE_REFUSED << 16) | (PROTOCOL_UDP << 8) | REFUSE_PROTOCOL, 0);
+	if (frame->server_address != board_address)
+		return drop(COUNT_NOT_OURS);
+	add(COUNT_UDP_CONNECTIONS_RECEIVED, 1);
+	tuple_of(&tuple, flow, frame->server_port);
+	sk = bpf_sk_lookup_udp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	if (!sk) {
+		add(COUNT_REFUSED_NO_LISTENER, 1);
+		return answer(ctx, flow, (TYPE_REFUSED << 16) | (PROTOCOL_UDP << 8) | REFUSE_NO_LISTENER, 0);
+	}
+	bpf_sk_release(sk);
+	add(COUNT_UDP_ACKS_SENT, 1);
+	return answer(ctx, flow, (TYPE_ACK << 16) | (PROTOCOL_UDP << 8), 0);
 }
 
 /* 0x02: the client's own packet, as if it had come straight here. */
@@ -269,7 +281,7 @@ static __always_inline int packet(struct xdp_md *ctx, const struct flow *flow)
 	if (sum((__be16 *)&frame->ipos, sizeof(frame->ipos) / 2) != 0xffff)
 		return drop(COUNT_BAD_CHECKSUM);
 	total = bpf_ntohs(ip->total_length);
-	if (frame->ipos.protocol != PROTOCOL_TCP || ip->version_ihl >> 4 != 4 || total < sizeof(*ip) ||
+	if ((frame->ipos.protocol != PROTOCOL_TCP && frame->ipos.protocol != PROTOCOL_UDP) || ip->version_ihl >> 4 != 4 || total < sizeof(*ip) ||
 	    (void *)ip + total > end || ip->destination != flow->endpoint_address)
 		return drop(COUNT_MALFORMED);
 	ethernet = frame->ethernet;
@@ -352,7 +364,7 @@ static __always_inline int who_holds(struct xdp_md *ctx, const struct flow *flow
 	}
 	tuple_of(&tuple, flow, flow->endpoint_port);
 	met = socket_met(ctx, &tuple);
-	if (state != ENDPOINT_DETACHING && bpf_map_lookup_elem(&services, &flow->endpoint_address) &&
+	if (state != ENDPOINT_DETACHING && guarded(flow->endpoint_address, flow->endpoint_port) &&
 	    owns_endpoint(met)) {
 		/* Who asks takes the flow over, so the notice of its end goes there. */
 		if (endpoint && state == ENDPOINT_LIVE)

@@ -61,6 +61,8 @@ pub struct Config {
 pub struct Service {
     /// On the loopback.
     pub address: Ipv4Addr,
+    /// The port that this entry is about; `None`: all that no other entry is about.
+    pub port: Option<u16>,
     /// What the appliance does with its connections.
     pub kind: ServiceKind,
 }
@@ -370,8 +372,21 @@ impl Reader<'_> {
         let services: Vec<_> = items.iter().map(|item| self.service(item)).collect();
         let services: Vec<Service> = services.into_iter().collect::<Option<_>>()?;
         for (index, service) in services.iter().enumerate() {
-            if services.iter().take(index).any(|earlier| earlier.address == service.address) {
-                self.problem(value.span(), format!("`services` names {} twice", service.address));
+            let same = |other: &Service| (other.address, other.port) == (service.address, service.port);
+            // UDP and TCP may share a port.
+            let is_udp = |service: &Service| service.kind == ServiceKind::Udp;
+            if services.iter().take(index).any(|earlier| same(earlier) && is_udp(earlier) == is_udp(service))
+            {
+                let port = service.port.map_or(String::new(), |port| format!(":{port}"));
+                self.problem(value.span(), format!("`services` names {}{port} twice", service.address));
+            }
+            let beside = |other: &Service| other.address == service.address && other.kind.is_taken_over();
+            if service.kind == ServiceKind::L4 && service.port.is_none() && services.iter().any(beside) {
+                let what = format!(
+                    "{} has services whose endpoints are taken over as well; expected `port` beside kind = \"l4\"",
+                    service.address
+                );
+                self.problem(value.span(), what);
             }
         }
         Some(services)
@@ -383,7 +398,8 @@ impl Reader<'_> {
             self.wrong("services", item, "a table with `address` and `kind`");
             return None;
         };
-        self.unknown_keys(table, &["address", "kind"]);
+        self.unknown_keys(table, &["address", "port", "kind"]);
+        let port = table.get("port").map(|value| self.number(value, "port", 1..65_536));
         let address = match table.get("address") {
             Some(value) => self.ipv4(value, "address"),
             None => {
@@ -408,7 +424,11 @@ impl Reader<'_> {
                 None
             }
         };
-        Some(Service { address: address?, kind: kind? })
+        let port = match port {
+            Some(port) => Some(port? as u16),
+            None => None,
+        };
+        Some(Service { address: address?, port, kind: kind? })
     }
 
     fn xdp_mode(&mut self, table: &DeTable<'_>) -> Option<XdpMode> {
@@ -448,7 +468,7 @@ services = [{ address = "198.51.100.1", kind = "http" }]
         assert_eq!((config.pending, config.tombstone), (Duration::from_secs(30), Duration::from_secs(60)));
         assert_eq!(
             config.services,
-            [Service { address: Ipv4Addr::new(198, 51, 100, 1), kind: ServiceKind::Http }]
+            [Service { address: Ipv4Addr::new(198, 51, 100, 1), port: None, kind: ServiceKind::Http }]
         );
     }
 
@@ -520,7 +540,30 @@ endpoints_max = "many"
         let text =
             LEAST.replace("services = [", "services = [{ address = \"198.51.100.1\", kind = \"l4\" }, ");
         let problems = parse(&text).expect_err("twice");
+        assert!(problems.iter().any(|p| p.message.contains("expected `port`")), "{problems:?}");
+        let problems = parse(&text.replace("\"l4\"", "\"tcp\"")).expect_err("twice");
         assert!(problems.iter().any(|p| p.message.contains("twice")), "{problems:?}");
+    }
+
+    #[test]
+    fn an_address_may_have_an_l4_port_beside_its_other_services() {
+        let with = |entry: &str| LEAST.replace("services = [", &format!("services = [{entry}, "));
+        let text = with("{ address = \"198.51.100.1\", port = 5201, kind = \"l4\" }");
+        let ports: Vec<_> = parse(&text).expect("valid").services.iter().map(|s| s.port).collect();
+        assert_eq!(ports, [Some(5201), None]);
+        let problems = parse(&with("{ address = \"198.51.100.1\", port = 70000, kind = \"l4\" }"));
+        assert!(problems.expect_err("no port").iter().any(|p| p.message.contains("1 to 65535")));
+        let twice = text
+            .replace("[{ address", "[{ address = \"198.51.100.1\", port = 5201, kind = \"tcp\" }, { address");
+        assert!(
+            parse(&twice).expect_err("twice").iter().any(|p| p.message.contains("198.51.100.1:5201 twice"))
+        );
+        let dns = "{ address = \"192.0.2.9\", port = 53, kind = \"udp\" }, { address = \"192.0.2.9\", port = 53, kind = \"l4\" }";
+        assert!(parse(&with(dns)).is_ok(), "UDP and TCP share a port");
+        let bare = with(
+            "{ address = \"198.51.100.1\", port = 1, kind = \"http\" }, { address = \"198.51.100.1\", port = 2, kind = \"l4\" }",
+        );
+        assert!(parse(&bare).is_ok());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The programs' counters: names in the order of `enum counter` in `bpf/tables.h`; docs/board.md explains each.
 
 /// Every counter's name. The last one is a gauge.
-pub const NAMES: [&str; 47] = [
+pub const NAMES: [&str; 49] = [
     "frames_received",
     "unknown_sender",
     "not_ours",
@@ -48,6 +48,8 @@ pub const NAMES: [&str; 47] = [
     "events_lost",
     "pending_expired",
     "tombstones_expired",
+    "udp_connections_received",
+    "udp_acks_sent",
     "endpoints_held",
 ];
 

@@ -220,13 +220,15 @@ fn addresses(config: &Config, all: &HashMap<String, Interface>) -> Vec<Check> {
         own,
         format!("ip address add {}/24 dev {name}   (with the farm's prefix length)", config.address),
     ));
-    for service in &config.services {
-        let on_lo = has(all.get("lo"), service.address);
+    let mut services: Vec<_> = config.services.iter().map(|service| service.address).collect();
+    services.dedup();
+    for address in services {
+        let on_lo = has(all.get("lo"), address);
         checks.push(check(
-            format!("service address {}", service.address),
+            format!("service address {address}"),
             if on_lo { "on lo" } else { "not on lo" },
             on_lo,
-            format!("ip address add {}/32 dev lo", service.address),
+            format!("ip address add {address}/32 dev lo"),
         ));
     }
     checks

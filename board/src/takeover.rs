@@ -22,7 +22,7 @@ use libbpf_rs::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    config::{Config, XdpMode},
+    config::{Config, Service, ServiceKind, XdpMode},
     counters,
     interface::Interface,
     pins,
@@ -85,8 +85,48 @@ fn bpf(what: impl Into<String>) -> impl FnOnce(libbpf_rs::Error) -> Error {
     |cause| Error::Bpf { what, cause }
 }
 
+/// Makes a map have just these keys and values.
+fn sync(map: &impl MapCore, wanted: &BTreeMap<Vec<u8>, u32>) -> Result<(), Error> {
+    let update = || bpf("update the service table");
+    for key in map.keys().filter(|key| !wanted.contains_key(key)) {
+        map.delete(&key).map_err(update())?;
+    }
+    for (key, value) in wanted {
+        map.update(key, &value.to_ne_bytes(), MapFlags::ANY).map_err(update())?;
+    }
+    Ok(())
+}
+
+/// Keys and values of the `services` map (`enum guarded` in `bpf/tables.h`): addresses with a service that is taken over.
+fn guarded(services: &[Service]) -> BTreeMap<Vec<u8>, u32> {
+    const GUARDED: u32 = 1;
+    const GUARDED_BUT_EXEMPT: u32 = 2;
+    let taken = services.iter().filter(|service| service.kind.is_taken_over());
+    let rows = taken.map(|service| {
+        let is_exempt = services.iter().any(|other| other.address == service.address && is_exempt(other));
+        let how = if is_exempt { GUARDED_BUT_EXEMPT } else { GUARDED };
+        (service.address.octets().to_vec(), how)
+    });
+    rows.collect()
+}
+
+/// Keys of the `exempt` map (`struct exempt_key`): ports whose connections the board's own kernel shakes hands for.
+fn exempt(services: &[Service]) -> BTreeMap<Vec<u8>, u32> {
+    let exempt = services.iter().filter(|service| is_exempt(service));
+    let keys = exempt.filter_map(|service| {
+        let port = service.port?.to_be_bytes();
+        Some(([&service.address.octets()[..], &port, &[0; 2]].concat(), 1))
+    });
+    keys.collect()
+}
+
+/// Whether a service's port is left out of the guard of its address, if that is guarded.
+fn is_exempt(service: &Service) -> bool {
+    service.kind == ServiceKind::L4 && service.port.is_some()
+}
+
 /// Names of the pinned maps besides [`LAYOUT`].
-const MAPS: [&str; 6] = ["endpoints", "appliances", "services", "counters", "events", "strays"];
+const MAPS: [&str; 7] = ["endpoints", "appliances", "services", "exempt", "counters", "events", "strays"];
 /// Names of the pinned links.
 const LINKS: [&str; 5] = [XDP_NATIVE, XDP_GENERIC, "ingress", "egress", "socket_state"];
 /// The XDP link's name says its mode, which cannot be read from the link.
@@ -129,6 +169,7 @@ impl<'obj> Takeover<'obj> {
             (&mut maps.endpoints, "endpoints"),
             (&mut maps.appliances, "appliances"),
             (&mut maps.services, "services"),
+            (&mut maps.exempt, "exempt"),
             (&mut maps.counters, "counters"),
             (&mut maps.events, "events"),
             (&mut maps.strays, "strays"),
@@ -200,19 +241,11 @@ impl<'obj> Takeover<'obj> {
 
     /// Makes the service table what the configuration says. Only guarded kinds are in it.
     fn sync_services(&self, config: &Config) -> Result<(), Error> {
-        let wanted: Vec<[u8; 4]> =
-            config.services.iter().filter(|s| s.kind.is_taken_over()).map(|s| s.address.octets()).collect();
-        let map = &self.skel.maps.services;
-        for key in map.keys() {
-            if !wanted.iter().any(|address| address[..] == key[..]) {
-                map.delete(&key).map_err(bpf("update the service table"))?;
-            }
-        }
-        for address in wanted {
-            map.update(&address, &1u32.to_ne_bytes(), MapFlags::ANY)
-                .map_err(bpf("update the service table"))?;
-        }
-        Ok(())
+        let guarded = guarded(&config.services);
+        let exempt = exempt(&config.services);
+        // What is exempt first, so that no connection meets a guard that does not know of it.
+        sync(&self.skel.maps.exempt, &exempt)?;
+        sync(&self.skel.maps.services, &guarded)
     }
 
     /// Tells the programs which sender is which appliance; senders that are no longer anybody's are forgotten.
@@ -488,4 +521,25 @@ pub fn detach(directory: &Path) -> Result<usize, Error> {
     }
     pins::remove_directory(directory)?;
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_l4_ports_of_guarded_addresses_are_exempt() {
+        let service = |last, port, kind| Service { address: Ipv4Addr::new(198, 51, 100, last), port, kind };
+        let services = [
+            service(1, None, ServiceKind::Http),
+            service(1, Some(5201), ServiceKind::L4),
+            service(2, Some(443), ServiceKind::Tls),
+            service(2, Some(53), ServiceKind::Udp),
+            service(3, None, ServiceKind::L4),
+        ];
+        let rows: Vec<_> = guarded(&services).into_iter().collect();
+        assert_eq!(rows, [(vec![198, 51, 100, 1], 2), (vec![198, 51, 100, 2], 1)]);
+        let keys: Vec<_> = exempt(&services).into_keys().collect();
+        assert_eq!(keys, [[198, 51, 100, 1, 0x14, 0x51, 0, 0]]);
+    }
 }

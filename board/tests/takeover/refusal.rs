@@ -180,17 +180,33 @@ fn a_listener_that_speaks_multipath_tcp_is_refused_and_reported() {
 }
 
 #[test]
-fn udp_is_refused() {
-    let (_world, mut appliance) = board_with_nginx(&Options::default());
+fn a_flow_of_udp_is_taken_where_a_socket_gets_it_and_refused_elsewhere() {
+    let (mut world, mut appliance) = board_with_nginx(&Options::default());
     let flow = Client::new(42_009, 53).flow;
     let mut message = [0; UdpConnection::LEN];
     UdpConnection { flow, server: BOARD, server_port: 53 }.emit(&mut message);
     appliance.send(&message);
-    let protocol = appliance.message("a refusal", |message| match message {
+    let refused = appliance.message("a refusal", |message| match message {
         Message::Refused(refused) if refused.flow == flow => Some((refused.protocol, refused.reason)),
         _ => None,
     });
-    assert_eq!(protocol, (Protocol::Udp, RefusalReason::ProtocolNotSupported));
+    assert_eq!(refused, (Protocol::Udp, RefusalReason::NoListener));
+    let mut socket = world.on_board("python3");
+    let program = "import socket, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+                   s.bind(('0.0.0.0', 53))\ntime.sleep(600)";
+    socket.args(["-c", program]);
+    world.spawn(socket);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while world.counter("udp_acks_sent") == 0 {
+        assert!(std::time::Instant::now() < deadline, "the socket is not found");
+        appliance.send(&message);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let protocol = appliance.message("an acknowledgement", |message| match message {
+        Message::Ack(ack) if ack.flow == flow => Some(ack.protocol),
+        _ => None,
+    });
+    assert_eq!(protocol, Protocol::Udp);
 }
 
 #[test]
@@ -361,6 +377,7 @@ fn mutated_frames_do_no_harm() {
         "not_ours",
         "acks_sent",
         "acks_repeated",
+        "udp_acks_sent",
         "clears_queued",
         "tombstone_answers",
         "busy_dropped",
