@@ -273,10 +273,12 @@ fn launch(
             ethertype: config.appliance.ethertype.value,
             entries: config.worker.entries.value,
             pending: config.worker.pending.value,
+            datagram_flows: config.worker.datagram_flows,
             hash_key: common.hash_key,
             cookie_keys: core.cookies().keys().clone(),
             options: offered(&config.tcp),
             mss: config.tcp.mss.value,
+            farm_mtu: settings::farm_mtu(config),
             idle: config.worker.idle,
             timeouts: settings::timeouts(config),
         };

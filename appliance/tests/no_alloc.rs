@@ -73,7 +73,8 @@ fn every_policy_with_limits_and_a_home_board() {
             bandwidth_free_mbps: Some(1),
             accept_queue_percent: Some(90),
         };
-        let mut world = World::placed_by(Rules { policy, home, limits, slow_start_ns: 1_000_000_000 });
+        let mut world =
+            World::placed_by(Rules { policy, home, limits, udp: false, slow_start_ns: 1_000_000_000 });
         world.pass(20);
         let count = counted(|| {
             for port in 1..=ROUNDS {

@@ -89,19 +89,24 @@ pub fn forget(core: &mut Core, board: BoardId) {
     }
 }
 
+/// A flow that is given up, with the attempt by which its board has taken it over.
+type Gone = (EntryRef, Flow, Option<(BoardId, u64)>);
+
 /// Goes on with the sweep, if there is one. Returns how many flows it has given up, or 1 where it has only looked.
 pub fn sweep(core: &mut Core) -> usize {
     let Some(cursor) = core.by_board.cursor else { return 0 };
-    let mut gone: ArrayVec<(EntryRef, Flow, BoardId, u64), SWEEP_SLOTS> = ArrayVec::new();
+    let mut gone: ArrayVec<Gone, SWEEP_SLOTS> = ArrayVec::new();
     let Core { shard, by_board, .. } = core;
     let next = shard.visit_slots(cursor, SWEEP_SLOTS as u32, |entry, flow, found| {
-        if found.state == State::Forward && by_board.is_forgotten(found.board) {
-            let _ = gone.try_push((entry, *flow, found.board, found.migration_id));
+        if found.state.is_at_board() && by_board.is_forgotten(found.board) {
+            let migrated = (found.state == State::Forward).then_some((found.board, found.migration_id));
+            let _ = gone.try_push((entry, *flow, migrated));
         }
     });
     let taken = gone.len();
-    for (entry, flow, board, migration_id) in gone {
-        if !core.tell(Event::Abandon { entry, flow, migrated: Some((board, migration_id)) }) {
+    for (entry, flow, migrated) in gone {
+        // A board that has had the connection from the start holds no record of it that could be detached.
+        if migrated.is_some() && !core.tell(Event::Abandon { entry, flow, migrated }) {
             // The queue is full: the same slots again in the next poll, without those that are gone by now.
             return taken;
         }

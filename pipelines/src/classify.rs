@@ -28,6 +28,13 @@ pub enum Route {
     Local(EntryRef),
     /// Its board is gone, and its endpoint with it.
     GivenUp(EntryRef),
+    /// Of a service whose connections are not terminated here.
+    Layer4 {
+        /// The service addressed.
+        service: u16,
+        /// The flow's entry, if there is one.
+        entry: Option<EntryRef>,
+    },
     /// A SYN to a service.
     Handshake,
     /// The packet that begins a connection, whose cookie holds: first data, or the handshake's ACK where the server may
@@ -68,7 +75,7 @@ pub fn classify(core: &mut Core, packet: &TcpPacket) -> Route {
             State::Forward => return Route::Unsettled(entry),
             State::Temporary | State::ForwardConnect => return Route::Request(entry),
             State::Local if !found.closing => return Route::Local(entry),
-            State::Local | State::Asking | State::GivenUp => {}
+            State::Local | State::Asking | State::GivenUp | State::Layer4 => {}
         }
     }
     slow(core, packet, entry)
@@ -84,6 +91,9 @@ fn slow(core: &mut Core, packet: &TcpPacket, entry: Option<EntryRef>) -> Route {
         let entry = entry.filter(|_| !packet.flags.contains(Flags::SYN));
         return entry.and_then(|entry| known(core, entry)).unwrap_or(other);
     };
+    if core.services.table(service).is_some() {
+        return layer4(core, packet, service, entry);
+    }
     if packet.flags.contains(Flags::SYN) {
         if let Some(mut found) = entry.and_then(|entry| core.shard.get_mut(entry)) {
             found.note_syn(packet.seq, core.now.cookie_slot);
@@ -113,11 +123,21 @@ fn slow(core: &mut Core, packet: &TcpPacket, entry: Option<EntryRef>) -> Route {
     }
 }
 
+/// The way of a packet to a service whose connections are not terminated here. Those that were before a reload go on.
+fn layer4(core: &Core, packet: &TcpPacket, service: u16, entry: Option<EntryRef>) -> Route {
+    let other = entry
+        .filter(|_| !packet.flags.contains(Flags::SYN))
+        .filter(|entry| core.shard.get(*entry).is_some_and(|found| found.state != State::Layer4))
+        .and_then(|entry| known(core, entry));
+    other.unwrap_or(Route::Layer4 { service, entry })
+}
+
 /// The way of a packet that belongs to its entry; `None` while the farm is being asked.
 fn known(core: &Core, entry: EntryRef) -> Option<Route> {
     let found = core.shard.get(entry)?;
     Some(match found.state {
         State::Forward if found.pending.is_none() => Route::Forward(entry),
+        State::Layer4 => Route::Forward(entry),
         State::Forward => Route::Unsettled(entry),
         State::Temporary | State::ForwardConnect => Route::Request(entry),
         State::Local => Route::Local(entry),

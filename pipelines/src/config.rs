@@ -101,6 +101,8 @@ pub struct WorkerConfig {
     pub ethertype: u16,
     /// Entries in the worker's shard.
     pub entries: u32,
+    /// Flows of datagrams that the worker keeps.
+    pub datagram_flows: u32,
     /// Buffers for unfinished requests, 16 KiB each, touched only when used.
     pub pending: u32,
     /// Key of the shard's hash and of the owner hash: the same in every worker, random at every start.
@@ -111,6 +113,8 @@ pub struct WorkerConfig {
     pub options: OptionBits,
     /// The MSS that the SYN-ACK advertises, octets.
     pub mss: u16,
+    /// Octets of the largest IPv4 packet, or ipOS message, on the way to any board.
+    pub farm_mtu: u16,
     /// When idle.
     pub idle: Idle,
     /// Deadlines.

@@ -15,9 +15,11 @@ use crate::by_board::ByBoard;
 use crate::clock::Now;
 use crate::config::{PortSettings, WorkerConfig};
 use crate::counters::{Drop, Happening, WorkerCounters};
+use crate::datagram::Datagrams;
 use crate::entry::{Entry, Pending, State};
 use crate::handoff::{BOARDS_MAX, BoardId, Event, PortIndex, Sender};
 use crate::io::TX_BURST;
+use crate::layer4::Standings;
 use crate::limit::Limit;
 use crate::recover::Waiting;
 use crate::request::assembly::AssemblyPool;
@@ -27,6 +29,7 @@ use crate::services::Services;
 use crate::table::OutOfMemory;
 use crate::table::shard::Shard;
 use crate::table::slab::{EntryRef, Slab};
+use crate::too_big;
 
 /// RSTs that one worker sends in a second, at most.
 const RESETS_PER_SECOND: u32 = 10_000;
@@ -44,6 +47,8 @@ pub struct BoardPlace {
     pub mac: Mac,
     /// The farm port that it is behind.
     pub port: PortIndex,
+    /// Octets of the longest frame of a client's that fits on the way there.
+    pub frame_max: u16,
     /// The Ethernet header of what goes there.
     pub ethernet: [u8; ethernet::HEADER_LEN],
 }
@@ -68,6 +73,12 @@ pub struct Core {
     pub boards: Box<[Option<BoardPlace>]>,
     /// How many flows they have.
     pub by_board: ByBoard,
+    /// Flows of datagrams.
+    pub datagrams: Datagrams,
+    /// Messages that the queue to the control core has room for.
+    pub events_room: usize,
+    /// Which boards take the flows of services that choose by hash.
+    pub standings: Standings,
     /// What goes out at the end of the poll, by [`PortIndex`].
     pub tx: Vec<Burst<TX_BURST>>,
     /// Numbers for the admin thread.
@@ -82,6 +93,8 @@ pub struct Core {
     pub resets: Limit,
     /// Bounds questions to the farm.
     pub questions: Limit,
+    /// Bounds messages about packets that do not fit.
+    pub too_big: Limit,
     /// For normalising paths.
     pub path_buffer: Box<[u8; PATH_OCTETS]>,
 }
@@ -101,16 +114,22 @@ impl Core {
     ) -> Result<Self, OutOfMemory> {
         counters.entries_capacity.set(u64::from(config.entries));
         counters.pending_capacity.set(u64::from(config.pending));
+        let [one, other] = config.hash_key;
         Ok(Self {
+            // Another key, so that what is learned of one shard says nothing of the other.
+            datagrams: Datagrams::new(config.datagram_flows, [other, !one])?,
+            events_room: events.room(),
             shard: Shard::new(config.entries, config.hash_key, 0)?,
             pending: Slab::new(config.pending)?,
             assemblies: AssemblyPool::with_capacity(config.pending),
             waiting: Slab::new(WAITING_MAX)?,
             boards: vec![None; BOARDS_MAX].into_boxed_slice(),
             by_board: ByBoard::new(),
+            standings: Standings::new(),
             tx: ports.iter().map(|_| Burst::new()).collect(),
             resets: Limit::per_second(RESETS_PER_SECOND),
             questions: Limit::per_second(QUESTIONS_PER_SECOND),
+            too_big: Limit::per_second(too_big::PER_SECOND),
             path_buffer: Box::new([0; PATH_OCTETS]),
             now: Now::default(),
             config,
@@ -157,7 +176,8 @@ impl Core {
         let way = Way { source: self.port_mac(port), destination: mac };
         segment::write_ethernet(&mut ethernet, way, self.config.ethertype);
         if let Some(place) = self.boards.get_mut(usize::from(board.0)) {
-            *place = Some(BoardPlace { mac, port, ethernet });
+            let frame_max = ethernet::HEADER_LEN as u16 + too_big::packet_max(self.config.farm_mtu);
+            *place = Some(BoardPlace { mac, port, frame_max, ethernet });
         }
     }
 
@@ -230,6 +250,18 @@ impl Core {
         Ok(entry)
     }
 
+    /// Enters a connection that a board has from the start.
+    ///
+    /// # Errors
+    /// [`Drop::ShardFull`].
+    pub fn enter_at_board(&mut self, flow: &Flow, entry: Entry) -> Result<EntryRef, Drop> {
+        let (state, board) = (entry.state, entry.board);
+        let entry = self.shard.insert(flow, entry, self.now.ms).map_err(|_| Drop::ShardFull)?;
+        self.counters.entries[state.index()].add(1);
+        self.by_board.joined(board);
+        Ok(entry)
+    }
+
     /// Moves a connection to another table. Into Forward it goes with its board set.
     #[inline]
     pub fn change_state(&mut self, entry: EntryRef, state: State) {
@@ -237,7 +269,7 @@ impl Core {
             if entry.is_open() {
                 self.by_board.left(entry.board);
             }
-            if state == State::Forward {
+            if state.is_at_board() {
                 self.by_board.joined(entry.board);
             }
             self.counters.entries[entry.state.index()].sub(1);

@@ -83,7 +83,7 @@ counted! {
         OtherMac = "other_mac", "Not ours: the destination MAC address is not the port's.";
         OtherEthertype = "other_ethertype", "Not ours: neither IPv4, ARP nor, on a farm port, the farm's ipOS EtherType.";
         OtherAddress = "other_address", "Not ours: the destination IPv4 address is neither the port's nor a service's.";
-        OtherProtocol = "other_protocol", "Not ours: neither TCP nor ICMP to an address of ours.";
+        OtherProtocol = "other_protocol", "Not ours: neither TCP, UDP nor ICMP to an address of ours.";
         OtherArp = "other_arp", "Not ours: ARP about somebody else's address.";
         OtherIcmp = "other_icmp", "Not ours: ICMP that is neither an echo request nor an error about a flow we know.";
         IposOnWan = "ipos_on_wan", "Not ours: an ipOS frame on a port that does not face the farm.";
@@ -93,6 +93,7 @@ counted! {
         BadArp = "bad_arp", "Malformed ARP.";
         BadIpv4 = "bad_ipv4", "Malformed IPv4 header or length.";
         BadIpv4Checksum = "bad_ipv4_checksum", "Malformed: IPv4 header checksum.";
+        BadUdp = "bad_udp", "Malformed UDP header or length.";
         BadTcp = "bad_tcp", "Malformed TCP header or length.";
         BadTcpChecksum = "bad_tcp_checksum", "Malformed: TCP checksum.";
         BadTcpOptions = "bad_tcp_options", "Malformed TCP options.";
@@ -107,6 +108,9 @@ counted! {
         ClosedProbe = "closed_probe", "Refused: the last ACK of a connection that was closed without a request.";
         OutOfWindow = "out_of_window", "Refused: outside the window that was advertised.";
         OldSegment = "old_segment", "Refused: nothing new in it and nothing to answer.";
+        NoBoardYet = "no_board_yet", "Refused: for a service that chooses boards by hash, before any board was heard of.";
+        NoUdpService = "no_udp_service", "Refused: UDP to a service's address, but to a port where there is no UDP service.";
+        NoUdpBoard = "no_udp_board", "Refused: a datagram that no board takes (for a second, as its flow was told).";
         TooManyGaps = "too_many_gaps", "Refused: more than 16 gaps in the octets held; the client retransmits.";
         AwaitingHolder = "awaiting_holder", "Refused: another packet of this flow already waits for the farm's answer.";
         AskLimit = "ask_limit", "Refused: too many questions to the farm at once (or this second).";
@@ -115,9 +119,12 @@ counted! {
         ShardFull = "shard_full", "Pressure: the worker's shard has no entry left.";
         PendingFull = "pending_full", "Pressure: no buffer left for another unfinished request.";
         ControlFull = "control_full", "Pressure: the queue to the control core is full.";
+        DatagramsFull = "datagrams_full", "Pressure: a new flow of datagrams found no room, or too many came this second.";
+        DatagramsHeld = "datagrams_held", "Pressure: a datagram came while a board was being asked, and enough others wait already.";
         SteerFull = "steer_full", "Pressure: the queue to the owning worker is full.";
         NoMbuf = "no_mbuf", "Pressure: no mbuf left for an answer.";
         NoBoardMac = "no_board_mac", "Pressure: the board's MAC address is not known yet.";
+        TooBig = "too_big", "Refused: does not fit the farm's MTU behind the ipOS header, and its sender was not told: it allows fragmentation, or too many were told this second.";
         NoHeadroom = "no_headroom", "Pressure: no headroom in the mbuf for the ipOS header.";
     }
 }
@@ -171,6 +178,14 @@ counted! {
         ExpiredIdle = "expired_idle", "An entry ended idle, after its board said that it does not hold the endpoint.";
         ExpiredPending = "expired_pending", "An unfinished entry ended by a deadline.";
         Forgotten = "forgotten", "A connection was given up because its board was removed by force.";
+        Layer4Placed = "layer4_placed", "A connection that is not terminated here got its board, by hash.";
+        Layer4Unkept = "layer4_unkept", "Such a connection's packet went to its board without an entry: the share of the shard is used up.";
+        Layer4NoBoard = "layer4_no_board", "Such a connection found no board that could have it, and was answered with RST.";
+        DatagramsPlaced = "datagrams_placed", "A flow of datagrams was taken by a board.";
+        DatagramsUnplaced = "datagrams_unplaced", "A flow of datagrams that no board takes.";
+        DatagramsMoved = "datagrams_moved", "A flow of datagrams went to be placed anew: its board was dead or gone.";
+        DatagramsIdle = "datagrams_idle", "A flow of datagrams ended idle.";
+        TooBigTold = "too_big_told", "The sender of a packet that does not fit the farm's MTU was told so (ICMP, fragmentation needed).";
         Originated = "originated", "A packet sent that no received packet asked for (replays, time-outs, the control core's frames).";
         OriginateFailed = "originate_failed", "A packet that the appliance wanted to send found no mbuf, board or queue.";
     }
@@ -262,8 +277,10 @@ pub struct WorkerCounters {
     pub total_cycles: Counter,
     /// TSC cycles in polls that found something to do.
     pub busy_cycles: Counter,
-    /// Entries by table: Temporary, Forward-Connect, Forward, Local, and those that wait for the farm's answer.
-    pub entries: [Counter; 6],
+    /// Entries by [`crate::entry::State`].
+    pub entries: [Counter; 7],
+    /// Flows of datagrams.
+    pub datagram_flows: Counter,
     /// How many entries the shard can hold.
     pub entries_capacity: Counter,
     /// Buffers for unfinished requests in use.
@@ -288,6 +305,7 @@ impl WorkerCounters {
             busy_polls: Counter::default(),
             total_cycles: Counter::default(),
             busy_cycles: Counter::default(),
+            datagram_flows: Counter::default(),
             entries: Default::default(),
             entries_capacity: Counter::default(),
             pending: Counter::default(),

@@ -29,6 +29,8 @@ use crate::table::slab::EntryRef;
 ///      |                                      +--------> Local <-----+                     |
 ///      | unknown packet                                                                    |
 ///      +----------------> Asking ------------- a board holds it ---------------------------+
+///      | any packet to a service of kind `l4`
+///      +----------------> Layer4
 /// ```
 ///
 /// Where the server may speak first, the handshake's ACK leads to ForwardConnect, and what would be 503 is a RST.
@@ -46,6 +48,9 @@ pub enum State {
     Asking,
     /// Its board was removed by force: what its client still sends is answered by RST.
     GivenUp,
+    /// A board has had the connection from its first packet on ([`crate::layer4`]). Until the handshake's second packet has
+    /// come from the client, [`Entry::syn_irs`] is set.
+    Layer4,
 }
 
 impl State {
@@ -59,7 +64,14 @@ impl State {
             State::Local => 3,
             State::Asking => 4,
             State::GivenUp => 5,
+            State::Layer4 => 6,
         }
+    }
+
+    /// Whether what the client sends goes to [`Entry::board`].
+    #[inline]
+    pub const fn is_at_board(self) -> bool {
+        matches!(self, State::Forward | State::Layer4)
     }
 
     /// The table of Fig. 12 that shows it; an entry that waits for the farm's answer is on its way to Forward.
@@ -67,7 +79,7 @@ impl State {
         match self {
             State::Temporary => Table::Temporary,
             State::ForwardConnect | State::Asking => Table::ForwardConnect,
-            State::Forward => Table::Forward,
+            State::Forward | State::Layer4 => Table::Forward,
             State::Local | State::GivenUp => Table::Local,
         }
     }
@@ -80,7 +92,7 @@ pub struct Entry {
     pub migration_id: u64,
     /// What hangs on it until the client has proof that the board has the request.
     pub pending: Option<EntryRef>,
-    /// The board that holds it, in Forward.
+    /// The board that holds it, in Forward and Layer4.
     pub board: BoardId,
     /// Where it stands.
     pub state: State,
@@ -102,7 +114,7 @@ const _: () = assert!(size_of::<Entry>() <= 32, "what a shard has room for");
 impl Settled for Entry {
     #[inline]
     fn settled_board(&self) -> Option<BoardId> {
-        let is_settled = self.state == State::Forward && self.pending.is_none() && self.syn_irs.is_none();
+        let is_settled = self.state.is_at_board() && self.pending.is_none() && self.syn_irs.is_none();
         is_settled.then_some(self.board)
     }
 }
@@ -131,7 +143,7 @@ impl Entry {
     /// Whether a board holds the endpoint, and its end has not been seen.
     #[inline]
     pub fn is_open(&self) -> bool {
-        self.state == State::Forward && !self.closing
+        self.state.is_at_board() && !self.closing
     }
 
     /// A new entry.
@@ -282,6 +294,7 @@ mod tests {
             State::Local,
             State::Asking,
             State::GivenUp,
+            State::Layer4,
         ];
         for (place, state) in states.into_iter().enumerate() {
             assert_eq!(state.index(), place);

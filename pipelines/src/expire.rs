@@ -9,6 +9,7 @@ use crate::core::Core;
 use crate::counters::Happening;
 use crate::entry::State;
 use crate::handoff::{Answer, Event};
+use crate::layer4;
 use crate::local;
 use crate::migrate::{self, SETTLE_MS};
 use crate::recover;
@@ -46,7 +47,8 @@ fn act(core: &mut Core, entry: EntryRef) {
         State::Local => local::send(core, entry),
         State::Asking => recover::give_up(core, entry),
         State::GivenUp => core.remove(entry),
-        State::Forward if found.closing => core.remove(entry),
+        State::Forward | State::Layer4 if found.closing => core.remove(entry),
+        State::Layer4 => layer4::idle(core, entry),
         State::Forward => idle(core, entry),
     }
 }

@@ -175,7 +175,7 @@ pub fn new_syn(core: &Core, owners: &Owners, port: PortIndex, mbuf: &Mbuf) -> Op
     let may_ask = may_be_a_client(flow.client)
         && flow.client != flow.endpoint
         && !services.knows_address(flow.client)
-        && services.find(flow.endpoint, flow.endpoint_port).is_some();
+        && services.answers_syn(flow.endpoint, flow.endpoint_port);
     (may_ask && owners.owner(flow) == core.config.id).then_some(packet)
 }
 

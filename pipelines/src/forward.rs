@@ -11,12 +11,13 @@ use ipos_wire::{ethernet, ipos, ipv4};
 
 use crate::core::{BoardPlace, Core};
 use crate::counters::{Drop, Happening};
-use crate::entry::{Entry, State};
+use crate::entry::Entry;
 use crate::handoff::BoardId;
 use crate::migrate::{self, ACK_REPEATS_MAX};
 use crate::parse::TcpPacket;
 use crate::request::assembly::WINDOW;
 use crate::table::slab::EntryRef;
+use crate::too_big;
 use crate::verdict::Verdict;
 
 /// A packet of a migrated connection that the fast path has left: it may be the last, or the first after a SYN.
@@ -128,7 +129,7 @@ pub fn icmp_error(core: &mut Core, flow: &Flow, mbuf: Mbuf) -> Verdict {
     let Some(found) = core.shard.lookup(flow).and_then(|entry| core.shard.get(entry)) else {
         return Verdict::Drop(Drop::OtherIcmp);
     };
-    if found.state != State::Forward {
+    if !found.state.is_at_board() {
         return Verdict::Drop(Drop::OtherIcmp);
     }
     let board = found.board;
@@ -140,17 +141,27 @@ pub fn icmp_error(core: &mut Core, flow: &Flow, mbuf: Mbuf) -> Verdict {
 
 /// Puts the ipOS header between Ethernet and IPv4, and sends the frame to the board.
 #[inline(always)]
-pub fn encapsulate(
+pub fn encapsulate(core: &mut Core, board: BoardId, flow: &Flow, frame_len: usize, mbuf: Mbuf) -> Verdict {
+    encapsulate_as(core, ipos::Protocol::Tcp, board, flow, frame_len, mbuf)
+}
+
+/// The same, for a packet of either protocol.
+#[inline(always)]
+pub fn encapsulate_as(
     core: &mut Core,
+    protocol: ipos::Protocol,
     board: BoardId,
     flow: &Flow,
     frame_len: usize,
     mut mbuf: Mbuf,
 ) -> Verdict {
     // By reference: a copy of the header in between would be read as other words than it was written.
-    let Some(BoardPlace { port, ethernet, .. }) = core.place_of(board) else {
+    let Some(BoardPlace { port, frame_max, ethernet, .. }) = core.place_of(board) else {
         return Verdict::Drop(Drop::NoBoardMac);
     };
+    if frame_len > usize::from(*frame_max) {
+        return too_big::answer(core, mbuf);
+    }
     let port = *port;
     let Some(front) = mbuf
         .reframe(frame_len, ipos::HEADER_LEN)
@@ -160,7 +171,7 @@ pub fn encapsulate(
     };
     let (link, header) = front.split_at_mut(ethernet::HEADER_LEN);
     link.copy_from_slice(ethernet);
-    ipos::encapsulate(*flow, ipos::Protocol::Tcp, header);
+    ipos::encapsulate(*flow, protocol, header);
     core.transmit(port, mbuf);
     Verdict::Forwarded
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::flow::Flow;
+use ipos_wire::ipos::Protocol;
 use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
 use ipos_wire::tcb::{OptionBits, STATE_ESTABLISHED, Tcb};
@@ -179,6 +180,17 @@ pub enum Event {
         /// The board to ask; `None` asks every live board.
         board: Option<BoardId>,
     },
+    /// The first datagram of a flow: choose a board and have it acknowledge the flow. Answered by [`Command::Datagrams`], always.
+    PlaceDatagrams {
+        /// The entry that waits.
+        entry: EntryRef,
+        /// Client and endpoint.
+        flow: Flow,
+        /// Row of [`Services`] that the client addressed.
+        service: u16,
+        /// The pool of boards.
+        pool: u16,
+    },
     /// A frame from a farm port that is the control core's business: an ipOS message of any type but 0x02, ARP, or a
     /// board's answer to a health check. It starts at its Ethernet header.
     Frame {
@@ -286,6 +298,13 @@ pub enum Command {
         /// The attempt that it acknowledged.
         migration_id: u64,
     },
+    /// The answer to [`Event::PlaceDatagrams`].
+    Datagrams {
+        /// The entry that waits.
+        entry: EntryRef,
+        /// The board that has taken the flow; `None` when none takes it.
+        board: Option<BoardId>,
+    },
     /// No board takes the endpoint: answer the client.
     Answer {
         /// The entry that waits.
@@ -337,6 +356,15 @@ pub enum Command {
     /// Fill in how many flows each board has and send it back as [`Event::Counted`]. Commands keep their order, so that what was
     /// migrated before is counted.
     Count(Box<FlowCount>),
+    /// Whether a board takes flows of a service that chooses boards by hash, from now on.
+    Standing {
+        /// The service's number.
+        service: u16,
+        /// Which board.
+        board: BoardId,
+        /// What it takes.
+        takes: Takes,
+    },
     /// A board is gone: nothing is sent there any more, and each flow that it still has is taken out with [`Event::Abandon`].
     Forget {
         /// Which board.
@@ -344,6 +372,17 @@ pub enum Command {
     },
     /// Leave the loop after what is queued has been sent.
     Stop,
+}
+
+/// What a board takes of a service that chooses boards by hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// New flows, and those that it has.
+    New,
+    /// Those that it has, if any: it drains, is beyond a limit, has not been heard of, ...
+    Known,
+    /// None: it is dead.
+    None,
 }
 
 /// Who holds an endpoint, as the farm answered.
@@ -375,6 +414,8 @@ pub enum Table {
 pub struct FlowRow {
     /// The connection.
     pub flow: Flow,
+    /// Its protocol.
+    pub protocol: Protocol,
     /// The table that it is in.
     pub table: Table,
     /// The board that holds it, once there is one.

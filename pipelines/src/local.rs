@@ -96,7 +96,7 @@ const fn in_the_clients_words(kind: Kind, answer: Answer) -> (Answer, Option<Hap
     match (kind, answer) {
         (Kind::Http, _) | (_, Reset | Alert(_)) => (answer, None),
         // What they speak is not known.
-        (Kind::Tcp, _) => (Reset, Some(Happening::ResetUnplaced)),
+        (Kind::Tcp | Kind::L4 | Kind::Udp, _) => (Reset, Some(Happening::ResetUnplaced)),
         (Kind::Tls, BadRequest) => (Alert(handoff::Alert::DecodeError), Some(Happening::HelloCut)),
         (Kind::Tls, HeadTooLarge) => (Alert(handoff::Alert::DecodeError), Some(Happening::HelloTooLong)),
         (Kind::Tls, RequestTimeout) => (Alert(handoff::Alert::CloseNotify), Some(Happening::HelloTimeout)),

@@ -9,6 +9,7 @@ use ipos_wire::tcp::{Flags, Options, Timestamps};
 use crate::by_board;
 use crate::core::Core;
 use crate::counters::Happening;
+use crate::datagram;
 use crate::entry::State;
 use crate::handoff::{Answer, BoardId, Command, Event};
 use crate::listing;
@@ -37,6 +38,7 @@ pub fn command(core: &mut Core, command: Command) -> bool {
         Command::Migrated { entry, flow, board, migration_id } => {
             migrated(core, entry, flow, board, migration_id);
         }
+        Command::Datagrams { entry, board } => datagram::placed(core, entry, board),
         Command::Answer { entry, answer } => answer_for(core, entry, answer),
         Command::Holder { entry, holder } => recover::holder(core, entry, holder),
         Command::Closed { flow, board, migration_id } => closed(core, &flow, board, migration_id),
@@ -50,6 +52,7 @@ pub fn command(core: &mut Core, command: Command) -> bool {
         Command::Timeouts(timeouts) => core.config.timeouts = timeouts,
         Command::ListFlows(page) => listing::list_flows(core, page),
         Command::Count(page) => by_board::count(core, page),
+        Command::Standing { service, board, takes } => core.standings.set(service, board, takes),
         Command::Forget { board } => by_board::forget(core, board),
         Command::Stop => return false,
     }

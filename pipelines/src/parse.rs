@@ -10,10 +10,11 @@ use ipos_dpdk::mbuf::{Checksum, Mbuf};
 use ipos_wire::flow::Flow;
 use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
-use ipos_wire::{arp, ethernet, icmp, ipv4, tcp};
+use ipos_wire::{arp, ethernet, icmp, ipv4, tcp, udp};
 
 use crate::config::PortSettings;
 use crate::counters::Drop;
+use crate::datagram::UdpPacket;
 use crate::handoff::{CHECK_PORTS, PortIndex};
 use crate::services::Services;
 
@@ -22,6 +23,8 @@ use crate::services::Services;
 pub enum Parsed {
     /// TCP to one of our addresses.
     Tcp(TcpPacket),
+    /// UDP to a service's address.
+    Udp(UdpPacket),
     /// An ARP request for one of our addresses.
     ArpRequest(arp::Repr),
     /// Any other ARP from the farm: the control core learns from it.
@@ -181,6 +184,7 @@ fn ipv4(data: &[u8], source_mac: Mac, port: &PortSettings, services: &Services) 
     }
     match packet.protocol() {
         ipv4::PROTOCOL_TCP if to_service => tcp(&packet, source_mac, port),
+        ipv4::PROTOCOL_UDP if to_service => udp(&packet),
         ipv4::PROTOCOL_ICMP => match icmp(packet.payload())? {
             // The address of removed services is nobody's here, but for the connections that are left.
             Parsed::Echo if to_service && !services.has_address(destination) => Err(Drop::OtherAddress),
@@ -231,6 +235,21 @@ fn tcp(packet: &ipv4::Packet<&[u8]>, source_mac: Mac, port: &PortSettings) -> Re
         frame_len: u16::try_from(frame_len).map_err(|_| Drop::BadIpv4)?,
         tcp_offset: tcp_offset as u16,
         payload_offset: (tcp_offset + segment.header_len()) as u16,
+    }))
+}
+
+/// The checksum is left to the board's kernel.
+fn udp(packet: &ipv4::Packet<&[u8]>) -> Result<Parsed, Drop> {
+    let datagram = udp::Datagram::new_checked(packet.payload()).map_err(|_| Drop::BadUdp)?;
+    let frame_len = ethernet::HEADER_LEN + packet.total_len();
+    Ok(Parsed::Udp(UdpPacket {
+        flow: Flow {
+            client: packet.src(),
+            client_port: datagram.src_port(),
+            endpoint: packet.dst(),
+            endpoint_port: datagram.dst_port(),
+        },
+        frame_len: u16::try_from(frame_len).map_err(|_| Drop::BadIpv4)?,
     }))
 }
 

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::answers::Answers;
+use crate::maglev::Maglev;
 use crate::tlsmap::TlsRules;
 use crate::urlmap::UrlMap;
 
@@ -18,6 +19,10 @@ pub enum Kind {
     Tcp,
     /// The ClientHello chooses the board; TLS itself runs there.
     Tls,
+    /// The first packet's hash chooses the board, which does the handshake: nothing is terminated here.
+    L4,
+    /// UDP: the first datagram of a flow chooses the board, or each for itself.
+    Udp,
 }
 
 impl Kind {
@@ -26,14 +31,22 @@ impl Kind {
     pub const fn is_server_first(self) -> bool {
         matches!(self, Kind::Tcp)
     }
+
+    /// Whether it is a kind of UDP services.
+    pub const fn is_udp(self) -> bool {
+        matches!(self, Kind::Udp)
+    }
 }
+
+/// A flow of datagrams ends after so long without one, milliseconds, unless its service says otherwise.
+pub const UDP_IDLE_MS: u32 = 30_000;
 
 /// One service address and port.
 #[derive(Debug)]
 pub struct Service {
     /// The address that clients connect to.
     pub address: Ipv4Addr,
-    /// The TCP port that clients connect to.
+    /// The TCP or UDP port that clients connect to.
     pub port: u16,
     /// How its connections are handled.
     pub kind: Kind,
@@ -49,20 +62,29 @@ pub struct Service {
     pub answers: Answers,
 }
 
+/// Address and port, and the number of their service.
+type Row = ((u32, u16), u16);
+
 /// Every service, by address and port.
 #[derive(Debug, Default)]
 pub struct Services {
     /// By number. Those that clients cannot connect to any more are among them, for requests that are under way.
     services: Vec<Option<Arc<Service>>>,
-    /// Sorted (address, port) -> number, of those that clients can connect to.
-    by_endpoint: Vec<((u32, u16), u16)>,
+    /// Sorted (address, port) -> number, of those that clients can connect to by TCP.
+    by_endpoint: Vec<Row>,
+    /// The same, by UDP.
+    by_udp: Vec<Row>,
+    /// Milliseconds after which a flow of datagrams ends, by number, of those that keep flows of datagrams.
+    idle_ms: Vec<(u16, u32)>,
     /// Addresses of those, sorted, without repetition.
     addresses: Vec<u32>,
     /// Addresses of all, sorted, without repetition.
     known: Vec<u32>,
+    /// Tables of those that choose boards by hash, by number; as long as the highest of their numbers.
+    tables: Vec<Option<Arc<Maglev>>>,
 }
 
-/// Two services share an address and port.
+/// Two services of one protocol share an address and port.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("two services share {address}:{port}")]
 pub struct DuplicateService {
@@ -70,6 +92,19 @@ pub struct DuplicateService {
     pub address: Ipv4Addr,
     /// The port.
     pub port: u16,
+}
+
+/// Sorted endpoints of the services of one protocol.
+fn endpoints(open: &[(u16, Arc<Service>)], udp: bool) -> Result<Vec<Row>, DuplicateService> {
+    let of_protocol = open.iter().filter(|(_, service)| service.kind.is_udp() == udp);
+    let mut rows: Vec<_> =
+        of_protocol.map(|(number, service)| ((service.address.to_bits(), service.port), *number)).collect();
+    rows.sort_unstable();
+    if let Some(pair) = rows.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        let (address, port) = pair[0].0;
+        return Err(DuplicateService { address: Ipv4Addr::from_bits(address), port });
+    }
+    Ok(rows)
 }
 
 impl Services {
@@ -94,16 +129,10 @@ impl Services {
         open: Vec<(u16, Arc<Service>)>,
         closed: Vec<(u16, Arc<Service>)>,
     ) -> Result<Self, DuplicateService> {
-        let mut by_endpoint: Vec<_> = open
-            .iter()
-            .map(|(number, service)| ((service.address.to_bits(), service.port), *number))
-            .collect();
-        by_endpoint.sort_unstable();
-        if let Some(pair) = by_endpoint.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            let (address, port) = pair[0].0;
-            return Err(DuplicateService { address: Ipv4Addr::from_bits(address), port });
-        }
-        let mut addresses: Vec<u32> = by_endpoint.iter().map(|((address, _), _)| *address).collect();
+        let (by_endpoint, by_udp) = (endpoints(&open, false)?, endpoints(&open, true)?);
+        let mut addresses: Vec<u32> =
+            by_endpoint.iter().chain(&by_udp).map(|((address, _), _)| *address).collect();
+        addresses.sort_unstable();
         addresses.dedup();
         let mut services = Vec::new();
         for (number, service) in open.into_iter().chain(closed) {
@@ -117,15 +146,61 @@ impl Services {
             services.iter().flatten().map(|service| service.address.to_bits()).collect();
         known.sort_unstable();
         known.dedup();
-        Ok(Self { services, by_endpoint, addresses, known })
+        Ok(Self { services, by_endpoint, by_udp, idle_ms: Vec::new(), addresses, known, tables: Vec::new() })
     }
 
-    /// The number of the service at this address and port.
+    /// The same with the tables of those that choose boards by hash, by number.
+    pub fn with_tables(mut self, tables: Vec<(u16, Arc<Maglev>)>) -> Self {
+        for (number, table) in tables {
+            let place = usize::from(number);
+            if self.tables.len() <= place {
+                self.tables.resize(place + 1, None);
+            }
+            self.tables[place] = Some(table);
+        }
+        self
+    }
+
+    /// The same with what ends the flows of those that keep flows of datagrams, by number.
+    pub fn with_idle_ms(mut self, mut idle_ms: Vec<(u16, u32)>) -> Self {
+        idle_ms.sort_unstable();
+        self.idle_ms = idle_ms;
+        self
+    }
+
+    /// A flow of datagrams of this service ends after so long without one, milliseconds.
+    #[inline]
+    pub fn idle_ms(&self, number: u16) -> Option<u32> {
+        let place = self.idle_ms.binary_search_by_key(&number, |row| row.0).ok()?;
+        self.idle_ms.get(place).map(|row| row.1)
+    }
+
+    /// The number of the UDP service at this address and port.
+    #[inline]
+    pub fn find_udp(&self, address: Ipv4Addr, port: u16) -> Option<u16> {
+        let key = (address.to_bits(), port);
+        let place = self.by_udp.binary_search_by_key(&key, |row| row.0).ok()?;
+        self.by_udp.get(place).map(|row| row.1)
+    }
+
+    /// The number of the TCP service at this address and port.
     #[inline]
     pub fn find(&self, address: Ipv4Addr, port: u16) -> Option<u16> {
         let key = (address.to_bits(), port);
         let place = self.by_endpoint.binary_search_by_key(&key, |row| row.0).ok()?;
         self.by_endpoint.get(place).map(|row| row.1)
+    }
+
+    /// The table of a service that chooses boards by hash.
+    #[inline(always)]
+    pub fn table(&self, number: u16) -> Option<&Arc<Maglev>> {
+        self.tables.get(usize::from(number))?.as_ref()
+    }
+
+    /// Whether there is a service at this address and port whose handshakes are the appliance's.
+    #[inline(always)]
+    pub fn answers_syn(&self, address: Ipv4Addr, port: u16) -> bool {
+        self.find(address, port).is_some_and(|number| self.table(number).is_none())
     }
 
     /// Whether some service that clients can connect to has this address.

@@ -24,12 +24,14 @@ use crate::clock::Clock;
 use crate::config::{Idle, PortSettings, WorkerConfig};
 use crate::core::Core;
 use crate::counters::{Drop, Outcome, WorkerCounters};
+use crate::datagram;
 use crate::expire::expire;
 use crate::fast_path::{self, Glance, Way};
 use crate::forward;
 use crate::handoff::{Command, Event, PORTS_MAX, PortIndex, Receiver, Sender};
 use crate::handshake;
 use crate::io::{PortIo, RX_BURST};
+use crate::layer4;
 use crate::local;
 use crate::migrate::command;
 use crate::parse::{Parsed, TcpPacket, parse};
@@ -128,7 +130,10 @@ impl<IO: PortIo> Worker<IO> {
         }
         work += self.take_steered();
         let (commands, go_on) = self.take_commands();
-        work += commands + expire(&mut self.core) + by_board::sweep(&mut self.core);
+        work += commands
+            + expire(&mut self.core)
+            + datagram::expire(&mut self.core)
+            + by_board::sweep(&mut self.core);
         self.transmit();
         go_on.then_some(work)
     }
@@ -243,6 +248,7 @@ fn packet(core: &mut Core, peers: &mut Peers, owners: &Owners, arrived: Arrived)
     };
     let flow = match parsed {
         Parsed::Tcp(packet) => Some(&packet.flow),
+        Parsed::Udp(packet) => Some(&packet.flow),
         Parsed::IcmpError(flow) => Some(flow),
         _ => None,
     };
@@ -257,6 +263,7 @@ fn packet(core: &mut Core, peers: &mut Peers, owners: &Owners, arrived: Arrived)
     }
     match parsed {
         Parsed::Tcp(packet) => tcp(core, packet, mbuf),
+        Parsed::Udp(packet) => datagram::packet(core, packet, mbuf),
         Parsed::ArpRequest(request) => reply::arp(core, port, request, mbuf),
         Parsed::Echo => reply::echo(core, port, mbuf),
         Parsed::IcmpError(flow) => forward::icmp_error(core, flow, mbuf),
@@ -287,6 +294,17 @@ fn tcp(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
             verdict
         }
         Route::Local(entry) => local::segment(core, entry, packet, mbuf),
+        Route::Layer4 { service, entry } => {
+            let entry = entry.filter(|entry| {
+                let is_kept = layer4::is_of(core, *entry);
+                if !is_kept {
+                    // What waited in it was of another connection.
+                    let _ = replace(core, *entry);
+                }
+                is_kept
+            });
+            layer4::packet(core, service, entry, packet, mbuf)
+        }
         Route::GivenUp(entry) => by_board::refuse(core, entry, packet, mbuf),
         Route::ProbeFin => handshake::probe_fin(core, packet, mbuf),
         Route::Unknown => recover::unknown(core, packet, mbuf),
@@ -309,7 +327,7 @@ fn replace(core: &mut Core, old: EntryRef) -> Option<recover::Waiting> {
             // A full queue costs the board a stale socket until its own time-out; the new connection goes on.
             core.tell(Event::Abandon { entry: old, flow, migrated });
         }
-        State::Temporary | State::Local | State::GivenUp => {}
+        State::Temporary | State::Local | State::GivenUp | State::Layer4 => {}
     }
     core.happened(Happening::Replaced);
     core.remove(old);

@@ -193,6 +193,23 @@ pub fn echo_reply_in_place(message: &mut [u8]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Writes "fragmentation needed" (RFC 1191, section 4) over `message`: what does not fit through the next hop's MTU is quoted from
+/// its IPv4 header on.
+///
+/// # Panics
+///
+/// When `message` is not exactly [`HEADER_LEN`] octets longer than `quote`.
+pub fn emit_fragmentation_needed(message: &mut [u8], next_hop_mtu: u16, quote: &[u8]) {
+    let (header, rest) = message.split_at_mut(HEADER_LEN);
+    header.fill(0);
+    header[KIND] = UNREACHABLE;
+    header[KIND + 1] = FRAGMENTATION_NEEDED;
+    octets::put_u16(header, 6, next_hop_mtu);
+    rest.copy_from_slice(quote);
+    let sum = checksum::of(message);
+    octets::put_u16(message, CHECKSUM, sum);
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -141,7 +141,7 @@ async fn obey(command: Do, collector: &mut Collector) -> Result<Value, CommandEr
         Do::Weight { board, weight } => {
             let weight = checked_weight(weight)?;
             let obeyed = order(collector, &board, Order::Weight(weight)).await?;
-            collector.live.set_weight(&board, weight);
+            live::set_weight(collector, &board, weight).await?;
             Ok(done(format!("board \"{board}\": weight {} -> {weight}", obeyed.weight_before)))
         }
         Do::Drain { board, deadline_s } => {

@@ -303,6 +303,19 @@ async fn put_in_force(
     Ok(())
 }
 
+/// Takes note of a weight that the control core has. Tables of boards are made anew with it.
+///
+/// # Errors
+/// [`LiveError`] says why that could not be.
+pub async fn set_weight(collector: &mut Collector, name: &str, weight: u16) -> Result<(), LiveError> {
+    collector.live.set_weight(name, weight);
+    let config = collector.live.config.clone();
+    if config.services.iter().any(|service| service.is_hashed()) {
+        put_in_force(collector, config, None).await?;
+    }
+    Ok(())
+}
+
 /// Adds a board.
 ///
 /// # Errors

@@ -48,6 +48,7 @@ pub const METRICS: &[(&str, Type, &str)] = &[
     ),
     ("ipos_cookies_failed_total", Type::Counter, "Packets without entry whose SYN cookie does not hold."),
     ("ipos_table_entries", Type::Gauge, "Entries by worker's shard and table."),
+    ("ipos_datagram_flows", Type::Gauge, "Flows of datagrams that a worker keeps."),
     ("ipos_table_capacity", Type::Gauge, "Entries that a worker's shard can hold."),
     ("ipos_request_buffers", Type::Gauge, "Buffers for unfinished requests in use, by worker."),
     ("ipos_request_buffers_capacity", Type::Gauge, "Buffers for unfinished requests that a worker has."),
@@ -350,6 +351,7 @@ fn worker(number: &str, counters: &WorkerCounters, busy: f64) {
         gauge!("ipos_table_entries", "worker" => number.to_owned(), "table" => *table)
             .set(entries.read() as f64);
     }
+    level("ipos_datagram_flows", counters.datagram_flows.read() as f64);
     level("ipos_table_capacity", counters.entries_capacity.read() as f64);
     level("ipos_request_buffers", counters.pending.read() as f64);
     level("ipos_request_buffers_capacity", counters.pending_capacity.read() as f64);

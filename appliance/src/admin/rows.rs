@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use ipos_pipelines::counters::{Drop, Outcome, WorkerCounters};
 use ipos_pipelines::handoff::{FlowRow, Table};
+use ipos_wire::ipos::Protocol;
 use serde::{Deserialize, Serialize};
 
 /// A row of the URL Map (Fig. 12).
@@ -29,6 +30,9 @@ pub struct UrlRow {
 /// A row of the Temporary, Forward-Connect, Forward or Local Table (Fig. 12).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FlowJson {
+    /// `tcp` or `udp`.
+    #[serde(default = "tcp")]
+    pub protocol: String,
     /// Client IP.
     pub client: Ipv4Addr,
     /// Client port.
@@ -47,10 +51,15 @@ pub struct FlowJson {
     pub worker: u8,
 }
 
+fn tcp() -> String {
+    "tcp".to_owned()
+}
+
 impl FlowJson {
     /// A row as `status` shows it.
     pub fn new(row: &FlowRow, worker: u8, boards: &[String]) -> Self {
         Self {
+            protocol: if row.protocol == Protocol::Udp { "udp".to_owned() } else { tcp() },
             client: row.flow.client,
             client_port: row.flow.client_port,
             endpoint: row.flow.endpoint,
@@ -74,14 +83,17 @@ pub const fn table_name(table: Table) -> &'static str {
 }
 
 /// Names of the counts in [`WorkerCounters::entries`], in order.
-pub const ENTRY_TABLES: [&str; 6] =
-    ["temporary", "forward-connect", "forward", "local", "asking", "given-up"];
+pub const ENTRY_TABLES: [&str; 7] =
+    ["temporary", "forward-connect", "forward", "local", "asking", "given-up", "layer4"];
 
 /// What hangs on one worker's shard.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ShardRow {
     /// The worker.
     pub worker: usize,
+    /// Flows of datagrams.
+    #[serde(default)]
+    pub datagram_flows: u64,
     /// Entries by table.
     pub entries: BTreeMap<String, u64>,
     /// How many the shard can hold.
@@ -99,6 +111,7 @@ impl ShardRow {
         Self {
             worker,
             entries: entries.map(|(name, count)| ((*name).to_owned(), count.read())).collect(),
+            datagram_flows: counters.datagram_flows.read(),
             capacity: counters.entries_capacity.read(),
             pending: counters.pending.read(),
             pending_capacity: counters.pending_capacity.read(),

@@ -407,6 +407,7 @@ mod tests {
                     }
                     Request::Flows { worker, filter: FlowFilter { flow: Some(only), .. }, reply, .. } => {
                         let row = FlowRow {
+                            protocol: ipos_wire::ipos::Protocol::Tcp,
                             flow: only,
                             table: Table::Forward,
                             board: Some(BoardId(0)),
@@ -425,6 +426,7 @@ mod tests {
                     Request::Taken(_) | Request::Order { .. } | Request::Apply { .. } => {}
                     Request::Flows { worker, cursor, reply, .. } => {
                         let row = FlowRow {
+                            protocol: ipos_wire::ipos::Protocol::Tcp,
                             flow: flow(7),
                             table: Table::Forward,
                             board: Some(BoardId(0)),

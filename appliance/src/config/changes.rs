@@ -41,6 +41,7 @@ pub fn fixed(old: &Config, new: &Config) -> Vec<Fixed> {
     see("dpdk", "extra", a.extra != b.extra);
     let (a, b) = (&old.worker, &new.worker);
     see("worker", "entries", a.entries.value != b.entries.value);
+    see("worker", "datagram_flows", a.datagram_flows != b.datagram_flows);
     see("worker", "pending", a.pending.value != b.pending.value);
     see("worker", "idle", a.idle != b.idle);
     see("worker", "event_queue", a.event_queue != b.event_queue);
@@ -148,7 +149,8 @@ fn boards(old: &Config, new: &Config, lines: &mut Vec<String>) {
 }
 
 fn services(old: &Config, new: &Config, lines: &mut Vec<String>) {
-    let same = |a: &Service, b: &Service| (a.address.value, a.port) == (b.address.value, b.port);
+    let endpoint = |service: &Service| (service.address.value, service.port, service.kind.is_udp());
+    let same = |a: &Service, b: &Service| endpoint(a) == endpoint(b);
     for service in &old.services {
         if !new.services.iter().any(|other| same(service, other)) {
             let name = &service.name.value;
@@ -184,7 +186,8 @@ fn told(service: &Service, config: &Config) -> String {
     let boards = (addresses(&service.boards), &service.weights, service.home.map(|home| addresses(&[home])));
     let placement = (service.policy, service.limits, service.slow_start_s);
     let (check, start, pages) = (&service.check, &service.start, &service.pages);
-    let (name, kind) = (&service.name.value, service.kind);
+    let kind = (service.kind, service.datagrams, service.table);
+    let name = &service.name.value;
     format!("{name} {kind:?} {boards:?} {placement:?} {maps:?} {tls:?} {check:?} {start:?} {pages:?}")
 }
 

@@ -275,8 +275,9 @@ fn services(farm: &Farm, host: &impl Host, notes: &Notes) -> Vec<Service> {
         farm.services.iter().map(|service| (&service.name.value, service.name.offset)),
         |name| format!("a second service named \"{name}\"; expected another name"),
     );
-    let endpoints = farm.services.iter().map(|s| ((s.address.value, s.port.value), s.address.offset));
-    duplicates(notes, endpoints, |(address, port)| {
+    let endpoints = farm.services.iter();
+    let endpoints = endpoints.map(|s| ((s.address.value, s.port.value, s.kind.is_udp()), s.address.offset));
+    duplicates(notes, endpoints, |(address, port, _)| {
         format!("a second service at {address}:{port}; expected another address or port")
     });
     farm.services.iter().map(|service| resolve(service, farm, host, notes)).collect()
@@ -327,6 +328,8 @@ fn resolve(service: &ServiceDraft, farm: &Farm, host: &impl Host, notes: &Notes)
         address: at.clone(),
         port: service.port.value,
         kind: service.kind,
+        datagrams: service.datagrams,
+        table: service.table,
         weights: weights(service.weights.as_ref(), names, boards.len(), notes),
         home: home(service, &boards, (&maps, &tls), farm, notes),
         boards,

@@ -5,14 +5,17 @@ use std::net::Ipv4Addr;
 use ipos_pipelines::answers::{Page, RedirectError};
 use ipos_pipelines::config::Role;
 use ipos_pipelines::handoff::Answer;
-use ipos_pipelines::services::Kind;
+use ipos_pipelines::maglev::{HashBy, SLOTS_DEFAULT, is_prime};
+use ipos_pipelines::services::{Kind, UDP_IDLE_MS};
 use ipos_pipelines::tlsmap::Otherwise;
 use ipos_pipelines::urlmap::HeaderRule;
 use ipos_pipelines::urlmap::condition::HeaderTest;
 use ipos_wire::ipos::ApplicationName;
 
+use super::kinds;
 use super::model::{
-    Check, CheckHost, CheckPath, ContentType, Device, MacText, Port, RowAnswer, Start, Subnet,
+    Check, CheckHost, CheckPath, ContentType, Datagrams, Device, FlowMode, MacText, Port, RowAnswer, Start,
+    Subnet, Table,
 };
 use super::read::{At, Section};
 use crate::control::placement::{Limits, Policy};
@@ -44,6 +47,10 @@ pub struct ServiceDraft {
     pub port: At<u16>,
     /// How its connections are handled.
     pub kind: Kind,
+    /// How flows of datagrams are handled, of kind `udp`.
+    pub datagrams: Datagrams,
+    /// How a table of boards is made, where one is.
+    pub table: Table,
     /// Names of boards; `None` for all.
     pub boards: Option<At<Vec<At<String>>>>,
     /// Their weights here.
@@ -188,16 +195,24 @@ fn board(section: &Section<'_>) -> Option<BoardDraft> {
 }
 
 /// The words for a service's kind.
-const KINDS: [(&str, Kind); 3] = [("http", Kind::Http), ("tcp", Kind::Tcp), ("tls", Kind::Tls)];
+const KINDS: [(&str, Kind); 5] =
+    [("http", Kind::Http), ("tcp", Kind::Tcp), ("tls", Kind::Tls), ("l4", Kind::L4), ("udp", Kind::Udp)];
 
 fn service(section: &Section<'_>) -> Option<ServiceDraft> {
     let name = name(section);
     let address = section.required::<Ipv4Addr>("address", "an IPv4 address, such as \"198.51.100.1\"");
     let port = section.required_integer("port", 1u16..=65535);
-    let kind = section.choice("kind", &KINDS).map_or(Kind::Http, |kind| kind.value);
+    let known = section.choice("kind", &KINDS).map(|kind| kind.value);
+    let kind = known.unwrap_or(Kind::Http);
+    let table = table(section);
+    let datagrams = datagrams(section);
     let boards = section.strings("boards", "all boards");
     let weights = weights(section);
     let policy = section.choice("policy", &Policy::NAMES).map_or_else(Policy::default, |policy| policy.value);
+    // Boards do not count flows of datagrams among their connections.
+    let is_default = section.offset_of("policy").is_none();
+    let is_udp = kind.is_udp();
+    let policy = if is_default && is_udp { Policy::ConsistentHash } else { policy };
     let home = section.parsed::<String>("home", "the name of one of the service's boards");
     let slow_start_s = section.integer("slow_start_s", 0u32..=86_400, 0).value;
     let limits = limits(&section.subsection("limits", "service.limits"));
@@ -210,20 +225,15 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
             checked = of_check.and_then(|section| check(&section));
             h2c = section.boolean("h2c", false);
             own = pages(&section.subsection("pages", "service.pages"));
-            section.does_not_apply(&["unknown_name", "no_name"], "kind = \"http\"");
         }
-        Kind::Tcp => {
-            section.does_not_apply(
-                &["map", "check", "h2c", "pages", "unknown_name", "no_name"],
-                "kind = \"tcp\"",
-            );
-        }
-        Kind::Tls => {
-            tls = tls_rows(section);
-            section.does_not_apply(&["check", "h2c", "pages"], "kind = \"tls\"");
-        }
+        Kind::Tls => tls = tls_rows(section),
+        Kind::Tcp | Kind::L4 | Kind::Udp => {}
     }
     let start = start(section);
+    // Of a kind that is none nothing can be said.
+    if let Some(kind) = known {
+        kinds::check(section, kind, datagrams.flow);
+    }
     section.finish();
     let (name, address, port) = (name?, address?, port?);
     Some(ServiceDraft {
@@ -231,6 +241,8 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
         address,
         port,
         kind,
+        datagrams,
+        table,
         boards,
         weights,
         maps,
@@ -282,6 +294,23 @@ fn pages(section: &Section<'_>) -> PagesDraft {
     );
     section.finish();
     PagesDraft { files, content_type }
+}
+
+fn datagrams(section: &Section<'_>) -> Datagrams {
+    let modes = [("connection", FlowMode::Connection), ("datagram", FlowMode::Datagram)];
+    let flow = section.choice("flow", &modes).map_or_else(FlowMode::default, |flow| flow.value);
+    Datagrams { flow, idle_ms: section.integer("idle_ms", 1000u32..=86_400_000, UDP_IDLE_MS).value }
+}
+
+fn table(section: &Section<'_>) -> Table {
+    let by = section.choice("hash", &[("flow", HashBy::Flow), ("client", HashBy::Client)]);
+    let slots = section.integer("table_size", 1021u32..=1_048_573, SLOTS_DEFAULT);
+    if !is_prime(slots.value) {
+        let what =
+            format!("`table_size` is {}; expected a prime number, such as {SLOTS_DEFAULT}", slots.value);
+        section.problem(slots.offset, what);
+    }
+    Table { by: by.map_or_else(HashBy::default, |by| by.value), slots: slots.value }
 }
 
 fn start(section: &Section<'_>) -> Start {
@@ -371,8 +400,8 @@ fn answer(section: &Section<'_>) -> Option<Option<RowAnswer>> {
         section.wants("`answer` and `redirect`; expected one of them");
         return Some(None);
     }
-    if redirect.is_some() {
-        return redirect;
+    if section.holds("redirect") {
+        return Some(redirect.flatten());
     }
     if !section.holds("answer") {
         return None;

@@ -7,6 +7,7 @@ pub mod changes;
 pub mod check;
 pub mod farm;
 pub mod host;
+pub mod kinds;
 pub mod model;
 pub mod parse;
 pub mod read;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipos_pipelines::config::{Idle, Role, Timeouts};
+use ipos_pipelines::maglev::HashBy;
 use ipos_pipelines::services::Kind;
 use ipos_pipelines::tlsmap::Otherwise;
 use ipos_pipelines::urlmap::{HeaderRule, PathRule};
@@ -93,6 +94,8 @@ pub struct Dpdk {
 pub struct Worker {
     /// Entries per shard.
     pub entries: At<u32>,
+    /// Flows of datagrams per worker.
+    pub datagram_flows: u32,
     /// Buffers for unfinished requests, per worker.
     pub pending: At<u32>,
     /// When idle.
@@ -172,6 +175,10 @@ pub struct Service {
     pub port: u16,
     /// How its connections are handled.
     pub kind: Kind,
+    /// How flows of datagrams are handled, of kind `udp`.
+    pub datagrams: Datagrams,
+    /// How a table of boards is made, where one is.
+    pub table: Table,
     /// Who serves what no row of `maps` names: places in [`Config::boards`].
     pub boards: Vec<u16>,
     /// The weights of `boards` here.
@@ -196,6 +203,41 @@ pub struct Service {
     pub start: Start,
     /// Its own pages.
     pub pages: Pages,
+}
+
+/// What becomes of datagrams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlowMode {
+    /// The first of a flow has a board chosen, the others go there.
+    #[default]
+    Connection,
+    /// Each goes by hash.
+    Datagram,
+}
+
+/// How a service's datagrams are handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagrams {
+    /// What becomes of them.
+    pub flow: FlowMode,
+    /// A flow ends after so long without one, milliseconds.
+    pub idle_ms: u32,
+}
+
+impl Service {
+    /// Whether its boards are chosen by hash, without the control core.
+    pub fn is_hashed(&self) -> bool {
+        self.kind == Kind::L4 || (self.kind == Kind::Udp && self.datagrams.flow == FlowMode::Datagram)
+    }
+}
+
+/// How a service's boards are chosen by hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// What of a flow is hashed.
+    pub by: HashBy,
+    /// Slots of the table: a prime.
+    pub slots: u32,
 }
 
 /// How a service's application is started and stopped.

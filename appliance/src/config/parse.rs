@@ -124,6 +124,7 @@ fn dpdk(section: &Section<'_>, notes: &Notes) -> Dpdk {
 fn worker(section: &Section<'_>) -> Worker {
     let worker = Worker {
         entries: section.integer("entries", 1024u32..=67_108_864, 262_144),
+        datagram_flows: section.integer("datagram_flows", 1024u32..=67_108_864, 65_536).value,
         pending: section.integer("pending", 16u32..=1_048_576, 4096),
         idle: idle(section, ["idle", "after_polls", "sleep_us"], 10_000, 20),
         event_queue: section.integer("event_queue", 64u32..=1_048_576, 4096).value,

@@ -137,7 +137,12 @@ impl<'a> Section<'a> {
 
     /// A table of this table, when the text has it. `path` is its name from the root.
     pub fn optional_section(&self, key: &'static str, path: &'static str) -> Option<Section<'a>> {
-        self.has(key).then(|| Section { path, ..self.section(key) })
+        let value = self.find(key)?;
+        if !matches!(value.get_ref(), DeValue::Table(_)) {
+            self.wrong(key, value, &format!("a table: write [{path}]"));
+            return None;
+        }
+        Some(self.subsection(key, path))
     }
 
     /// The tables of an array of tables. `path` is its name from the root.
@@ -389,6 +394,17 @@ impl<'a> Section<'a> {
             Some(_) => written.unwrap_or_default(),
             None => default.to_owned(),
         }
+    }
+
+    /// Where a key stands, if it does.
+    pub fn offset_of(&self, key: &str) -> Option<usize> {
+        let found = self.table.iter().find(|(name, _)| name.get_ref().as_ref() == key);
+        found.map(|(name, _)| name.span().start)
+    }
+
+    /// Notes a mistake of the section.
+    pub fn problem(&self, offset: usize, what: impl Into<String>) {
+        self.notes.problem(offset, what);
     }
 
     fn has(&self, key: &str) -> bool {

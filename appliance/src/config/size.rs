@@ -1,5 +1,7 @@
 //! How much memory a configuration takes: packet buffers from DPDK, tables on pages of their own (`ipos_dpdk::memory`).
 
+use ipos_pipelines::datagram;
+
 use super::model::Config;
 
 /// What a configuration takes.
@@ -41,8 +43,14 @@ const ENTRY_OCTETS: u64 = 81;
 /// Octets of a request buffer.
 const PENDING_OCTETS: u64 = 16 * 1024 + 512;
 
-/// Packet buffers that a worker has in hand beside those in queues: bursts, caches, answers on their way.
+/// Packet buffers that a worker has in hand beside those in queues: bursts, caches, answers on their way, datagrams
+/// that wait for a board.
 const WORKER_MBUFS: u64 = 4096;
+
+const _: () = assert!(
+    (datagram::HOLDING_MAX as usize * datagram::HELD_EACH) as u64 <= WORKER_MBUFS / 4,
+    "datagrams that wait leave the most of them"
+);
 
 /// The sizes of a configuration.
 pub fn of(config: &Config) -> Sizes {
@@ -72,7 +80,8 @@ pub fn of(config: &Config) -> Sizes {
         mbuf_octets,
         dpdk_octets: u64::from(mbufs) * mbuf_octets + descriptors * DESCRIPTOR_OCTETS + EAL_OCTETS,
         tables_octets: workers
-            * (u64::from(config.worker.entries.value) * ENTRY_OCTETS
+            * ((u64::from(config.worker.entries.value) + u64::from(config.worker.datagram_flows))
+                * ENTRY_OCTETS
                 + u64::from(config.worker.pending.value) * PENDING_OCTETS),
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ipos_pipelines::answers::{Answers, Page};
 use ipos_pipelines::handoff::{Answer, BOARDS_MAX, BoardId};
+use ipos_pipelines::maglev::{Maglev, Member as Hashed};
 use ipos_pipelines::services::{Service as WorkerService, Services};
 use ipos_pipelines::tlsmap::{self, TlsMap, TlsRules};
 use ipos_pipelines::urlmap::{Action, Rule, UrlMap};
@@ -76,6 +77,8 @@ pub struct Numbers {
     /// frees a map.
     retired: Vec<(Instant, Arc<WorkerService>)>,
     pools: Vec<Pool>,
+    /// Tables of services, by number: those that are as they were are not built again.
+    tables: Vec<(u16, Arc<Maglev>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -123,6 +126,7 @@ impl Numbers {
             let number = next.number(service)?;
             let worker_service = Arc::new(next.worker_service(service, number, ids, now)?);
             next.keep(number, worker_service.clone(), now);
+            next.table(service, number, config, ids);
             open.push((number, worker_service));
         }
         let numbered = (0u16..).zip(&next.services);
@@ -133,7 +137,12 @@ impl Numbers {
         if closed.len() > CLOSED_MAX {
             return Err(SnapshotError::Closed);
         }
+        next.tables.retain(|(number, _)| open.iter().any(|(other, _)| other == number));
+        let numbered = open.iter().zip(&config.services);
+        let idle_ms = numbered.filter(|(_, service)| service.kind.is_udp());
+        let idle_ms = idle_ms.map(|((number, _), service)| (*number, service.datagrams.idle_ms)).collect();
         let services = Services::numbered(open, closed)?;
+        let services = services.with_tables(next.tables.clone()).with_idle_ms(idle_ms);
         let pools = next.pools.iter().map(|pool| pool.settings.clone()).collect();
         *self = next;
         Ok(Snapshot { services, pools })
@@ -141,8 +150,9 @@ impl Numbers {
 
     /// The number of the service at this endpoint, which is its from now on.
     fn number(&self, service: &Service) -> Result<u16, SnapshotError> {
-        let endpoint = (service.address.value, service.port);
-        let known = self.services.iter().position(|known| (known.address, known.port) == endpoint);
+        let endpoint = (service.address.value, service.port, service.kind.is_udp());
+        let of = |known: &WorkerService| (known.address, known.port, known.kind.is_udp());
+        let known = self.services.iter().position(|known| of(known) == endpoint);
         u16::try_from(known.unwrap_or(self.services.len())).map_err(|_| SnapshotError::Closed)
     }
 
@@ -151,6 +161,25 @@ impl Numbers {
             Some(known) => self.retired.push((now, std::mem::replace(known, service))),
             None => self.services.push(service),
         }
+    }
+
+    /// The table of a service that chooses boards by hash.
+    fn table(&mut self, service: &Service, number: u16, config: &Config, ids: &[BoardId]) {
+        let known = self.tables.iter().position(|(other, _)| *other == number);
+        let known = known.map(|place| self.tables.swap_remove(place).1);
+        if !service.is_hashed() {
+            return;
+        }
+        let members = service.boards.iter().zip(&service.weights).filter_map(|(place, weight)| {
+            let place = usize::from(*place);
+            let (board, id) = (config.boards.get(place)?, ids.get(place)?);
+            let weight = u32::from(board.weight) * u32::from(*weight);
+            Some(Hashed { board: *id, address: board.address.value, weight })
+        });
+        let (members, table) = (members.collect::<Vec<_>>(), service.table);
+        let built = known.filter(|known| known.is_of(table.by, &members, table.slots));
+        let built = built.unwrap_or_else(|| Arc::new(Maglev::build(table.by, members, table.slots)));
+        self.tables.push((number, built));
     }
 
     fn worker_service(

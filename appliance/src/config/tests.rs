@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use ipos_pipelines::handoff::Answer;
+use ipos_pipelines::maglev::HashBy;
 use ipos_pipelines::services::{Kind, Service as WorkerService};
 use ipos_pipelines::table::ENDPOINTS_MAX;
 use ipos_pipelines::tlsmap::Otherwise;
 use ipos_pipelines::urlmap::{Action, Asked};
 
 use super::host::Host;
-use super::model::{Config, Memory, TlsRow};
+use super::model::{Config, FlowMode, Memory, TlsRow};
 use super::parse;
 use super::read::Notes;
 use super::*;
@@ -147,7 +148,7 @@ fn rows_that_the_appliance_answers_name_no_boards() {
         "[[service.map]]",
         "`answer` and `redirect`; expected one of them",
     );
-    says(&row("redirect = \"/\""), "redirect", "expected a table: write [redirect]");
+    says(&row("redirect = \"/\""), "redirect", "expected a table: write [service.map.redirect]");
     says(&row("redirect = { status = 301 }"), "redirect", "`to` is missing in [service.map.redirect]");
     says(
         &row("redirect = { to = \"/\", status = 303 }"),
@@ -597,4 +598,65 @@ fn the_example_writes_every_key() {
         let key = key.rsplit('.').next().unwrap_or_default();
         assert!(EXAMPLE.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
     }
+}
+
+#[test]
+fn a_service_of_kind_l4_takes_its_own_keys_and_no_others() {
+    let service = "[[service]]\nname = \"raw\"\naddress = \"198.51.100.1\"\nport = 5201\nkind = \"l4\"\n";
+    let text =
+        format!("{SHORT}{service}hash = \"client\"\ntable_size = 1021\nlimits = {{ connections = 9 }}\n");
+    let config = good(&text);
+    let raw = &config.services[1];
+    assert_eq!((raw.kind, raw.table.by, raw.table.slots), (Kind::L4, HashBy::Client, 1021));
+    assert_eq!(raw.limits.connections, Some(9));
+    assert_eq!((config.services[0].kind, config.services[0].table.slots), (Kind::Http, 65_537));
+    says(&text.replace("1021", "1024"), "table_size", "a prime number");
+    says(&text.replace("\"l4\"", "\"l3\""), "\"l3\"", "or \"l4\" or");
+    for key in [
+        "policy = \"round-robin\"",
+        "home = \"board1\"",
+        "slow_start_s = 1",
+        "check = { http = \"/\" }",
+        "application = \"web\"",
+        "start_queue = 1",
+        "idle_stop_s = 1",
+    ] {
+        says(&format!("{text}{key}\n"), key, "does not apply to kind = \"l4\"");
+    }
+    for key in ["hash = \"flow\"", "table_size = 1021"] {
+        says(&with("port = 80", &format!("port = 80\n{key}")), key, "does not apply to kind = \"http\"");
+    }
+}
+
+#[test]
+fn a_service_of_kind_udp_may_share_address_and_port_and_takes_the_keys_of_its_mode() {
+    let service = "[[service]]\nname = \"dns\"\naddress = \"198.51.100.1\"\nport = 80\nkind = \"udp\"\n";
+    let flows = format!("{SHORT}{service}idle_ms = 2000\n");
+    let config = good(&flows);
+    let dns = &config.services[1];
+    assert_eq!(
+        (dns.kind, dns.datagrams.flow, dns.datagrams.idle_ms),
+        (Kind::Udp, FlowMode::Connection, 2000)
+    );
+    assert_eq!(dns.policy, Policy::ConsistentHash, "unless it is written");
+    assert_eq!(good(&format!("{flows}policy = \"round-robin\"\n")).services[1].policy, Policy::RoundRobin);
+    says(&format!("{flows}hash = \"client\"\n"), "hash = ", "does not apply to kind = \"udp\"");
+    let alone = format!("{SHORT}{service}flow = \"datagram\"\nhash = \"client\"\n");
+    assert!(good(&alone).services[1].is_hashed() && !dns.is_hashed());
+    says(&format!("{alone}idle_ms = 2000\n"), "idle_ms", "does not apply to flow = \"datagram\"");
+    let twice =
+        format!("{flows}{}", service.replace("\"dns\"", "\"dns2\"").replace("udp\"\n", "udp\" # 2\n"));
+    let mistakes = mistakes(&twice);
+    assert!(
+        mistakes.len() == 1 && mistakes[0].contains("a second service at 198.51.100.1:80"),
+        "{mistakes:?}"
+    );
+    let ids: Vec<_> = (0..2).map(ipos_pipelines::handoff::BoardId).collect();
+    let mut numbers = snapshot::Numbers::default();
+    let snapshot =
+        numbers.snapshot(&config, &ids, std::time::Instant::now()).expect("a checked configuration");
+    let (address, services) = (dns.address.value, snapshot.services);
+    assert_eq!((services.find(address, 80), services.find_udp(address, 80)), (Some(0), Some(1)));
+    assert_eq!((services.idle_ms(0), services.idle_ms(1)), (None, Some(2000)));
+    assert!(services.table(1).is_none());
 }

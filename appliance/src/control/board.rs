@@ -148,6 +148,8 @@ impl Unfit {
 pub struct Need<'a> {
     /// TCP options that the client was offered.
     pub options: u16,
+    /// Whether a listening socket is needed; of UDP sockets boards report nothing, and say so when asked.
+    pub listener: bool,
     /// The address and port that the client connected to.
     pub endpoint: (Ipv4Addr, u16),
     /// What a board may have at most.
@@ -270,7 +272,7 @@ impl Board {
             return Err(Unfit::Options(lacking));
         }
         let (address, port) = need.endpoint;
-        if !self.listening.covers(address, port) {
+        if need.listener && !self.listening.covers(address, port) {
             return Err(Unfit::NotListening);
         }
         if let Some(outcome) = self.health.failing(need.endpoint) {

@@ -60,6 +60,7 @@ pub fn alive(boards: &mut Boards, id: u16, at_ms: u64, connections: u32) {
 const ENDPOINT: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 1), 80);
 const NEED: Need<'static> = Need {
     options: OPTIONS,
+    listener: true,
     endpoint: ENDPOINT,
     limits: &Limits {
         connections: Some(100),

@@ -17,10 +17,12 @@ use super::checks::{CheckSettings, Checks, Stamp};
 use super::context::Context;
 use super::cookies::{Cookies, Random};
 use super::counters::{ControlCounters, Did, Ignored};
+use super::datagrams::Datagrams;
 use super::holders::{AskSettings, Holders};
 use super::ids::Ids;
 use super::placement::Pools;
 use super::sink::{Message, Sink, Way};
+use super::standings::{HashedService, Standings};
 
 /// Between two looks at what needs no hurry: ARP, liveness, secrets.
 const HOUSEKEEPING_NS: u64 = 10 * MS_NS;
@@ -49,6 +51,8 @@ pub struct CoreSettings {
     pub ask: AskSettings,
     /// Which services are checked.
     pub checks: Vec<CheckSettings>,
+    /// The services whose boards the workers choose by hash.
+    pub hashed: Vec<HashedService>,
     /// The clock's zero, Unix microseconds.
     pub started_unix_us: u64,
 }
@@ -60,10 +64,14 @@ pub struct Core {
     pub boards: Boards,
     /// Migrations under way.
     pub attempts: Attempts,
+    /// Flows of datagrams whose boards are being asked.
+    pub datagrams: Datagrams,
     /// Questions under way.
     pub holders: Holders,
     /// Health checks.
     pub checks: Checks,
+    /// What the workers know of boards that they choose by hash.
+    pub(super) standings: Standings,
     /// What is counted.
     pub counters: ControlCounters,
     pub(super) ids: Ids,
@@ -99,8 +107,14 @@ impl Core {
         Self {
             boards,
             checks: Checks::new(settings.checks, addresses, stamp, now_ns),
+            datagrams: Datagrams::new(
+                settings.attempts.retry_ns,
+                settings.attempts.tries,
+                settings.attempts.deadline_ns,
+            ),
             attempts: Attempts::new(settings.attempts, settings.pools),
             holders: Holders::new(settings.ask),
+            standings: Standings::new(settings.hashed),
             counters: ControlCounters::default(),
             ids: Ids::new(settings.epoch),
             census: Census::new(settings.workers),
@@ -147,7 +161,7 @@ impl Core {
         event: Event,
         sink: &mut dyn Sink,
     ) -> Option<Box<FlowPage>> {
-        let Self { boards, counters, ids, attempts, holders, .. } = self;
+        let Self { boards, counters, ids, attempts, holders, datagrams, .. } = self;
         let ctx = &mut Context { now_ns, boards, counters, ids, sink };
         match event {
             Event::Place(place) => attempts.place(ctx, worker, &place),
@@ -155,6 +169,9 @@ impl Core {
                 attempts.repeat(ctx, worker, &place, board, migration_id);
             }
             Event::Abandon { entry, flow, migrated } => attempts.abandon(ctx, entry, flow, migrated),
+            Event::PlaceDatagrams { entry, flow, service: _, pool } => {
+                datagrams.place(ctx, &mut attempts.pools, worker, entry, (flow, pool));
+            }
             Event::WhoHolds { entry, flow, board } => holders.ask(ctx, worker, entry, flow, board),
             Event::Frame { port, frame } => {
                 if let Err(reason) = self.frame(now_ns, port, frame.data(), sink) {
@@ -227,9 +244,10 @@ impl Core {
 
     /// Time passes: repeats, deadlines, ARP, liveness, secrets.
     pub fn tick(&mut self, now_ns: u64, sink: &mut dyn Sink) {
-        let Self { boards, counters, ids, attempts, holders, checks, .. } = self;
+        let Self { boards, counters, ids, attempts, holders, checks, datagrams, .. } = self;
         let ctx = &mut Context { now_ns, boards, counters, ids, sink };
         attempts.tick(ctx);
+        datagrams.tick(ctx, &mut attempts.pools);
         holders.tick(ctx);
         while let Some((board, flow, id)) = checks.tick(ctx) {
             attempts.detaches.begin(ctx, board, flow, id);
@@ -238,6 +256,7 @@ impl Core {
             self.next_housekeeping_ns = now_ns + HOUSEKEEPING_NS;
             self.housekeeping(now_ns, sink);
             self.follow_drains(now_ns, sink);
+            self.standings.tick(now_ns, &self.boards, self.settings.workers, sink);
             self.census.tick(now_ns, &mut self.boards, sink);
         }
     }

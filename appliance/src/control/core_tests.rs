@@ -55,6 +55,7 @@ pub fn core() -> Core {
             appliance_id: 1,
         },
         checks: Vec::new(),
+        hashed: Vec::new(),
         started_unix_us: 0,
         ask: AskSettings { retry_ns: 50 * MS, tries: 2, outstanding: 10 },
     };

@@ -112,6 +112,7 @@ counted! {
     /// Things that happen in the control core.
     Did {
         Placed = "placed", "A request asked for a board.";
+        DatagramsPlaced = "datagrams_placed", "A flow of datagrams asked for a board.";
         RepeatAsked = "repeat_asked", "A client's retransmission asked for an attempt again.";
         Unavailable = "unavailable", "No board was left for a request: answered 503.";
         AttemptsFull = "attempts_full", "Too many attempts under way: answered 503.";

@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 
 use ipos_pipelines::segment::{packet_len, write_packet};
-use ipos_wire::ipos::{self, CloseIdle, Detach, Order, Protocol, TcpConnection, Trailer, WhoHolds};
+use ipos_wire::ipos::{
+    self, CloseIdle, Detach, Order, Protocol, TcpConnection, Trailer, UdpConnection, WhoHolds,
+};
 use ipos_wire::mac::Mac;
 use ipos_wire::{arp, ethernet};
 
@@ -33,6 +35,7 @@ pub struct Sender {
 pub fn frame_len(message: &Message) -> usize {
     let len = match message {
         Message::Connection { .. } => TcpConnection::LEN,
+        Message::UdpConnection { .. } => UdpConnection::LEN,
         Message::Detach { .. } => Detach::LEN,
         Message::Question { .. } => WhoHolds::LEN,
         Message::Segment { segment, payload, .. } => {
@@ -60,6 +63,10 @@ pub fn emit(from: Sender, to: Mac, message: &Message, frame: &mut [u8]) {
         Message::Connection { flow, server: (server, server_port), tcb } => {
             TcpConnection::emit_parts(*flow, *server, *server_port, tcb, body);
             TcpConnection::LEN
+        }
+        Message::UdpConnection { flow, server: (server, server_port) } => {
+            UdpConnection { flow: *flow, server: *server, server_port: *server_port }.emit(body);
+            UdpConnection::LEN
         }
         Message::Detach { flow, id } => {
             let trailer = Trailer::open(*id);

@@ -6,7 +6,7 @@ use ipos_pipelines::handoff::{BoardId, Command, PortIndex};
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{
     self, Ack, ApplicationRow, Closed, ClosedReason, HeldState, List, ListeningRow, Message, Offer, Offers,
-    ReportPart, ServerState,
+    Protocol, ReportPart, ServerState,
 };
 use ipos_wire::{arp, ethernet, ipv4, tcp};
 
@@ -103,10 +103,14 @@ fn take(
 ) -> Result<(), Ignored> {
     let own_address = core.settings.ports.get(usize::from(port.0)).map(|port| port.address);
     let board_address = core.boards.board(board).map(|board| board.settings.address);
-    let Core { boards, counters, ids, attempts, holders, checks, .. } = core;
+    let Core { boards, counters, ids, attempts, holders, checks, datagrams, .. } = core;
     let ctx = &mut Context { now_ns, boards, counters, ids, sink };
     match message {
         Message::Ack(ack) => acknowledged(core, now_ns, board, &ack, sink),
+        Message::Refused(refused) if refused.protocol == Protocol::Udp => {
+            let (flow, code) = (&refused.flow, refused.reason.code());
+            datagrams.refused(ctx, &mut attempts.pools, board, flow, code);
+        }
         Message::Refused(refused) if checks.owns(&refused.flow) => {
             checks.refused(ctx, board, &refused.flow, refused.trailer.id, refused.reason.code());
         }
@@ -174,8 +178,11 @@ fn take(
 
 /// 0x03: the board has taken an endpoint over.
 fn acknowledged(core: &mut Core, now_ns: u64, board: BoardId, ack: &Ack, sink: &mut dyn Sink) {
-    let Core { boards, counters, ids, attempts, checks, .. } = core;
+    let Core { boards, counters, ids, attempts, checks, datagrams, .. } = core;
     let ctx = &mut Context { now_ns, boards, counters, ids, sink };
+    if ack.protocol == Protocol::Udp {
+        return datagrams.acknowledged(ctx, board, &ack.flow);
+    }
     let id = ack.trailer.map_or(0, |trailer| trailer.id);
     if !checks.owns(&ack.flow) {
         attempts.acknowledged(ctx, board, ack.flow, id);

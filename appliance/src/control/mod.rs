@@ -20,6 +20,7 @@ pub mod context;
 pub mod cookies;
 pub mod core;
 pub mod counters;
+pub mod datagrams;
 pub mod delays;
 pub mod detaches;
 pub mod emit;
@@ -38,6 +39,7 @@ pub mod sink;
 pub mod snapshot;
 pub mod spawn;
 pub mod standing;
+pub mod standings;
 pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -18,6 +18,7 @@ use super::placement::{PoolSettings, Rules};
 use super::sink::{Message, Sink};
 use super::spawn::ServiceSettings;
 use super::standing::Drain;
+use super::standings::HashedService;
 
 /// Between two messages to a board whose drain is past its deadline.
 const TELL_NS: u64 = 1000 * MS_NS;
@@ -105,6 +106,8 @@ pub struct Farm {
     pub rules: Vec<Rules>,
     /// The services that are checked.
     pub checks: Vec<CheckSettings>,
+    /// The services whose boards the workers choose by hash.
+    pub hashed: Vec<HashedService>,
     /// What boards may start, by number of service.
     pub starts: Vec<Option<ServiceSettings>>,
     /// What the workers hold.
@@ -184,7 +187,9 @@ impl Core {
             board.health.watch_only(&endpoints);
         }
         self.checks.reconfigure(farm.checks, now_ns);
+        self.standings.reconfigure(farm.hashed);
         self.attempts.spawner.reconfigure(farm.starts);
+        self.datagrams.deadline_ns = farm.deadline_ns;
         self.attempts.reconfigure(farm.pools, farm.rules, farm.deadline_ns);
         self.tell_all(sink, || Command::Services(Arc::clone(&farm.services)));
         self.tell_all(sink, || Command::Timeouts(farm.timeouts));

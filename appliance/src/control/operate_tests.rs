@@ -42,6 +42,7 @@ fn farm(boards: &[u16]) -> Farm {
         pools: vec![PoolSettings::equal(boards.iter().map(|n| BoardId(*n)))],
         rules: vec![Rules::default()],
         checks: Vec::new(),
+        hashed: Vec::new(),
         starts: Vec::new(),
         services: Arc::default(),
         timeouts: Timeouts::default(),

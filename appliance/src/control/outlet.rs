@@ -140,6 +140,7 @@ impl Sink for Outlet {
         let from = emit::Sender { mac: port.mac, address: port.address, ethertype: self.ethertype };
         let worker = match message {
             Message::Connection { flow, .. }
+            | Message::UdpConnection { flow, .. }
             | Message::Detach { flow, .. }
             | Message::Question { flow, .. }
             | Message::Segment { flow, .. } => self.owners.owner(flow),

@@ -45,6 +45,13 @@ pub enum Message {
         /// The endpoint.
         tcb: Tcb,
     },
+    /// 0x01, UDP (Fig. 11F): take this flow of datagrams.
+    UdpConnection {
+        /// Client and endpoint.
+        flow: Flow,
+        /// The board's address, and the socket's port.
+        server: (Ipv4Addr, u16),
+    },
     /// 0x05: give this endpoint up by force.
     Detach {
         /// The connection.

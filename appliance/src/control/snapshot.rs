@@ -7,7 +7,7 @@ use ipos_pipelines::handoff::BoardId;
 use ipos_wire::ipos::ApplicationName;
 use serde::{Deserialize, Serialize};
 
-use super::board::{Board, Liveness, Need, REFUSALS, Unfit};
+use super::board::{Board, Liveness, REFUSALS, Unfit};
 use super::core::Core;
 use super::counters::{Checked, Did, Ended, Ignored, NoBoard, Reason};
 use super::health::{Outcome, ServiceHealth};
@@ -410,7 +410,7 @@ fn service(core: &Core, now_ns: u64, service: &ServiceName) -> ServiceRow {
     let pools = &core.attempts.pools;
     let rules = pools.rules(service.number);
     let endpoint = (service.address, service.port);
-    let need = Need { options: core.boards.options(), endpoint, limits: &rules.limits };
+    let need = rules.need(core.boards.options(), endpoint);
     let candidate = |id: &BoardId| {
         let board = core.boards.board(*id)?;
         let (weight, score) = pools.candidate(service.number, *id, &core.boards, now_ns);

@@ -411,7 +411,12 @@ fn an_idle_instance_is_held_back_stopped_and_started_again_when_wanted() {
     stage.outcome(8003, 0, stop, Progress::Stopping, 0);
     let fit = |stage: &Stage, at_ms: u64| {
         let boards = &stage.world.boards;
-        let need = Need { options: boards.options(), endpoint: ENDPOINT, limits: &Limits::default() };
+        let need = Need {
+            options: boards.options(),
+            listener: true,
+            endpoint: ENDPOINT,
+            limits: &Limits::default(),
+        };
         boards.board(board(0)).map(|b| b.fit(at_ms * MS, &need).is_ok())
     };
     assert_eq!(fit(&stage, 8003), Some(false), "held back");

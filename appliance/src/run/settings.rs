@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipos_pipelines::config::{PortSettings, Timeouts};
 use ipos_pipelines::handoff::{BoardId, PortIndex};
+use ipos_pipelines::services::Kind;
 use ipos_pipelines::steer::Owners;
 use ipos_wire::mac::Mac;
 
@@ -23,6 +24,7 @@ use crate::control::operate::Farm;
 use crate::control::placement::{PoolSettings, Pools, Rules};
 use crate::control::snapshot::ServiceName;
 use crate::control::spawn::ServiceSettings;
+use crate::control::standings::HashedService;
 
 fn ms(ms: u32) -> u64 {
     u64::from(ms) * MS_NS
@@ -58,6 +60,7 @@ pub fn core(
             appliance_id: config.appliance.id,
         },
         checks: checks(config, services),
+        hashed: hashed(config, services),
         started_unix_us,
         ask: AskSettings {
             retry_ns: ms(config.ask.retry_ms),
@@ -84,6 +87,20 @@ fn checks(config: &Config, services: &[ServiceName]) -> Vec<CheckSettings> {
     settings.collect()
 }
 
+/// The services whose boards the workers choose by hash.
+fn hashed(config: &Config, services: &[ServiceName]) -> Vec<HashedService> {
+    let named = config.services.iter().zip(services);
+    let hashed = named.filter(|(service, _)| service.kind == Kind::L4 || service.kind.is_udp());
+    let settings = hashed.map(|(service, name)| HashedService {
+        service: name.number,
+        udp: service.kind.is_udp(),
+        endpoint: (name.address, name.port),
+        boards: name.boards.clone(),
+        limits: service.limits,
+    });
+    settings.collect()
+}
+
 /// What a check sends.
 fn request(check: &Check, address: Ipv4Addr) -> String {
     let host = check.host.clone().unwrap_or_else(|| address.to_string());
@@ -104,6 +121,7 @@ fn rules(config: &Config, ids: &[BoardId], services: &[ServiceName]) -> Vec<Rule
                 policy: service.policy,
                 home: service.home.and_then(|place| ids.get(usize::from(place)).copied()),
                 limits: service.limits,
+                udp: service.kind.is_udp(),
                 slow_start_ns: ms(1000) * u64::from(service.slow_start_s),
             };
         }
@@ -139,6 +157,7 @@ pub fn farm(
         rules: rules(config, ids, &names),
         services: Arc::new(snapshot.services),
         checks: checks(config, &names),
+        hashed: hashed(config, &names),
         starts: starts(config, &names),
         timeouts: timeouts(config),
         deadline_ns: ms(migration.deadline_ms.value),
@@ -154,7 +173,11 @@ pub fn services(config: &Config, ids: &[BoardId], snapshot: &Snapshot) -> Vec<Se
         boards.extend(&service.boards);
         boards.sort_unstable();
         boards.dedup();
-        let number = snapshot.services.find(service.address.value, service.port);
+        let (address, port) = (service.address.value, service.port);
+        let number = match service.kind.is_udp() {
+            true => snapshot.services.find_udp(address, port),
+            false => snapshot.services.find(address, port),
+        };
         ServiceName {
             // Each service of the configuration has one.
             number: number.unwrap_or(u16::MAX),
@@ -197,6 +220,12 @@ pub fn timeouts(config: &Config) -> Timeouts {
     let waits = starts.filter(|start| start.application.is_some()).map(|start| start.wait_s * 1000);
     let longest_ms = waits.max().map_or(0, |ms| ms + config.migration.deadline_ms.value + 1000);
     Timeouts { place_ms: config.timeouts.place_ms.max(longest_ms), ..config.timeouts }
+}
+
+/// Octets of the largest IPv4 packet on the way to any board: the narrowest port counts.
+pub fn farm_mtu(config: &Config) -> u16 {
+    let farm = config.ports.iter().filter(|port| port.role.faces_farm());
+    farm.map(|port| port.mtu.value).min().unwrap_or(1500)
 }
 
 /// The URL Map (Fig. 12).

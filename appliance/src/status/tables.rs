@@ -80,6 +80,7 @@ const SERVICES: &[Column] = &[
 ];
 
 const FLOWS: &[Column] = &[
+    ("PROTOCOL", |row| or(&row["protocol"], "tcp")),
     ("CLIENT IP", |row| plain(&row["client"])),
     ("CLIENT PORT", |row| plain(&row["client_port"])),
     ("ENDPOINT IP", |row| plain(&row["endpoint"])),
@@ -91,7 +92,7 @@ const FLOWS: &[Column] = &[
 ];
 
 /// Flows are printed as they come, so their columns have fixed widths.
-const FLOW_WIDTHS: [usize; 8] = [15, 11, 15, 13, 15, 12, 11, 6];
+const FLOW_WIDTHS: [usize; 9] = [8, 15, 11, 15, 13, 15, 12, 11, 6];
 
 const TABLES: &[Column] = &[
     ("WORKER", |row| plain(&row["worker"])),
@@ -101,6 +102,8 @@ const TABLES: &[Column] = &[
     ("LOCAL", |row| plain(&row["entries"]["local"])),
     ("ASKING", |row| plain(&row["entries"]["asking"])),
     ("GIVEN UP", |row| plain(&row["entries"]["given-up"])),
+    ("LAYER4", |row| plain(&row["entries"]["layer4"])),
+    ("DATAGRAM FLOWS", |row| plain(&row["datagram_flows"])),
     ("CAPACITY", |row| plain(&row["capacity"])),
     ("REQUEST BUFFERS", |row| format!("{}/{}", plain(&row["pending"]), plain(&row["pending_capacity"]))),
 ];
@@ -397,7 +400,8 @@ mod tests {
         let rows = json!([{"service": "web", "host": null, "path": "/a/", "boards": ["board1", "board2"]}]);
         assert_eq!(
             render(What::Urls, &rows),
-            "SERVICE  HOST  PATH  SERVERS\nweb      *     /a/   board1, board2\n"
+            "SERVICE  HOST  PATH  METHOD  HEADER  SERVERS         ANSWER\n\
+             web      *     /a/   *       *       board1, board2\n"
         );
     }
 

@@ -155,6 +155,7 @@ impl World {
                 appliance_id: 9,
             },
             checks,
+            hashed: Vec::new(),
             started_unix_us: 1_700_000_000_000_000,
             ask: AskSettings { retry_ns: 50 * MS_NS, tries: 2, outstanding: 100 },
         };

@@ -296,7 +296,8 @@ fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
     let buffer = &mut core.path_buffer[..];
     let step = match pending.kind {
         Kind::Tls => hello::step(&mut pending.hello, contiguous, service, buffer),
-        Kind::Http | Kind::Tcp => head(&mut pending.scan, contiguous, service, buffer),
+        // Of the last three nothing is ever looked at here.
+        Kind::Http | Kind::Tcp | Kind::L4 | Kind::Udp => head(&mut pending.scan, contiguous, service, buffer),
     };
     Some(match step {
         Some(step) => step,

@@ -242,7 +242,7 @@ impl Node {
     /// Every gauge says what is there.
     pub fn check(&self) {
         let core = self.worker.core();
-        let mut entries = [0; 6];
+        let mut entries = [0; 7];
         let mut by_board = std::collections::BTreeMap::new();
         let mut hanging = [0; 2];
         let mut cursor = Some(0);
@@ -255,6 +255,17 @@ impl Node {
                 hanging[usize::from(entry.state == State::Asking)] += u32::from(entry.pending.is_some());
             });
         }
+        let mut datagram_flows = 0;
+        let mut cursor = Some(0);
+        while let Some(start) = cursor {
+            cursor = core.datagrams.flows.visit_slots(start, 1024, |_, _, flow| {
+                datagram_flows += 1;
+                if let Some(board) = flow.board() {
+                    *by_board.entry(board).or_insert(0) += 1;
+                }
+            });
+        }
+        assert_eq!(self.counters.datagram_flows.read(), datagram_flows, "flows of datagrams");
         let gauges: Vec<u64> = self.counters.entries.iter().map(|gauge| gauge.read()).collect();
         assert_eq!(gauges, entries, "entries by table");
         for board in (0..BOARDS_MAX as u16).map(BoardId) {

@@ -37,6 +37,7 @@ pub const OLD_COOKIE_KEY: [u8; 16] = [0xa5; 16];
 pub struct Setup {
     pub entries: u32,
     pub pending: u32,
+    pub datagram_flows: u32,
     /// Length of the queue to the control core.
     pub events: usize,
     pub options: OptionBits,
@@ -56,6 +57,7 @@ impl Default for Setup {
         Self {
             entries: 4096,
             pending: 16,
+            datagram_flows: 1024,
             events: 64,
             options: OptionBits::TIMESTAMPS | OptionBits::SACK | OptionBits::WINDOW_SCALE | OptionBits::ECN,
             ethertype: 0x88b5,
@@ -121,10 +123,12 @@ impl Setup {
             ethertype: self.ethertype,
             entries: self.entries,
             pending: self.pending,
+            datagram_flows: self.datagram_flows,
             hash_key: self.hash_key,
             cookie_keys: CookieKeys::new(&COOKIE_KEY, &OLD_COOKIE_KEY),
             options: self.options,
             mss: 1444,
+            farm_mtu: 1500,
             idle: Idle::Spin,
             timeouts: self.timeouts,
         }

@@ -257,7 +257,16 @@ fn a_listing_tells_table_board_and_idle_time() {
     for (client, table, board, idle_ms) in expected {
         let told_ms = rows[&client.flow].idle_ms;
         assert!((idle_ms..idle_ms + SEEN_UNIT_MS).contains(&told_ms), "{told_ms}");
-        assert_eq!(rows[&client.flow], FlowRow { flow: client.flow, table, board, idle_ms: told_ms });
+        assert_eq!(
+            rows[&client.flow],
+            FlowRow {
+                flow: client.flow,
+                protocol: ipos_wire::ipos::Protocol::Tcp,
+                table,
+                board,
+                idle_ms: told_ms
+            }
+        );
         assert_eq!(one(&mut rig, client.flow), [rows[&client.flow]]);
     }
     assert_eq!(one(&mut rig, Client::stranger(9).flow), []);

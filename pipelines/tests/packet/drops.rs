@@ -11,11 +11,13 @@ use ipos_wire::flow::Flow;
 use ipos_wire::ipos::Protocol;
 use ipos_wire::mac::Mac;
 use ipos_wire::tcp::{Flags, Options, Timestamps};
-use ipos_wire::{checksum, ipos};
+use ipos_wire::{checksum, ipos, ipv4};
 
 use crate::common::client::CLIENT_MAC;
 use crate::common::scripts::{REQUEST, REQUEST_LEN};
-use crate::common::{Client, FARM_ADDRESS, FARM_MAC, Ground, Rig, Seg, Setup, WAN_ADDRESS, WAN_MAC, only};
+use crate::common::{
+    BOARD, Client, FARM_ADDRESS, FARM_MAC, Ground, Rig, Seg, Setup, WAN_ADDRESS, WAN_MAC, only,
+};
 
 /// A SYN's frame with one octet changed, and the IPv4 checksum made good again where `mend` says so.
 fn changed(at: usize, value: u8, mend: bool) -> Vec<u8> {
@@ -138,6 +140,7 @@ fn provoke(reason: Drop) -> Verdict {
         Drop::BadIpv4Checksum => rig.on_wan(&changed(22, 99, false)),
         Drop::BadTcp => rig.on_wan(&changed(46, 0x40, false)),
         Drop::BadTcpChecksum => rig.on_wan(&changed(48, 0x99, false)),
+        Drop::BadUdp => rig.on_wan(&super::datagram::cut_short()),
         Drop::BadTcpOptions => rig.on_wan(&Client::plain().syn().frame_with_options(&[2, 9, 0, 0])),
         Drop::BadTcpFlags => rig.on_wan(&flags(Flags::SYN | Flags::FIN)),
         Drop::BadIcmp => rig.on_wan(&icmp(&[8, 0, 1, 2, 3, 4, 5, 6])),
@@ -230,6 +233,20 @@ fn provoke_later(reason: Drop, mut rig: Rig) -> Verdict {
             rig = Rig::with(Setup { boards_known: false, ..Setup::default() });
             rig.migrate(&mut client, REQUEST);
             rig.client(&client.acks(REQUEST_LEN, 100))
+        }
+        Drop::NoUdpService => rig.on_wan(&super::datagram::Dgram::on_port(1).frame()),
+        Drop::NoUdpBoard | Drop::DatagramsFull | Drop::DatagramsHeld => super::datagram::provoke(reason),
+        Drop::NoBoardYet => {
+            client.flow.endpoint_port = super::layer4::PORT;
+            super::layer4::serve(&mut rig, &[BOARD]);
+            rig.client(&client.syn())
+        }
+        Drop::TooBig => {
+            rig.settle(&mut client);
+            let mut frame = client.data(REQUEST_LEN, &[0x61; 1460]).frame();
+            frame[20] &= !0x40;
+            ipv4::Packet::new_checked(&mut frame[14..]).expect("IPv4").fill_checksum();
+            rig.on_wan(&frame)
         }
         Drop::NoHeadroom => {
             rig.settle(&mut client);

@@ -6,10 +6,12 @@ mod common;
 
 mod answers;
 mod control;
+mod datagram;
 mod drops;
 mod end;
 mod forward;
 mod handshake;
+mod layer4;
 mod local;
 mod migrate;
 mod noise;

@@ -229,6 +229,11 @@ fn decide(random: &mut Random, event: Event) -> Option<Command> {
             2 => Some(Command::Holder { entry, holder: Holder::Board(board, MIGRATION) }),
             _ => None,
         },
+        Event::PlaceDatagrams { entry, .. } => match random.below(4) {
+            0 => None,
+            1 => Some(Command::Datagrams { entry, board: None }),
+            _ => Some(Command::Datagrams { entry, board: Some(board) }),
+        },
         Event::Abandon { entry, flow, .. } => match random.below(4) {
             0 => Some(Command::Migrated { entry, flow, board, migration_id: 3 }),
             1 => Some(Command::Closed { flow, board, migration_id: MIGRATION }),
@@ -245,7 +250,7 @@ fn settle_down(rig: &mut Rig) {
         rig.pass(1_000);
         drain(rig);
         rig.told();
-        if rig.worker.core().shard.is_empty() {
+        if rig.worker.core().shard.is_empty() && rig.worker.core().datagrams.flows.is_empty() {
             return;
         }
     }

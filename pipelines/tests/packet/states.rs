@@ -7,8 +7,15 @@ use ipos_pipelines::verdict::Verdict;
 use crate::common::scripts::REQUEST;
 use crate::common::{BOARD, Client, MIGRATION, Node, Rig};
 
-const STATES: [State; 6] =
-    [State::Temporary, State::ForwardConnect, State::Forward, State::Local, State::Asking, State::GivenUp];
+const STATES: [State; 7] = [
+    State::Temporary,
+    State::ForwardConnect,
+    State::Forward,
+    State::Local,
+    State::Asking,
+    State::GivenUp,
+    State::Layer4,
+];
 
 /// The only entry is in this state, and the gauges agree; `None`: there is none.
 #[track_caller]
@@ -21,7 +28,7 @@ fn assert_only(node: &Node, client: &Client, state: Option<State>) {
     let buffers = match state {
         Some(State::Temporary | State::ForwardConnect | State::Local) => 1,
         Some(State::Forward) => node.counters.pending.read(),
-        Some(State::Asking | State::GivenUp) | None => 0,
+        Some(State::Asking | State::GivenUp | State::Layer4) | None => 0,
     };
     assert_eq!(node.counters.pending.read(), buffers);
 }
@@ -137,6 +144,7 @@ fn every_state_shows_its_table() {
         Table::Local,
         Table::ForwardConnect,
         Table::Local,
+        Table::Forward,
     ];
     assert_eq!(STATES.map(State::table), tables);
 }

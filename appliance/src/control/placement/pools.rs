@@ -168,7 +168,7 @@ impl Pools {
         let decision = record.begin(wanted.flow, now_ns, wanted.pool).ok_or(NoBoard::Silent)?;
         let (flow, rules) = (wanted.flow, &service.rules);
         let endpoint = (flow.endpoint, flow.endpoint_port);
-        let need = Need { options: boards.options(), endpoint, limits: &rules.limits };
+        let need = rules.need(boards.options(), endpoint);
         let view = View { boards, now_ns, wanted, rules, need };
         let (chosen, reason) = match pool.home(&view) {
             Some(home) => (home, wanted.after.unwrap_or(Reason::Home)),

@@ -1,7 +1,10 @@
 //! What a service says of its placement, and when a board is above a limit.
 
+use std::net::Ipv4Addr;
+
 use ipos_pipelines::handoff::BoardId;
 
+use super::super::board::Need;
 use super::super::state::State;
 
 /// How a board is chosen among those that are fit.
@@ -47,8 +50,18 @@ pub struct Rules {
     pub home: Option<BoardId>,
     /// What a board may have at most.
     pub limits: Limits,
+    /// It is a UDP service: no listening socket and no TCP option is asked for.
+    pub udp: bool,
     /// Over so long a board that joins gets its whole weight, nanoseconds.
     pub slow_start_ns: u64,
+}
+
+impl Rules {
+    /// What a board must be able to do for a connection to this endpoint. Clients are offered these TCP options.
+    pub fn need(&self, options: u16, endpoint: (Ipv4Addr, u16)) -> Need<'_> {
+        let options = if self.udp { 0 } else { options };
+        Need { options, listener: !self.udp, endpoint, limits: &self.limits }
+    }
 }
 
 /// `[service.limits]`: a board beyond one of them gets no further connection of the service.

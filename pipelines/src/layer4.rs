@@ -1,0 +1,231 @@
+//! Layer 4: connections that are not terminated here. A table chooses the board of the first packet (`maglev.rs`), and every packet
+//! goes there as it came, as an ipOS packet (0x02): for kernels or applications that cannot take endpoints over.
+//!
+//! Input: TCP packets to services of kind `l4` that the fast path has left. Output: the packet on its way to its board; a RST when no
+//! board may have it. Owner: the worker. Cost: one hash and one cache line of the table for a flow's first packet, and an
+//! entry, so that the flow keeps its board when boards come, drain or die. Its other packets take the fast path.
+//!
+//! Half of the shard at most is theirs, because their first packets prove nothing: what finds it used up goes by the table
+//! alone, and a flood of SYNs leaves the other services their room.
+
+use ipos_dpdk::mbuf::Mbuf;
+use ipos_wire::tcp::Flags;
+
+use crate::core::Core;
+use crate::counters::{Drop, Happening};
+use crate::entry::{Entry, State};
+use crate::forward;
+use crate::handoff::{BOARDS_MAX, BoardId, Takes};
+use crate::local;
+use crate::parse::TcpPacket;
+use crate::table::ENDPOINTS_MAX;
+use crate::table::slab::EntryRef;
+use crate::verdict::Verdict;
+
+/// How long an entry waits for the handshake's second packet, milliseconds: SYNs are repeated after 1, 3 and 7 seconds.
+pub const HALF_OPEN_MS: u32 = 10_000;
+
+/// Until boards may have been heard of after the start, milliseconds: their agents report within this time (`control/boards.rs`).
+pub const HEARD_WITHIN_MS: u32 = 5_000;
+
+/// Numbers that services may have: those that are open, and as many that were closed since the start.
+const SERVICES_MAX: usize = 2 * ENDPOINTS_MAX;
+const BITS: usize = u64::BITS as usize;
+const WORDS: usize = BOARDS_MAX / BITS;
+
+const _: () = assert!(BOARDS_MAX.is_multiple_of(BITS), "whole words");
+
+/// What boards take of each service that chooses by hash: two bits for each, by the services' and the boards' numbers. As long
+/// as nothing was said of a board it takes the flows that it has, and no new ones.
+pub struct Standings {
+    /// Those that take new flows, then those that are dead: [`WORDS`] of each for a service. The pages of services that do not
+    /// exist are never touched.
+    words: Box<[u64]>,
+}
+
+impl Standings {
+    /// Nothing said of any; takes all memory that it will ever use.
+    pub fn new() -> Self {
+        Self { words: vec![0; SERVICES_MAX * 2 * WORDS].into_boxed_slice() }
+    }
+
+    fn at(service: u16, board: BoardId) -> (usize, u64) {
+        let board = usize::from(board.0);
+        (usize::from(service) * 2 * WORDS + board / BITS, 1 << (board % BITS))
+    }
+
+    /// Takes note of what a board takes.
+    pub fn set(&mut self, service: u16, board: BoardId, takes: Takes) {
+        if usize::from(board.0) >= BOARDS_MAX {
+            return;
+        }
+        let (place, bit) = Self::at(service, board);
+        for (place, is_so) in [(place, takes == Takes::New), (place + WORDS, takes == Takes::None)] {
+            if let Some(word) = self.words.get_mut(place) {
+                *word = if is_so { *word | bit } else { *word & !bit };
+            }
+        }
+    }
+
+    /// What a board takes.
+    #[inline]
+    pub fn takes(&self, service: u16, board: BoardId) -> Takes {
+        let (place, bit) = Self::at(service, board);
+        let is_so = |place: usize| self.words.get(place).is_some_and(|word| word & bit != 0);
+        match () {
+            () if is_so(place) => Takes::New,
+            () if is_so(place + WORDS) => Takes::None,
+            () => Takes::Known,
+        }
+    }
+}
+
+impl Default for Standings {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether an entry is of a connection that is not terminated here.
+pub fn is_of(core: &Core, entry: EntryRef) -> bool {
+    core.shard.get(entry).is_some_and(|found| found.state == State::Layer4)
+}
+
+/// A packet to a service of kind `l4`, with the flow's entry if it has one.
+pub fn packet(
+    core: &mut Core,
+    service: u16,
+    entry: Option<EntryRef>,
+    packet: &TcpPacket,
+    mbuf: Mbuf,
+) -> Verdict {
+    let is_syn = packet.flags.contains(Flags::SYN);
+    if let Some(entry) = entry {
+        if keeps_board(core, service, entry, is_syn) {
+            return known(core, entry, packet, mbuf);
+        }
+        core.remove(entry);
+    }
+    let Some(board) = choose(core, service, packet, is_syn) else { return no_board(core, packet, mbuf) };
+    if core.place_of(board).is_none() {
+        // Whoever has just been started does not know yet where its boards are: the client sends the packet again.
+        return Verdict::Drop(Drop::NoBoardMac);
+    }
+    match keep(core, packet, board) {
+        // RST and FIN end what has just been entered.
+        Some(entry) => forward::packet(core, entry, packet, mbuf),
+        None => forward::encapsulate(core, board, &packet.flow, usize::from(packet.frame_len), mbuf),
+    }
+}
+
+/// Whether the packet goes where the entry says. A SYN may begin another connection on the same addresses and ports, and
+/// goes on to another board when this one takes none.
+fn keeps_board(core: &Core, service: u16, entry: EntryRef, is_syn: bool) -> bool {
+    let Some(found) = core.shard.get(entry) else { return false };
+    let is_over = found.closing || found.client_fin;
+    !is_syn || (!is_over && core.standings.takes(service, found.board) == Takes::New)
+}
+
+/// A packet of a flow that has an entry.
+fn known(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+    let opens = !packet.flags.contains(Flags::SYN)
+        && core.shard.get_mut(entry).is_some_and(|mut found| found.syn_irs.take().is_some());
+    if opens {
+        // The client has answered the board's SYN-ACK.
+        core.schedule_in(entry, core.config.timeouts.idle_ms);
+    }
+    forward::packet(core, entry, packet, mbuf)
+}
+
+/// The board of a flow that has no entry: one that takes new flows for a SYN; for any other packet the first that may have the
+/// flow already, which after a restart is the one that the table named before it.
+fn choose(core: &Core, service: u16, packet: &TcpPacket, is_syn: bool) -> Option<BoardId> {
+    let table = core.services.table(service)?;
+    let takes = |board| core.standings.takes(service, board);
+    if is_syn {
+        return table.choose(&packet.flow, |board| takes(board) == Takes::New);
+    }
+    table.choose(&packet.flow, |board| takes(board) != Takes::None)
+}
+
+/// Enters a flow at its board; `None` where there is nothing to keep, or no room.
+fn keep(core: &mut Core, packet: &TcpPacket, board: BoardId) -> Option<EntryRef> {
+    if packet.flags.contains(Flags::RST) {
+        return None;
+    }
+    let have = core.counters.entries[State::Layer4.index()].read();
+    let has_room = have < u64::from(core.config.entries / 2);
+    let is_syn = packet.flags.contains(Flags::SYN);
+    let entry = Entry {
+        board,
+        syn_irs: is_syn.then_some(packet.seq),
+        syn_slot: core.now.cookie_slot as u16,
+        ..Entry::new(State::Layer4, None)
+    };
+    match has_room.then(|| core.enter_at_board(&packet.flow, entry)) {
+        Some(Ok(entry)) => {
+            core.happened(Happening::Layer4Placed);
+            core.schedule_in(entry, if is_syn { HALF_OPEN_MS } else { core.config.timeouts.idle_ms });
+            Some(entry)
+        }
+        Some(Err(_)) | None => {
+            core.happened(Happening::Layer4Unkept);
+            None
+        }
+    }
+}
+
+/// No board may have the flow.
+fn no_board(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+    if core.now.ms < HEARD_WITHIN_MS {
+        return Verdict::Drop(Drop::NoBoardYet);
+    }
+    core.happened(Happening::Layer4NoBoard);
+    local::refuse(core, packet, mbuf)
+}
+
+/// A flow whose time has come. Nobody is asked: a packet that still comes goes by the table.
+pub fn idle(core: &mut Core, entry: EntryRef) {
+    let timeouts = core.config.timeouts;
+    let Some(found) = core.shard.get(entry) else { return };
+    let limit_ms = match () {
+        () if found.syn_irs.is_some() => HALF_OPEN_MS,
+        () if found.client_fin => timeouts.half_closed_ms,
+        () => timeouts.idle_ms,
+    };
+    let idle_ms = core.shard.idle_ms(entry, core.now.ms).unwrap_or(u32::MAX);
+    if idle_ms < limit_ms {
+        return core.schedule_in(entry, limit_ms - idle_ms);
+    }
+    core.happened(Happening::ExpiredIdle);
+    core.remove(entry);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_board_takes_what_was_said_last_and_what_it_has_before_that() {
+        let mut standings = Standings::new();
+        let (service, board, other) = (5, BoardId(64), BoardId(65));
+        assert_eq!(standings.takes(service, board), Takes::Known);
+        for takes in [Takes::New, Takes::None, Takes::Known, Takes::None, Takes::New] {
+            standings.set(service, board, takes);
+            assert_eq!(standings.takes(service, board), takes);
+            assert_eq!(
+                (standings.takes(service, other), standings.takes(4, board)),
+                (Takes::Known, Takes::Known)
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_that_nobody_has_change_nothing() {
+        let mut standings = Standings::new();
+        standings.set(u16::MAX, BoardId(0), Takes::New);
+        standings.set(0, BoardId(u16::MAX), Takes::New);
+        assert_eq!(standings.takes(u16::MAX, BoardId(0)), Takes::Known);
+        assert!(standings.words.iter().all(|word| *word == 0));
+    }
+}
