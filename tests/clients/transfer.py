@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """A transfer at a limited rate that says when it is a quarter done, and its SHA-256 at the end.
 
-    transfer.py download PATH OCTETS_PER_SECOND
-    transfer.py upload OCTETS OCTETS_PER_SECOND
+    transfer.py download PATH OCTETS_PER_SECOND [PORT]
+    transfer.py upload OCTETS OCTETS_PER_SECOND [PORT]
 """
 
 import hashlib
@@ -24,13 +24,14 @@ class Pace:
         self.rate = rate
         self.done = 0
         self.said = False
+        self.board = None
         self.begin = time.monotonic()
 
     def count(self, octets):
         self.done += octets
         if not self.said and self.done * 4 >= self.total:
             self.said = True
-            http1.say(quarter=True, octets=self.done)
+            http1.say(quarter=True, octets=self.done, board=self.board)
         ahead_s = self.begin + self.done / self.rate - time.monotonic()
         if ahead_s > 0:
             time.sleep(ahead_s)
@@ -50,6 +51,7 @@ def download(path, rate):
     total = next(int(value) for name, value in fields if name.lower() == "content-length")
     digest = hashlib.sha256()
     pace = Pace(total, rate)
+    pace.board = next(value for name, value in fields if name.lower() == "x-board")
     while True:
         part = sock.recv(CHUNK_OCTETS)
         if not part:
@@ -78,6 +80,8 @@ def upload(total, rate):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 4:
+        http1.SERVICE = (http1.SERVICE[0], int(sys.argv[4]))
     if sys.argv[1] == "download":
         download(sys.argv[2], float(sys.argv[3]))
     else:

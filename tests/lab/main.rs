@@ -8,6 +8,7 @@ mod command;
 mod cost;
 mod failure;
 mod fitness;
+mod forwarded;
 mod frames;
 mod health;
 mod http;
@@ -48,6 +49,14 @@ const WORKERS: Shape = Shape { name: "two_workers", options: &["--workers", "2",
 
 /// nginx is started by the boards' agents.
 const SPAWN: Shape = Shape { name: "spawn", options: &["--spawn", "--memory", "no-huge"] };
+/// Services that are merely forwarded.
+const FORWARDED: Shape = Shape { name: "forwarded", options: &["--forwarded", "--memory", "no-huge"] };
+
+/// The same, with two workers.
+const FORWARDED_WORKERS: Shape = Shape {
+    name: "forwarded_two_workers",
+    options: &["--forwarded", "--workers", "2", "--memory", "no-huge"],
+};
 
 /// Four boards that take 1, 2, 4 and 8 ms for a request to the timed services.
 const UNEQUAL: Shape =
@@ -94,6 +103,8 @@ fn main() -> ExitCode {
         (SPAWN, &[spawn::TESTS][..]),
         (UNEQUAL, &[placement::TESTS, fitness::TESTS][..]),
         (SERVICES, &[kinds::TESTS, tls::TESTS][..]),
+        (FORWARDED, &[forwarded::TESTS][..]),
+        (FORWARDED_WORKERS, &[forwarded::CORE][..]),
     ] {
         for (name, test) in groups.iter().copied().flatten().copied() {
             trials.push(shared::trial(shape, name, test));

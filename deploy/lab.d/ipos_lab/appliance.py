@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 
-from . import plan, services
+from . import forwarded, plan, services
 from .system import Daemon, LabError, run, wait_until
 
 DIRECTORY = plan.ROOT + "/appliance"
@@ -132,6 +132,8 @@ def configuration(options):
         text += _timed(options)
     if options.services:
         text += services.configuration()
+    if options.forwarded:
+        text += forwarded.services()
     for number in options.board_numbers():
         text += BOARD.format(name=f"board{number}", address=plan.board_address(number))
     return text

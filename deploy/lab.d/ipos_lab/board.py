@@ -8,7 +8,7 @@ import pwd
 import shutil
 import signal
 
-from . import plan
+from . import forwarded, plan
 from .system import Daemon, LabError, inside, run, wait_until
 
 SIZES = {"1k": 1024, "100k": 100 * 1024, "10m": 10 * 1024 * 1024}
@@ -47,7 +47,7 @@ http {{
 
     server {{
         listen 0.0.0.0:80;
-        root {directory}/www;
+{listen}        root {directory}/www;
         add_header X-Board board{number} always;
         add_header X-Client $remote_addr:$remote_port always;
         # The path as nginx reads it.
@@ -134,7 +134,8 @@ def prepare(number, options, servers):
     os.chown(f"{directory}/tmp", user.pw_uid, user.pw_gid)
     with open(f"{directory}/nginx.conf", "w", encoding="ascii") as file:
         file.write(NGINX.format(number=number, user=user.pw_name, directory=directory, application=APPLICATION_PORT,
-                                servers=servers))
+                                servers=servers,
+                                listen=f"        listen 0.0.0.0:{plan.L4_WEB_PORT};\n" if options.forwarded else ""))
     with open(f"{directory}/board.toml", "w", encoding="ascii") as file:
         head, services = AGENT.format(
             number=number, address=plan.board_address(number), ethertype=options.ethertype,
@@ -142,6 +143,7 @@ def prepare(number, options, servers):
         application = APPLICATION.format(number=number, directory=directory, nginx=shutil.which("nginx"))
         keys, application = application.split("[[application]]")
         file.write(head + (keys if options.spawn else "") + "[[services]]" + services
+                   + (forwarded.board_services() if options.forwarded else "")
                    + ("\n[[application]]" + application if options.spawn else ""))
     if options.spawn:
         os.makedirs(f"{directory}/cgroup")
@@ -233,6 +235,8 @@ def start(number, options):
     start_application(number)
     if options.service_ms is not None:
         start_timed(number, options.service_ms[number - 1])
+    if options.forwarded:
+        forwarded.start(number)
     if not options.spawn:
         start_nginx(number)
     start_agent(number)
@@ -243,6 +247,8 @@ def wait_serving(number, options):
     if options.service_ms is not None:
         for port in timed_ports():
             wait_listening(number, port, timed(number))
+    if options.forwarded:
+        forwarded.wait_serving(number)
     wait_listening(number, APPLICATION_PORT, application(number))
     if not options.spawn:
         wait_listening(number, plan.SERVICE_PORT, nginx(number))

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 
-from . import appliance, balancer, board, network, plan, proxy, services
+from . import appliance, balancer, board, forwarded, network, plan, proxy, services
 from .system import Daemon, LabError, end_processes, lock, log_tail
 
 NEEDED = ("ip", "tc", "ethtool", "sysctl", "nginx", "ss", "mount", "umount")
@@ -73,6 +73,8 @@ def _parser():
     up.add_argument("--check", metavar="PATH", help="health checks of the boards: /health, which is 503 while a board's "
                     "directory has a file `unhealthy`")
     up.add_argument("--spawn", action="store_true", help="the boards' agents start nginx, on demand")
+    up.add_argument("--forwarded", action="store_true", help="services that are merely forwarded: nginx on port "
+                    f"{plan.L4_WEB_PORT} and iperf3 behind kind l4, dnsmasq behind kind udp")
     up.add_argument("--service-ms", metavar="MS,MS..",
                     help="a server on each board that takes so long for a request, one at a time; one service for each "
                          f"policy, ports {min(plan.TIMED_PORTS.values())} to {plan.WEIGHTED_PORT}")
@@ -99,7 +101,9 @@ def _parser():
             ("start-sshd", services.start_sshd, "start a board's sshd"),
             ("kill-agent", board.kill_agent, "SIGKILL a board's agent"),
             ("stop-agent", lambda n: board.agent(n).stop(), "SIGTERM a board's agent"),
-            ("start-agent", board.start_agent, "start a board's agent")):
+            ("start-agent", board.start_agent, "start a board's agent"),
+            ("stop-dnsmasq", lambda n: forwarded.dnsmasq(n, plan.DNS_PORT).stop(), "end a board's dnsmasq on port 53"),
+            ("start-dnsmasq", _start_dnsmasq, "start it again")):
         verb = commands.add_parser(name, help=text)
         verb.add_argument("board", type=int)
         verb.set_defaults(run=_board_verb(action))
@@ -123,7 +127,8 @@ def _up(options):
                           haproxy=options.haproxy, nginx_proxy=options.nginx_proxy, memory=options.memory,
                           workers=options.workers, one_port=options.one_port, spawn=options.spawn, cpus=_cpus(options),
                           after_polls=_after_polls(options), sleep_us=options.sleep_us,
-                          service_ms=_service_ms(options), check=options.check, services=options.services)
+                          service_ms=_service_ms(options), check=options.check, services=options.services,
+                          forwarded=options.forwarded)
     if not 1 <= wanted.boards <= plan.BOARDS_MAX:
         raise LabError(f"--boards {wanted.boards}: 1 to {plan.BOARDS_MAX} are possible")
     if wanted.workers < 1:
@@ -195,6 +200,7 @@ def _shortest(path):
 def _need_programs(options):
     needed = NEEDED + (("haproxy",) if options.haproxy else ())
     needed += ("sshd", "ssh", "ssh-keygen", "openssl") if options.services else ()
+    needed += ("iperf3", "dnsmasq") if options.forwarded else ()
     missing = [name for name in needed if shutil.which(name) is None]
     if missing:
         raise LabError(f"not installed: {', '.join(missing)}; `make setup` installs them")
@@ -242,6 +248,7 @@ def _shape(options):
     text = f"{options.boards} boards, {options.port}, EtherType {options.ethertype}, {options.memory}"
     text += ", nginx on demand" if options.spawn else ""
     text += ", a service of each kind" if options.services else ""
+    text += ", forwarded services" if options.forwarded else ""
     if options.service_ms is not None:
         text += ", requests take " + ", ".join(map(str, options.service_ms)) + " ms"
     return text + (", one port" if options.one_port else "") + "".join(", " + name for name in options.balancers())
@@ -314,6 +321,11 @@ def _loss(options):
 def _start_nginx(number):
     board.start_nginx(number)
     board.wait_listening(number, plan.SERVICE_PORT, board.nginx(number))
+
+
+def _start_dnsmasq(number):
+    forwarded.start_dnsmasq(number, plan.DNS_PORT)
+    forwarded.wait_serving(number)
 
 
 def _stop_appliance():

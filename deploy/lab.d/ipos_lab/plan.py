@@ -31,6 +31,12 @@ HAPROXY_REUSE_PORT = 83
 TIMED_PORTS = {"round-robin": 8001, "least-connections": 8002, "least-load": 8003, "consistent-hash": 8004}
 """With --service-ms: the port of the service address at which each policy serves, with equal weights."""
 
+L4_WEB_PORT = 84
+IPERF3_PORT = 5201
+DNS_PORT = 53
+DNS_DATAGRAM_PORT = 5353
+"""With --forwarded: nginx and iperf3 behind kind `l4`, dnsmasq behind `udp`, in both modes of flows."""
+
 WEIGHTED_PORT = 8005
 """And round-robin with weights in proportion to the boards' speeds."""
 
@@ -77,6 +83,8 @@ class Options:
     """The path that the appliance checks its boards by; None leaves them unchecked."""
     spawn: bool = False
     """Whether the boards' agents start nginx when a request needs it."""
+    forwarded: bool = False
+    """Whether there are services that are merely forwarded."""
     service_ms: list[int] | None = None
     """What each board takes for a request to the timed services; None: there are none."""
     services: bool = False
