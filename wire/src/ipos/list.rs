@@ -1,4 +1,4 @@
-//! What the reports 0x11 and 0x12 have in common: rows, in parts that make up one report (docs/wire.md "Lists").
+//! What the reports 0x11, 0x12 and 0x22 have in common: rows, in parts that make up one report (docs/wire.md "Lists").
 
 use core::fmt::Debug;
 use core::marker::PhantomData;
@@ -10,22 +10,15 @@ use super::octets::{first, first_mut, put, u8_at, u32_at};
 use super::state::{TAG_LEN, VERSION, check_version, report_flow};
 use crate::error::{Layer, LengthError};
 
-/// Most rows in one message.
+/// Most rows in one message of sockets or processes.
 pub const ROWS_MAX: usize = 40;
-/// Size of one row, octets.
+/// Size of a row of sockets or processes, octets.
 pub const ROW_LEN: usize = 32;
 /// Size of a process name in a row, octets.
 pub const NAME_LEN: usize = 12;
 
 /// Size of a message before its rows, octets.
 const FIXED_LEN: usize = 32;
-
-// The largest message still fits the payload of an Ethernet frame.
-const _: () = assert!(buffer_len(ROWS_MAX) <= 1500);
-
-const fn buffer_len(rows: usize) -> usize {
-    FIXED_LEN + ROW_LEN * rows + TAG_LEN
-}
 
 /// A process name as a row carries it: cut at 12 octets, padded with zeros.
 #[must_use]
@@ -44,16 +37,18 @@ pub fn name_str(name: &[u8; NAME_LEN]) -> &str {
     name.utf8_chunks().next().map_or("", |chunk| chunk.valid())
 }
 
-/// A row of a list, and the type of the list's message.
-pub trait Row: Copy + Debug + Eq {
+/// A row of a list, `LEN` octets, and the type of the list's message.
+pub trait Row<const LEN: usize = ROW_LEN>: Copy + Debug + Eq {
     /// The message's type.
     const KIND: u8;
+    /// Most rows in one message.
+    const MAX: usize = ROWS_MAX;
 
     /// Reads a row; reserved bits are passed over.
-    fn parse(row: &[u8; ROW_LEN]) -> Self;
+    fn parse(row: &[u8; LEN]) -> Self;
 
     /// Writes a row, every octet of it.
-    fn emit(&self, row: &mut [u8; ROW_LEN]);
+    fn emit(&self, row: &mut [u8; LEN]);
 }
 
 /// Which part of which report a message is.
@@ -75,28 +70,31 @@ pub struct ReportPart {
 
 /// One part of a board's list, seen in its buffer. Two are equal when they say the same; reserved bits say nothing.
 #[derive(Debug, Clone, Copy)]
-pub struct List<'a, R> {
+pub struct List<'a, R, const LEN: usize = ROW_LEN> {
     /// Which part of which report.
     pub report: ReportPart,
     /// Authentication tag; zero in an open farm.
     pub tag: [u8; TAG_LEN],
-    rows: &'a [[u8; ROW_LEN]],
+    rows: &'a [[u8; LEN]],
     kind: PhantomData<R>,
 }
 
-impl<R: Row> PartialEq for List<'_, R> {
+impl<R: Row<LEN>, const LEN: usize> PartialEq for List<'_, R, LEN> {
     fn eq(&self, other: &Self) -> bool {
         (self.report, self.tag) == (other.report, other.tag) && self.rows().eq(other.rows())
     }
 }
 
-impl<R: Row> Eq for List<'_, R> {}
+impl<R: Row<LEN>, const LEN: usize> Eq for List<'_, R, LEN> {}
 
-impl<'a, R: Row> List<'a, R> {
+impl<'a, R: Row<LEN>, const LEN: usize> List<'a, R, LEN> {
+    /// The largest message fits the payload of an Ethernet frame.
+    const FITS: () = assert!(Self::buffer_len(R::MAX) <= 1500);
+
     /// Size of a message with `rows` rows, octets.
     #[must_use]
     pub const fn buffer_len(rows: usize) -> usize {
-        buffer_len(rows)
+        FIXED_LEN + LEN * rows + TAG_LEN
     }
 
     /// Reads the message at the start of `buffer`; what follows it is Ethernet padding.
@@ -104,15 +102,15 @@ impl<'a, R: Row> List<'a, R> {
     /// # Errors
     /// [`Error::Length`], [`Error::Type`], [`Error::Protocol`] (not none), [`Error::Rows`], [`Error::Checksum`],
     /// [`Error::Version`] and [`Error::Part`].
-    pub fn parse(buffer: &'a [u8]) -> Result<List<'a, R>, Error> {
+    pub fn parse(buffer: &'a [u8]) -> Result<Self, Error> {
         let header = Header::of(R::KIND, Protocol::None, buffer)?;
         let fixed = first::<HEADER_LEN, FIXED_LEN>(Layer::IposBody, buffer)?;
         check_version(R::KIND, u8_at::<16, _>(fixed))?;
         let count = u8_at::<19, _>(fixed);
-        if usize::from(count) > ROWS_MAX {
+        if usize::from(count) > R::MAX {
             return Err(Error::Rows(count));
         }
-        let required = buffer_len(usize::from(count));
+        let required = Self::buffer_len(usize::from(count));
         let short = LengthError {
             layer: Layer::IposBody,
             offset: HEADER_LEN,
@@ -139,7 +137,7 @@ impl<'a, R: Row> List<'a, R> {
     }
 
     /// The rows of this part.
-    pub fn rows(&self) -> impl ExactSizeIterator<Item = R> + use<'a, R> {
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = R> + use<'a, R, LEN> {
         self.rows.iter().map(R::parse)
     }
 
@@ -147,22 +145,23 @@ impl<'a, R: Row> List<'a, R> {
     /// ([`Self::buffer_len`] of the number of rows).
     ///
     /// # Panics
-    /// When there are more than [`ROWS_MAX`] rows, or the buffer is shorter than the message.
+    /// When there are more than [`Row::MAX`] rows, or the buffer is shorter than the message.
     pub fn emit(report: &ReportPart, rows: &[R], buffer: &mut [u8]) -> usize {
-        assert!(rows.len() <= ROWS_MAX, "{} rows do not fit one message of {ROWS_MAX}", rows.len());
-        let len = buffer_len(rows.len());
+        let () = Self::FITS;
+        assert!(rows.len() <= R::MAX, "{} rows do not fit one message of {}", rows.len(), R::MAX);
+        let len = Self::buffer_len(rows.len());
         assert!(len <= buffer.len(), "a buffer of {} octets cannot hold a message of {len}", buffer.len());
         let message = &mut buffer[..len];
         let (fixed, rest) = message.split_at_mut(FIXED_LEN);
         let fixed = first_mut::<FIXED_LEN>(fixed);
         let flow = report_flow(report.board, report.appliance);
         Header { flow, kind: R::KIND, protocol: Protocol::None }.emit(fixed);
-        // At most ROWS_MAX, which fits an octet.
+        // At most R::MAX, which fits an octet.
         put::<16, 4, _>(fixed, [VERSION, report.part, report.parts, rows.len() as u8]);
         put::<20, 4, _>(fixed, report.epoch.to_be_bytes());
         put::<24, 4, _>(fixed, report.sequence.to_be_bytes());
         put::<28, 4, _>(fixed, [0; 4]);
-        let (slots, tag) = rest.as_chunks_mut::<ROW_LEN>();
+        let (slots, tag) = rest.as_chunks_mut::<LEN>();
         for (row, slot) in rows.iter().zip(slots) {
             row.emit(slot);
         }
@@ -176,6 +175,8 @@ impl<'a, R: Row> List<'a, R> {
 #[cfg(test)]
 pub(crate) mod testing {
     extern crate std;
+
+    use std::vec;
 
     use super::*;
     use crate::ipos::testing::{
@@ -195,27 +196,27 @@ pub(crate) mod testing {
     }
 
     /// Everything that a golden message of some rows must stand, whatever its rows are.
-    pub(crate) fn stands_its_tests<R: Row + std::panic::RefUnwindSafe, const N: usize>(
-        golden: &'static [u8; N],
-        rows: &[R],
-    ) {
-        let list = List::<R>::parse(golden).expect("golden");
+    pub(crate) fn stands_its_tests<R, const LEN: usize, const N: usize>(golden: &'static [u8; N], rows: &[R])
+    where
+        R: Row<LEN> + std::panic::RefUnwindSafe,
+    {
+        let list = List::<R, LEN>::parse(golden).expect("golden");
         assert_eq!((list.report, list.tag), (REPORT, [0; 16]));
         assert_eq!(list.rows().len(), rows.len());
         assert!(list.rows().eq(rows.iter().copied()));
-        assert_eq!(List::<R>::buffer_len(rows.len()), N);
-        let again = emitted(N, |buffer| assert_eq!(List::emit(&REPORT, rows, buffer), N));
+        assert_eq!(List::<R, LEN>::buffer_len(rows.len()), N);
+        let again = emitted(N, |buffer| assert_eq!(List::<R, LEN>::emit(&REPORT, rows, buffer), N));
         assert_eq!(again, golden);
 
-        assert_length(golden, List::<R>::parse);
+        assert_length(golden, List::<R, LEN>::parse);
         assert_emit_needs(N, |buffer| {
-            List::emit(&REPORT, rows, buffer);
+            List::<R, LEN>::emit(&REPORT, rows, buffer);
         });
-        assert_covered(golden, N, |message| List::<R>::parse(message).map(|_| ()));
+        assert_covered(golden, N, |message| List::<R, LEN>::parse(message).map(|_| ()));
 
         let refused = |at, octet| {
             let message = changed(golden, at, octet);
-            List::<R>::parse(&message).map(|_| ()).expect_err("refused")
+            List::<R, LEN>::parse(&message).map(|_| ()).expect_err("refused")
         };
         let kind = R::KIND;
         assert_eq!(refused(12, 0x10), Error::Type { expected: kind, found: 0x10 });
@@ -223,33 +224,34 @@ pub(crate) mod testing {
         assert_eq!(refused(16, 0), Error::Version { kind, version: 0 });
         assert_eq!(refused(17, 1), Error::Part { part: 1, parts: 1 });
         assert_eq!(refused(18, 0), Error::Part { part: 0, parts: 0 });
-        assert!(List::<R>::parse(&changed(golden, 18, 255)).is_ok());
-        is_of_any_length(rows[0]);
+        assert!(List::<R, LEN>::parse(&changed(golden, 18, 255)).is_ok());
+        is_of_any_length::<R, LEN>(rows[0]);
     }
 
-    fn is_of_any_length<R: Row + std::panic::RefUnwindSafe>(row: R) {
-        let message = emitted(48, |buffer| assert_eq!(List::<R>::emit(&REPORT, &[], buffer), 48));
-        assert_eq!(List::<R>::parse(&message).expect("empty").rows().len(), 0);
-        let rows = [row; ROWS_MAX + 1];
-        let len = buffer_len(ROWS_MAX);
+    fn is_of_any_length<R: Row<LEN> + std::panic::RefUnwindSafe, const LEN: usize>(row: R) {
+        let message = emitted(48, |buffer| assert_eq!(List::<R, LEN>::emit(&REPORT, &[], buffer), 48));
+        assert_eq!(List::<R, LEN>::parse(&message).expect("empty").rows().len(), 0);
+        let max = R::MAX;
+        let rows = vec![row; max + 1];
+        let len = List::<R, LEN>::buffer_len(max);
         let mut message =
-            emitted(len, |buffer| assert_eq!(List::emit(&REPORT, &rows[..ROWS_MAX], buffer), len));
-        assert_eq!(List::<R>::parse(&message).expect("40 rows").rows().len(), ROWS_MAX);
+            emitted(len, |buffer| assert_eq!(List::<R, LEN>::emit(&REPORT, &rows[..max], buffer), len));
+        assert_eq!(List::<R, LEN>::parse(&message).expect("so many rows").rows().len(), max);
         message.resize(1500, 0);
-        message[19] = 41;
-        reseal(&mut message, buffer_len(41));
-        assert_eq!(List::<R>::parse(&message), Err(Error::Rows(41)));
-        let outcome = std::panic::catch_unwind(|| List::emit(&REPORT, &rows, &mut [0; 1500]));
-        assert!(outcome.is_err(), "41 rows were emitted");
+        message[19] = max as u8 + 1;
+        reseal(&mut message, List::<R, LEN>::buffer_len(max + 1));
+        assert_eq!(List::<R, LEN>::parse(&message), Err(Error::Rows(max as u8 + 1)));
+        let outcome = std::panic::catch_unwind(|| List::<R, LEN>::emit(&REPORT, &rows, &mut [0; 1500]));
+        assert!(outcome.is_err(), "more rows than fit were emitted");
     }
 
     /// Checks that a report of these rows is read as it was written.
-    pub(crate) fn survives_a_round_trip<R: Row>(report: ReportPart, rows: &[R]) {
-        let len = buffer_len(rows.len());
+    pub(crate) fn survives_a_round_trip<R: Row<LEN>, const LEN: usize>(report: ReportPart, rows: &[R]) {
+        let len = List::<R, LEN>::buffer_len(rows.len());
         let message = emitted(len, |buffer| {
-            List::emit(&report, rows, buffer);
+            List::<R, LEN>::emit(&report, rows, buffer);
         });
-        let list = List::<R>::parse(&message).expect("just emitted");
+        let list = List::<R, LEN>::parse(&message).expect("just emitted");
         assert_eq!(list.report, report);
         assert!(list.rows().eq(rows.iter().copied()));
     }

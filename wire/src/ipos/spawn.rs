@@ -5,10 +5,10 @@ use core::net::Ipv4Addr;
 
 use super::Error;
 use super::header::{HEADER_LEN, Header, Protocol, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME, seal, verify};
-use super::list::ReportPart;
+use super::list::{List, Row};
 use super::octets::{first, first_mut, ipv4_at, put, take, u8_at, u16_at, u32_at, u64_at};
 use super::state::{TAG_LEN, VERSION, check_version, report_flow};
-use crate::error::{Layer, LengthError};
+use crate::error::Layer;
 
 /// Most rows in one message of offers.
 pub const OFFERS_MAX: usize = 20;
@@ -17,13 +17,7 @@ pub const OFFER_LEN: usize = 64;
 /// Size of an application's name in a message, octets.
 pub const NAME_LEN: usize = 32;
 
-/// Size of a message of offers before its rows, octets.
-const OFFERS_FIXED_LEN: usize = 32;
-
 const FLAG_DRAINING: u16 = 1 << 0;
-
-// The largest message still fits the payload of an Ethernet frame.
-const _: () = assert!(Offers::buffer_len(OFFERS_MAX) <= 1500);
 
 /// An application's name as messages carry it: padded with zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -292,6 +286,9 @@ impl Outcome {
     }
 }
 
+/// Offers, type 0x22: one part of the list of what a board may start, seen in its buffer.
+pub type Offers<'a> = List<'a, Offer, OFFER_LEN>;
+
 /// One application that a board may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offer {
@@ -319,7 +316,10 @@ pub struct Offer {
     pub port: u16,
 }
 
-impl Offer {
+impl Row<OFFER_LEN> for Offer {
+    const KIND: u8 = TYPE_OFFERS;
+    const MAX: usize = OFFERS_MAX;
+
     fn parse(row: &[u8; OFFER_LEN]) -> Offer {
         Offer {
             name: ApplicationName(take::<0, NAME_LEN, _>(row)),
@@ -349,108 +349,6 @@ impl Offer {
         put::<56, 4, _>(row, self.address.octets());
         put::<60, 2, _>(row, self.port.to_be_bytes());
         put::<62, 2, _>(row, [0; 2]);
-    }
-}
-
-/// Rows in their buffer. Two lists are equal when their rows say the same; reserved bits say nothing.
-#[derive(Debug, Clone, Copy)]
-struct Rows<'a>(&'a [[u8; OFFER_LEN]]);
-
-impl PartialEq for Rows<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.iter().map(Offer::parse).eq(other.0.iter().map(Offer::parse))
-    }
-}
-
-impl Eq for Rows<'_> {}
-
-/// Offers, type 0x22: one part of the list of what a board may start, seen in its buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Offers<'a> {
-    /// Which part of which report.
-    pub report: ReportPart,
-    /// Authentication tag; zero in an open farm.
-    pub tag: [u8; 16],
-    rows: Rows<'a>,
-}
-
-impl<'a> Offers<'a> {
-    /// Size of a message with `rows` rows, octets.
-    #[must_use]
-    pub const fn buffer_len(rows: usize) -> usize {
-        OFFERS_FIXED_LEN + OFFER_LEN * rows + TAG_LEN
-    }
-
-    /// Reads the message at the start of `buffer`; what follows it is Ethernet padding.
-    ///
-    /// # Errors
-    /// [`Error::Length`], [`Error::Type`], [`Error::Protocol`] (not none), [`Error::Rows`], [`Error::Checksum`],
-    /// [`Error::Version`] and [`Error::Part`].
-    pub fn parse(buffer: &'a [u8]) -> Result<Offers<'a>, Error> {
-        let header = Header::of(TYPE_OFFERS, Protocol::None, buffer)?;
-        let fixed = first::<HEADER_LEN, OFFERS_FIXED_LEN>(Layer::IposBody, buffer)?;
-        check_version(TYPE_OFFERS, u8_at::<16, _>(fixed))?;
-        let count = u8_at::<19, _>(fixed);
-        if usize::from(count) > OFFERS_MAX {
-            return Err(Error::Rows(count));
-        }
-        let required = Self::buffer_len(usize::from(count));
-        let short = LengthError {
-            layer: Layer::IposBody,
-            offset: HEADER_LEN,
-            required: required - HEADER_LEN,
-            actual: buffer.len().saturating_sub(HEADER_LEN),
-        };
-        let message = buffer.get(..required).ok_or(short)?;
-        verify(message)?;
-        let (part, parts) = (u8_at::<17, _>(fixed), u8_at::<18, _>(fixed));
-        if part >= parts {
-            return Err(Error::Part { part, parts });
-        }
-        let (body, tag) = message.split_last_chunk::<TAG_LEN>().ok_or(short)?;
-        let (rows, _) = body.get(OFFERS_FIXED_LEN..).ok_or(short)?.as_chunks();
-        let report = ReportPart {
-            board: header.flow.client,
-            appliance: header.flow.endpoint,
-            part,
-            parts,
-            epoch: u32_at::<20, _>(fixed),
-            sequence: u32_at::<24, _>(fixed),
-        };
-        Ok(Offers { report, tag: *tag, rows: Rows(rows) })
-    }
-
-    /// The applications of this part.
-    pub fn rows(&self) -> impl ExactSizeIterator<Item = Offer> + use<'a> {
-        self.rows.0.iter().map(Offer::parse)
-    }
-
-    /// Writes one part of a list for an open farm, with its checksum, and returns its size in octets
-    /// ([`Self::buffer_len`] of the number of rows).
-    ///
-    /// # Panics
-    /// When there are more than [`OFFERS_MAX`] rows, or the buffer is shorter than the message.
-    pub fn emit(report: &ReportPart, rows: &[Offer], buffer: &mut [u8]) -> usize {
-        assert!(rows.len() <= OFFERS_MAX, "{} rows do not fit one message of {OFFERS_MAX}", rows.len());
-        let len = Self::buffer_len(rows.len());
-        assert!(len <= buffer.len(), "a buffer of {} octets cannot hold a message of {len}", buffer.len());
-        let message = &mut buffer[..len];
-        let (fixed, rest) = message.split_at_mut(OFFERS_FIXED_LEN);
-        let fixed = first_mut::<OFFERS_FIXED_LEN>(fixed);
-        let flow = report_flow(report.board, report.appliance);
-        Header { flow, kind: TYPE_OFFERS, protocol: Protocol::None }.emit(fixed);
-        // At most OFFERS_MAX, which fits an octet.
-        put::<16, 4, _>(fixed, [VERSION, report.part, report.parts, rows.len() as u8]);
-        put::<20, 4, _>(fixed, report.epoch.to_be_bytes());
-        put::<24, 4, _>(fixed, report.sequence.to_be_bytes());
-        put::<28, 4, _>(fixed, [0; 4]);
-        let (slots, tag) = rest.as_chunks_mut::<OFFER_LEN>();
-        for (row, slot) in rows.iter().zip(slots) {
-            row.emit(slot);
-        }
-        tag.fill(0);
-        seal(message);
-        len
     }
 }
 

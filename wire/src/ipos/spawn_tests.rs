@@ -2,11 +2,11 @@
 
 extern crate std;
 
-use std::vec::Vec;
-
 use proptest::prelude::*;
 
 use super::*;
+use crate::ipos::ReportPart;
+use crate::ipos::list::testing::{stands_its_tests, survives_a_round_trip};
 use crate::ipos::testing::{
     APPLIANCE, BOARD, any_address, assert_covered, assert_emit_needs, assert_length, emitted, reseal,
 };
@@ -59,7 +59,6 @@ const OFFERS: [u8; 112] = [
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 ];
 
-const EPOCH: u32 = 0x65f0_a1b2;
 const ID: u64 = 0x5152_5354_5556_5758;
 
 fn name(text: &str) -> ApplicationName {
@@ -85,9 +84,6 @@ fn golden_outcome() -> Outcome {
     }
 }
 
-const REPORT: ReportPart =
-    ReportPart { board: BOARD, appliance: APPLIANCE, part: 0, parts: 1, epoch: EPOCH, sequence: 7 };
-
 fn golden_offer() -> Offer {
     Offer {
         name: name("web"),
@@ -104,73 +100,43 @@ fn golden_offer() -> Offer {
     }
 }
 
-/// The golden list with one octet changed and the checksum right again.
-fn changed(at: usize, octet: u8) -> [u8; 112] {
-    let mut message = OFFERS;
-    message[at] = octet;
-    reseal(&mut message, 112);
-    message
-}
-
 #[test]
 fn deconstructs_the_golden_messages() {
     assert_eq!(Order::parse(&ORDER), Ok(golden_order()));
     assert_eq!(Outcome::parse(&OUTCOME), Ok(golden_outcome()));
-    let offers = Offers::parse(&OFFERS).expect("golden");
-    assert_eq!((offers.report, offers.tag), (REPORT, [0; 16]));
-    assert!(offers.rows().eq([golden_offer()]));
 }
 
 #[test]
 fn constructs_the_golden_messages_over_old_octets() {
     assert_eq!(emitted(Order::LEN, |buffer| golden_order().emit(buffer)), ORDER);
     assert_eq!(emitted(Outcome::LEN, |buffer| golden_outcome().emit(buffer)), OUTCOME);
-    let list = emitted(112, |buffer| assert_eq!(Offers::emit(&REPORT, &[golden_offer()], buffer), 112));
-    assert_eq!(list, OFFERS);
 }
 
 #[test]
-fn an_empty_list_is_a_list_and_the_longest_fits() {
-    let message = emitted(48, |buffer| assert_eq!(Offers::emit(&REPORT, &[], buffer), 48));
-    assert_eq!(Offers::parse(&message).expect("empty").rows().len(), 0);
-    let rows = [golden_offer(); OFFERS_MAX + 1];
-    let len = Offers::buffer_len(OFFERS_MAX);
-    let mut message =
-        emitted(len, |buffer| assert_eq!(Offers::emit(&REPORT, &rows[..OFFERS_MAX], buffer), len));
-    assert_eq!(Offers::parse(&message).expect("20 rows").rows().len(), OFFERS_MAX);
-    message.resize(1500, 0);
-    message[19] = 21;
-    reseal(&mut message, Offers::buffer_len(21));
-    assert_eq!(Offers::parse(&message), Err(Error::Rows(21)));
-    let outcome = std::panic::catch_unwind(|| Offers::emit(&REPORT, &rows, &mut [0; 1500]));
-    assert!(outcome.is_err(), "21 rows were emitted");
+fn offers_stand_the_tests_of_lists() {
+    stands_its_tests(&OFFERS, &[golden_offer()]);
 }
 
 #[test]
 fn every_shorter_buffer_is_refused_and_padding_ignored() {
     assert_length(&ORDER, Order::parse);
     assert_length(&OUTCOME, Outcome::parse);
-    assert_length(&OFFERS, Offers::parse);
 }
 
 #[test]
 fn emit_panics_on_a_short_buffer_only() {
     assert_emit_needs(88, |buffer| golden_order().emit(buffer));
     assert_emit_needs(88, |buffer| golden_outcome().emit(buffer));
-    assert_emit_needs(112, |buffer| {
-        Offers::emit(&REPORT, &[golden_offer()], buffer);
-    });
 }
 
 #[test]
 fn the_checksum_covers_the_whole_message() {
     assert_covered(&ORDER, 88, Order::parse);
     assert_covered(&OUTCOME, 88, Outcome::parse);
-    assert_covered(&OFFERS, 112, |message| Offers::parse(message).map(|_| ()));
 }
 
 #[test]
-fn another_version_protocol_type_or_part_is_refused() {
+fn another_version_protocol_or_type_is_refused() {
     for at in [16, 13, 12] {
         let (mut order, mut outcome) = (ORDER, OUTCOME);
         order[at] = 2;
@@ -178,10 +144,7 @@ fn another_version_protocol_type_or_part_is_refused() {
         reseal(&mut order, 88);
         reseal(&mut outcome, 88);
         assert!(Order::parse(&order).is_err() && Outcome::parse(&outcome).is_err(), "octet {at}");
-        assert!(Offers::parse(&changed(at, 2)).is_err(), "octet {at}");
     }
-    assert_eq!(Offers::parse(&changed(17, 1)), Err(Error::Part { part: 1, parts: 1 }));
-    assert_eq!(Offers::parse(&changed(18, 0)), Err(Error::Part { part: 0, parts: 0 }));
 }
 
 #[test]
@@ -239,13 +202,6 @@ proptest! {
         (epoch, sequence) in any::<(u32, u32)>(),
         rows in prop::collection::vec(any_offer(), 0..=OFFERS_MAX),
     ) {
-        let head = ReportPart { board, appliance, part: parts - 1, parts, epoch, sequence };
-        let len = Offers::buffer_len(rows.len());
-        let message = emitted(len, |buffer| {
-            Offers::emit(&head, &rows, buffer);
-        });
-        let offers = Offers::parse(&message).expect("just emitted");
-        prop_assert_eq!(offers.report, head);
-        prop_assert_eq!(offers.rows().collect::<Vec<_>>(), rows);
+        survives_a_round_trip(ReportPart { board, appliance, part: parts - 1, parts, epoch, sequence }, &rows);
     }
 }
