@@ -4,14 +4,15 @@
 //! is a bounded ring with one producer and one consumer; its ends are different types, each with only its own side's
 //! operations. A full queue is counted by the side that found it full and is never waited on (design: system.md, roles).
 
-use std::net::Ipv4Addr;
+mod answer;
+mod flows;
+
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::flow::Flow;
-use ipos_wire::ipos::Protocol;
 use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
 use ipos_wire::tcb::{OptionBits, STATE_ESTABLISHED, Tcb};
@@ -21,6 +22,9 @@ use crate::handshake::cookie::CookieKeys;
 use crate::request::assembly::WINDOW;
 use crate::services::Services;
 use crate::table::slab::EntryRef;
+
+pub use answer::{Alert, Answer, RetryAfter};
+pub use flows::{FLOW_PAGE_ROWS, FlowCount, FlowFilter, FlowPage, FlowRow, Table};
 
 /// A worker's number, from 0: which shard owns a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,107 +46,6 @@ pub const CHECK_PORTS: RangeInclusive<u16> = 49_152..=65_535;
 
 /// The most ports that an appliance may have.
 pub const PORTS_MAX: usize = 8;
-
-/// Why an appliance itself answers a client (the Local Table of system.md).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Answer {
-    /// `400 Bad Request`, then close.
-    BadRequest,
-    /// `408 Request Timeout`, then close.
-    RequestTimeout,
-    /// `431 Request Header Fields Too Large`, then close.
-    HeadTooLarge,
-    /// `403 Forbidden`, then close: a row of the URL map says so.
-    Forbidden,
-    /// `404 Not Found`, then close: a row of the URL map says so.
-    NotFound,
-    /// `414 URI Too Long`, then close: the request's path does not fit into a redirect's answer.
-    UriTooLong,
-    /// `429 Too Many Requests`, then close: a row of the URL map says so.
-    TooManyRequests,
-    /// A redirect of the service, by its number ([`crate::answers::Answers::redirects`]), then close.
-    Redirect(u16),
-    /// `503 Service Unavailable`, then close: no board could take the endpoint.
-    Unavailable,
-    /// The same, saying when to come again: the application is being started, or could not be.
-    NotYet(RetryAfter),
-    /// A TLS alert, then close. What the others come to where clients speak TLS.
-    Alert(Alert),
-    /// A RST: the endpoint is lost, or nothing can be said that its client would understand.
-    Reset,
-}
-
-impl Answer {
-    /// Status and reason phrase; `None` for what has none of its own.
-    pub const fn status(self) -> Option<(u16, &'static str)> {
-        Some(match self {
-            Self::BadRequest => (400, "Bad Request"),
-            Self::Forbidden => (403, "Forbidden"),
-            Self::NotFound => (404, "Not Found"),
-            Self::RequestTimeout => (408, "Request Timeout"),
-            Self::UriTooLong => (414, "URI Too Long"),
-            Self::TooManyRequests => (429, "Too Many Requests"),
-            Self::HeadTooLarge => (431, "Request Header Fields Too Large"),
-            Self::Unavailable | Self::NotYet(_) => (503, "Service Unavailable"),
-            Self::Redirect(_) | Self::Alert(_) | Self::Reset => return None,
-        })
-    }
-
-    /// What a row of the URL map may say instead of naming boards, by its status.
-    pub const fn of_row(status: u16) -> Option<Self> {
-        Some(match status {
-            403 => Self::Forbidden,
-            404 => Self::NotFound,
-            429 => Self::TooManyRequests,
-            503 => Self::Unavailable,
-            _ => return None,
-        })
-    }
-}
-
-/// The alerts that an appliance sends in the clear (RFC 8446, section 6). All but `close_notify` are fatal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Alert {
-    /// 0 close_notify: the hello did not come in time.
-    CloseNotify,
-    /// 50 decode_error: what came is no hello.
-    DecodeError,
-    /// 80 internal_error: no board took the endpoint.
-    InternalError,
-    /// 112 unrecognized_name (RFC 6066, section 3).
-    UnrecognizedName,
-}
-
-/// The seconds of a `Retry-After`: a few, so that every answer is a constant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RetryAfter {
-    /// 1
-    S1,
-    /// 2
-    S2,
-    /// 5
-    S5,
-    /// 10
-    S10,
-    /// 30
-    S30,
-    /// 60
-    S60,
-}
-
-impl RetryAfter {
-    /// The first that is not shorter, or the longest.
-    pub const fn at_least(seconds: u64) -> Self {
-        match seconds {
-            0..=1 => Self::S1,
-            2 => Self::S2,
-            3..=5 => Self::S5,
-            6..=10 => Self::S10,
-            11..=30 => Self::S30,
-            _ => Self::S60,
-        }
-    }
-}
 
 /// What a worker tells the control core.
 #[derive(Debug)]
@@ -394,109 +297,6 @@ pub enum Holder {
     Nobody,
     /// Not every live board answered in time (or none is alive): nothing may be concluded.
     Unknown,
-}
-
-/// The table that an entry is in (Fig. 12).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Table {
-    /// The request is not complete.
-    Temporary,
-    /// A board has been asked.
-    ForwardConnect,
-    /// Migrated.
-    Forward,
-    /// The appliance itself answers.
-    Local,
-}
-
-/// One row of a flow listing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowRow {
-    /// The connection.
-    pub flow: Flow,
-    /// Its protocol.
-    pub protocol: Protocol,
-    /// The table that it is in.
-    pub table: Table,
-    /// The board that holds it, once there is one.
-    pub board: Option<BoardId>,
-    /// Milliseconds since its last packet.
-    pub idle_ms: u32,
-}
-
-/// Rows per [`FlowPage`].
-pub const FLOW_PAGE_ROWS: usize = 256;
-
-/// A page of a flow listing: made by who asks, filled by the worker, so that the worker allocates nothing.
-#[derive(Debug)]
-pub struct FlowPage {
-    /// Names the listing to who asked.
-    pub request: u64,
-    /// The worker that filled it.
-    pub worker: WorkerId,
-    /// Where the listing goes on; `None` at its end. Starts at `Some(0)`.
-    pub cursor: Option<u32>,
-    /// Which flows.
-    pub filter: FlowFilter,
-    /// The rows; capacity [`FLOW_PAGE_ROWS`] is reserved by who asks, and never exceeded. A page with fewer, or none, need not be
-    /// the last: the worker looks at a bounded number of entries.
-    pub rows: Vec<FlowRow>,
-}
-
-/// Which flows are listed: those that fit all that is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FlowFilter {
-    /// Clients of this network: its address, and the mask of its prefix.
-    pub client: Option<(u32, u32)>,
-    /// Flows of this service.
-    pub endpoint: Option<(Ipv4Addr, u16)>,
-    /// Flows that this board holds.
-    pub board: Option<BoardId>,
-    /// Flows in this table.
-    pub table: Option<Table>,
-    /// This one alone: it is looked up, and the rest of the filter does not count.
-    pub flow: Option<Flow>,
-}
-
-impl FlowFilter {
-    /// Whether such a flow is listed.
-    #[inline]
-    pub fn matches(&self, flow: &Flow, table: Table, board: Option<BoardId>) -> bool {
-        self.client.is_none_or(|(network, mask)| flow.client.to_bits() & mask == network & mask)
-            && self.endpoint.is_none_or(|endpoint| endpoint == (flow.endpoint, flow.endpoint_port))
-            && self.board.is_none_or(|wanted| board == Some(wanted))
-            && self.table.is_none_or(|wanted| wanted == table)
-    }
-}
-
-/// How many flows a worker forwards to each board: made by who asks, filled by the worker.
-pub struct FlowCount {
-    /// The worker that filled it.
-    pub worker: WorkerId,
-    /// When it was asked for, on the clock of who asks.
-    pub asked_at_ns: u64,
-    /// By [`BoardId`].
-    pub by_board: Box<[u32; BOARDS_MAX]>,
-}
-
-impl FlowCount {
-    /// An empty page.
-    pub fn new() -> Self {
-        Self { worker: WorkerId(0), asked_at_ns: 0, by_board: Box::new([0; BOARDS_MAX]) }
-    }
-}
-
-impl std::fmt::Debug for FlowCount {
-    /// Without the thousand numbers.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FlowCount({:?}, {})", self.worker, self.asked_at_ns)
-    }
-}
-
-impl Default for FlowCount {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 /// Makes a queue of at least `capacity` messages.
