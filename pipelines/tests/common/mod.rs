@@ -44,6 +44,8 @@ pub const SERVER_FIRST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 8);
 pub const TLS_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
 pub const STRICT_TLS_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 pub const H2C_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 11);
+pub const DATAGRAM_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 12);
+pub const LAYER4_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 13);
 /// The port that faces the clients.
 pub const WAN_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xa1]);
 pub const WAN_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);

@@ -1,5 +1,6 @@
 //! What a rig's worker is told at its start.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,8 +9,9 @@ use ipos_dpdk::testing;
 use ipos_pipelines::clock::Clock;
 use ipos_pipelines::config::{Idle, PortSettings, Role, Timeouts, WorkerConfig};
 use ipos_pipelines::counters::WorkerCounters;
-use ipos_pipelines::handoff::{Command, PortIndex, WorkerId, queue};
+use ipos_pipelines::handoff::{BoardId, Command, PortIndex, WorkerId, queue};
 use ipos_pipelines::handshake::cookie::CookieKeys;
+use ipos_pipelines::maglev::{HashBy, Maglev, Member};
 use ipos_pipelines::services::{Kind, Service, Services};
 use ipos_pipelines::steer::Peers;
 use ipos_pipelines::tlsmap::{self, Otherwise, TlsMap, TlsRules};
@@ -19,9 +21,9 @@ use ipos_wire::tcb::OptionBits;
 
 use super::wire::Wire;
 use super::{
-    BOARD, BOARD_MAC, FARM_ADDRESS, FARM_MAC, H2C_SERVICE, Node, OTHER_BOARD, OTHER_BOARD_MAC,
-    SECOND_SERVICE, SERVER_FIRST, SERVICE, SERVICE_PORT, START_UNIX_US, STRICT_TLS_SERVICE, TLS_SERVICE,
-    WAN_ADDRESS, WAN_MAC,
+    BOARD, BOARD_MAC, DATAGRAM_SERVICE, FARM_ADDRESS, FARM_MAC, H2C_SERVICE, LAYER4_SERVICE, Node,
+    OTHER_BOARD, OTHER_BOARD_MAC, SECOND_SERVICE, SERVER_FIRST, SERVICE, SERVICE_PORT, START_UNIX_US,
+    STRICT_TLS_SERVICE, TLS_SERVICE, WAN_ADDRESS, WAN_MAC,
 };
 
 /// The farm's port.
@@ -135,9 +137,12 @@ impl Setup {
     }
 }
 
+/// The number of the service whose flows go by hash.
+pub const LAYER4_NUMBER: u16 = 7;
+
 /// The services. Of the first `/a/` is pool 1, `/b/` pool 2, `/a/` of b.example pool 3, the rest pool 9; the second is all pool 10;
 /// the third, whose server may speak first, is pool 8. Of the TLS services a.example with h2 is pool 1, without it 2, *.b.example pool 3, the
-/// rest pool 7 or refused. The last is as the first, and takes HTTP/2.
+/// rest pool 7 or refused. The sixth is as the first, and takes HTTP/2. Then datagrams, pool 6, and flows that go by hash to one of both boards.
 pub fn services() -> Arc<Services> {
     let rules = [
         Rule::prefix(None, "/a/", 1),
@@ -206,5 +211,21 @@ pub fn services() -> Arc<Services> {
         answers: Default::default(),
     };
     let (tls, strict) = (tls(TLS_SERVICE, Otherwise::Default), tls(STRICT_TLS_SERVICE, Otherwise::Reject));
-    Arc::new(Services::new(vec![service, second, server_first, tls, strict, h2c]).expect("six services"))
+    let plain = |address, kind| Service {
+        address,
+        port: SERVICE_PORT,
+        kind,
+        urls: UrlMap::default(),
+        tls: TlsRules::default(),
+        h2c: false,
+        default_pool: 6,
+        answers: Default::default(),
+    };
+    let (datagrams, layer4) = (plain(DATAGRAM_SERVICE, Kind::Udp), plain(LAYER4_SERVICE, Kind::L4));
+    let all = vec![service, second, server_first, tls, strict, h2c, datagrams, layer4];
+    let member =
+        |board: BoardId| Member { board, address: Ipv4Addr::new(192, 0, 2, 10 + board.0 as u8), weight: 100 };
+    let table = Maglev::build(HashBy::Flow, [BOARD, OTHER_BOARD].map(member).to_vec(), 1021);
+    let services = Services::new(all).expect("eight services");
+    Arc::new(services.with_tables(vec![(LAYER4_NUMBER, Arc::new(table))]))
 }

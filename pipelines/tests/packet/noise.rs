@@ -5,7 +5,8 @@ use ipos_dpdk::mbuf::Mbuf;
 use ipos_pipelines::config::{Role, Timeouts};
 use ipos_pipelines::counters::{Happening, Outcome};
 use ipos_pipelines::entry::State;
-use ipos_pipelines::handoff::{Answer, Command, Event, FlowFilter, FlowPage, Holder, WorkerId};
+use ipos_pipelines::handoff::{Answer, Command, Event, FlowFilter, FlowPage, Holder, Takes, WorkerId};
+use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{self, Protocol};
 use ipos_wire::tcp::Flags;
 use ipos_wire::{checksum, ipv4, tcp};
@@ -13,10 +14,12 @@ use ipos_wire::{checksum, ipv4, tcp};
 use crate::common::client::CLIENT_MAC;
 use crate::common::hello::{PREFACE, stream};
 use crate::common::scripts::{REQUEST, REQUEST_LEN};
+use crate::common::setup::LAYER4_NUMBER;
 use crate::common::{
-    BOARD, BOARD_MAC, Client, H2C_SERVICE, MIGRATION, Node, OTHER_BOARD, Rig, SERVER_FIRST, SERVICE, Seg,
-    Setup, TLS_SERVICE,
+    BOARD, BOARD_MAC, Client, DATAGRAM_SERVICE, H2C_SERVICE, LAYER4_SERVICE, MIGRATION, Node, OTHER_BOARD,
+    Rig, SERVER_FIRST, SERVICE, Seg, Setup, TLS_SERVICE,
 };
+use crate::datagram::Dgram;
 
 const FRAMES: usize = 100_000;
 
@@ -82,6 +85,14 @@ fn corpus(node: &mut Node) -> Vec<Vec<u8>> {
         frames.extend(segments.iter().map(Seg::frame));
         frames.push(icmp_error(&client));
         frames.extend(from_the_farm(&client));
+    }
+    for port in 20..24 {
+        let mut client = Client::on_port(port);
+        client.flow.endpoint = LAYER4_SERVICE;
+        let segments = [client.syn(), client.ack(0), client.data(0, REQUEST), client.fin(0), client.rst(0)];
+        frames.extend(segments.iter().map(Seg::frame));
+        let flow = Flow { endpoint: DATAGRAM_SERVICE, ..client.flow };
+        frames.extend([5, 1_472].map(|len| Dgram { flow, payload: vec![b'q'; len] }.frame()));
     }
     frames.push(arp());
     frames.push(echo());
@@ -276,6 +287,9 @@ fn make_noise(setup: Setup, into_farm: bool, seed: u64) {
     let mut random = Random(seed);
     let mut rig = Rig::with(setup);
     let mut frames = corpus(&mut rig);
+    for board in [BOARD, OTHER_BOARD] {
+        rig.command(Command::Standing { service: LAYER4_NUMBER, board, takes: Takes::New });
+    }
     let destination = [2, 0, 0, 0, 0, if into_farm { 0xa2 } else { 0xa1 }];
     let mut sent = 0;
     while sent < FRAMES {
@@ -355,6 +369,10 @@ fn assert_was_everywhere(rig: &Rig) {
         Happening::HolderUnknown,
         Happening::Replaced,
         Happening::ClosedByReset,
+        Happening::DatagramsPlaced,
+        Happening::DatagramsUnplaced,
+        Happening::DatagramsIdle,
+        Happening::Layer4Placed,
     ] {
         assert!(rig.counters.happening(happening).read() > 0, "{happening:?}");
     }
