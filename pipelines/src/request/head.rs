@@ -306,8 +306,9 @@ fn parse_request(text: &[u8]) -> Result<Request<'_>, BadReason> {
         }
         Err(_) => return Err(diagnose(text, BadReason::RequestLine)),
     }
-    // A CR that no LF follows is refused above: as many of each are as many pairs.
-    if memchr::memchr_iter(b'\n', text).count() != memchr::memchr_iter(b'\r', text).count() {
+    // A CR that no LF follows is refused above, so that there are as many pairs as CRs; lines are the request line, one for each
+    // field and the last one.
+    if count(b'\r', text) != parsed.headers.len() + 2 {
         return Err(BadReason::BareLf);
     }
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
@@ -329,6 +330,14 @@ fn parse_request(text: &[u8]) -> Result<Request<'_>, BadReason> {
         head: text,
         version,
     })
+}
+
+/// How often an octet is in a text; in pieces whose count fits an octet, which vectorises.
+fn count(wanted: u8, text: &[u8]) -> usize {
+    let pieces = text.chunks(usize::from(u8::MAX));
+    pieces
+        .map(|piece| usize::from(piece.iter().fold(0, |count, octet| count + u8::from(*octet == wanted))))
+        .sum()
 }
 
 /// Why `httparse` refused the head: the first line with something that has a name of its own.

@@ -219,6 +219,7 @@ impl<E: Settled> Shard<E> {
     ///
     /// # Errors
     /// [`Refused`] with the entry when the flow has one already, or the shard is full. Nothing is changed then.
+    #[inline]
     pub fn insert(&mut self, flow: &Flow, entry: E, now_ms: u32) -> Result<EntryRef, Refused<E>> {
         if let Some(present) = self.lookup(flow) {
             return Err(Refused { entry, reason: RefusedReason::Occupied(present) });
