@@ -1,7 +1,7 @@
 //! Local: endpoints that the appliance serves itself, to say why it does not pass them on (the Local Table of Fig. 12).
 //!
-//! Input: an entry and what to say; later the client's segments. Output: a small HTTP answer or a TLS alert with our FIN, retransmitted
-//! until the client has acknowledged it; or a RST. Owner: the worker. Cost: off the fast path.
+//! Input: an entry and what to say; later the client's segments. Output: a small HTTP answer or a TLS alert with our FIN,
+//! retransmitted until the client has acknowledged it; or a RST. Owner: the worker. Cost: off the fast path.
 
 use std::sync::Arc;
 

@@ -2,7 +2,8 @@
 //!
 //! Input: segments of Temporary and Forward-Connect entries, and the packet that begins a new one. Output: an ACK while the
 //! head is incomplete (never of the segment that completes it), [`Event::Place`] once it is complete, or an answer of the
-//! appliance's own. A service whose server may speak first has no head: [`Event::Place`] at once. Owner: the worker. Cost: one copy of the new octets, one look at each octet of the head.
+//! appliance's own. A service whose server may speak first has no head: [`Event::Place`] at once. Owner: the worker. Cost:
+//! one copy of the new octets, one look at each octet of the head.
 
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::seq::Seq;
