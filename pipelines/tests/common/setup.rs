@@ -137,6 +137,20 @@ impl Setup {
     }
 }
 
+/// A service without rows, whose connections are all of one pool.
+pub fn plain(address: Ipv4Addr, port: u16, kind: Kind, default_pool: u16) -> Service {
+    Service {
+        address,
+        port,
+        kind,
+        urls: UrlMap::default(),
+        tls: TlsRules::default(),
+        h2c: false,
+        default_pool,
+        answers: Default::default(),
+    }
+}
+
 /// The number of the service whose flows go by hash.
 pub const LAYER4_NUMBER: u16 = 7;
 
@@ -169,16 +183,7 @@ pub fn services() -> Arc<Services> {
         default_pool: 10,
         answers: Default::default(),
     };
-    let server_first = Service {
-        address: SERVER_FIRST,
-        port: SERVICE_PORT,
-        kind: Kind::Tcp,
-        urls: UrlMap::default(),
-        tls: TlsRules::default(),
-        h2c: false,
-        default_pool: 8,
-        answers: Default::default(),
-    };
+    let server_first = plain(SERVER_FIRST, SERVICE_PORT, Kind::Tcp, 8);
     let row = |sni: Option<&str>, alpn: &[&str], value| tlsmap::Rule {
         sni: sni.map(str::to_owned),
         alpn: alpn.iter().map(|protocol| (*protocol).to_owned()).collect(),
@@ -211,17 +216,10 @@ pub fn services() -> Arc<Services> {
         answers: Default::default(),
     };
     let (tls, strict) = (tls(TLS_SERVICE, Otherwise::Default), tls(STRICT_TLS_SERVICE, Otherwise::Reject));
-    let plain = |address, kind| Service {
-        address,
-        port: SERVICE_PORT,
-        kind,
-        urls: UrlMap::default(),
-        tls: TlsRules::default(),
-        h2c: false,
-        default_pool: 6,
-        answers: Default::default(),
-    };
-    let (datagrams, layer4) = (plain(DATAGRAM_SERVICE, Kind::Udp), plain(LAYER4_SERVICE, Kind::L4));
+    let (datagrams, layer4) = (
+        plain(DATAGRAM_SERVICE, SERVICE_PORT, Kind::Udp, 6),
+        plain(LAYER4_SERVICE, SERVICE_PORT, Kind::L4, 6),
+    );
     let all = vec![service, second, server_first, tls, strict, h2c, datagrams, layer4];
     let member =
         |board: BoardId| Member { board, address: Ipv4Addr::new(192, 0, 2, 10 + board.0 as u8), weight: 100 };

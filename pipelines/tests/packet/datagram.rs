@@ -10,7 +10,6 @@ use ipos_pipelines::handoff::{BoardId, Command, Event, FlowFilter, FlowPage, Tak
 use ipos_pipelines::maglev::{HashBy, Maglev, Member};
 use ipos_pipelines::services::{Kind, Service, Services};
 use ipos_pipelines::table::slab::EntryRef;
-use ipos_pipelines::urlmap::UrlMap;
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{self, Protocol};
@@ -18,6 +17,7 @@ use ipos_wire::{ethernet, ipv4, udp};
 
 use crate::common::client::{CLIENT, CLIENT_MAC};
 use crate::common::scripts::REQUEST;
+use crate::common::setup::plain;
 use crate::common::{
     BOARD, BOARD_MAC, Client, Node, OTHER_BOARD, OTHER_BOARD_MAC, Pair, Rig, SERVICE, SERVICE_PORT, Setup,
     WAN_MAC, only,
@@ -75,17 +75,7 @@ pub fn cut_short() -> Vec<u8> {
 }
 
 fn service(kind: Kind) -> Arc<Service> {
-    let (address, port) = (SERVICE, SERVICE_PORT);
-    Arc::new(Service {
-        address,
-        port,
-        kind,
-        urls: UrlMap::default(),
-        tls: Default::default(),
-        h2c: false,
-        default_pool: 4,
-        answers: Default::default(),
-    })
+    Arc::new(plain(SERVICE, SERVICE_PORT, kind, 4))
 }
 
 fn services() -> Services {

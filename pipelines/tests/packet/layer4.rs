@@ -10,13 +10,13 @@ use ipos_pipelines::handoff::{BoardId, Command, Event, FlowFilter, FlowPage, Tak
 use ipos_pipelines::layer4::HALF_OPEN_MS;
 use ipos_pipelines::maglev::{HashBy, Maglev, Member};
 use ipos_pipelines::services::{Kind, Service, Services};
-use ipos_pipelines::urlmap::UrlMap;
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::tcp::Flags;
 use ipos_wire::{ethernet, icmp, ipos, ipv4};
 
 use crate::common::client::CLIENT_MAC;
 use crate::common::scripts::REQUEST;
+use crate::common::setup::plain;
 use crate::common::setup::services;
 use crate::common::{
     BOARD, BOARD_MAC, Client, Node, OTHER_BOARD, OTHER_BOARD_MAC, Rig, SERVICE, SERVICE_PORT, Seg, Setup,
@@ -38,16 +38,7 @@ fn table(boards: &[BoardId]) -> Arc<Maglev> {
 }
 
 fn service(port: u16, kind: Kind) -> Arc<Service> {
-    Arc::new(Service {
-        address: SERVICE,
-        port,
-        kind,
-        urls: UrlMap::default(),
-        tls: Default::default(),
-        h2c: false,
-        default_pool: 4,
-        answers: Default::default(),
-    })
+    Arc::new(plain(SERVICE, port, kind, 4))
 }
 
 /// An `http` service at the usual port, and an `l4` one at another of the same address.
