@@ -35,6 +35,7 @@ local closed_reasons = {
 	[0] = "the endpoint closed", [1] = "not held", [2] = "stray packet for an endpoint that is not held",
 	[3] = "given up by force",
 }
+local detach_outcomes = { [1] = "detached", [2] = "still busy", [3] = "not held" }
 local actions = { [1] = "start", [2] = "stop" }
 local progress = {
 	[1] = "starting", [2] = "listening", [3] = "stopping", [4] = "stopped", [5] = "busy", [16] = "not listed",
@@ -67,6 +68,9 @@ local f = {
 	refusal = ProtoField.uint8("ipos_farm.refusal", "Reason", base.DEC, refusal_reasons),
 	closed = ProtoField.uint8("ipos_farm.closed", "Reason", base.DEC, closed_reasons),
 	held = ProtoField.uint8("ipos_farm.held", "State", base.DEC, held_states),
+	detached = ProtoField.uint8("ipos_farm.detached", "Outcome", base.DEC, detach_outcomes),
+	next_seq = ProtoField.uint32("ipos_farm.next.seq", "SEG.SEQ of the next request"),
+	next_ack = ProtoField.uint32("ipos_farm.next.ack", "SEG.ACK of the next request"),
 	force = ProtoField.bool("ipos_farm.force", "Force", 8, nil, 0x01),
 	migration_id = ProtoField.uint64("ipos_farm.migration_id", "Migration id", base.HEX),
 	tag = ProtoField.bytes("ipos_farm.tag", "Authentication tag"),
@@ -210,7 +214,9 @@ local function lengths(tvb)
 		return len, len
 	elseif kind == 0x08 then
 		return HEADER_LEN + TRAILER_LEN, HEADER_LEN + TRAILER_LEN
-	elseif kind == 0x04 or kind == 0x05 or kind == 0x07 or kind == 0x09 then
+	elseif kind == 0x05 or kind == 0x06 then
+		return HEADER_LEN + 12 + TRAILER_LEN, HEADER_LEN + 12 + TRAILER_LEN
+	elseif kind == 0x04 or kind == 0x07 or kind == 0x09 then
 		return HEADER_LEN + 4 + TRAILER_LEN, HEADER_LEN + 4 + TRAILER_LEN
 	elseif kind == 0x10 then
 		return 96, 96
@@ -404,6 +410,12 @@ local function add_coded(tree, tvb, field, words)
 	return words and ": " .. (words[code:uint()] or "unknown code " .. code:uint()) or ""
 end
 
+local function add_next_request(tree, tvb)
+	tree:add(f.next_seq, tvb(20, 4))
+	tree:add(f.next_ack, tvb(24, 4))
+	add_trailer(tree, tvb(28, TRAILER_LEN))
+end
+
 -- Adds what follows the header of a message that is whole, and returns words for the Info column.
 local bodies = {
 	[0x01] = add_connection,
@@ -416,8 +428,18 @@ local bodies = {
 	end,
 	[0x04] = function(tree, tvb) return add_coded(tree, tvb, f.refusal, refusal_reasons) end,
 	[0x05] = function(tree, tvb)
-		add_coded(tree, tvb, f.force)
-		return tvb(16, 1):uint() % 2 == 1 and ", by force" or ""
+		tree:add(f.force, tvb(16, 1))
+		add_next_request(tree, tvb)
+		if tvb(16, 1):uint() % 2 == 1 then
+			return ", by force"
+		end
+		return string.format(", if the request at %d shows it quiescent", tvb(20, 4):uint())
+	end,
+	[0x06] = function(tree, tvb)
+		local code = tvb(16, 1)
+		tree:add(f.detached, code)
+		add_next_request(tree, tvb)
+		return ": " .. (detach_outcomes[code:uint()] or "unknown code " .. code:uint())
 	end,
 	[0x07] = function(tree, tvb) return add_coded(tree, tvb, f.closed, closed_reasons) end,
 	[0x08] = function(tree, tvb)

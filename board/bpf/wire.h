@@ -13,6 +13,7 @@ enum {
 	TYPE_ACK = 0x03,
 	TYPE_REFUSED = 0x04,
 	TYPE_DETACH = 0x05,
+	TYPE_DETACHED = 0x06,
 	TYPE_CLOSED = 0x07,
 	TYPE_WHO_HOLDS = 0x08,
 	TYPE_HOLDS = 0x09,
@@ -37,6 +38,7 @@ enum {
 enum { CLOSED_ENDED = 0, CLOSED_NOT_HELD = 1, CLOSED_STRAY = 2, CLOSED_FORCED = 3 };
 enum { HOLDS_PENDING = 1, HOLDS_LIVE = 2 };
 enum { DETACH_FORCE = 1 };
+enum { DETACH_DONE = 1, DETACH_BUSY = 2, DETACH_NOT_HELD = 3 };
 enum { OPTION_TIMESTAMPS = 1, OPTION_SACK = 2, OPTION_WINDOW_SCALE = 4, OPTION_ECN = 8 };
 
 /* RFC 9293 order of states, as the control block counts them. */
@@ -127,7 +129,18 @@ struct connection_udp {
 	__be16 server_port;
 } PACKED;
 
-/* 0x05 coming in; 0x04, 0x07 and 0x09 going out. */
+/* 0x05 coming in; 0x06 going out with the same numbers. */
+struct detach {
+	struct ethernet ethernet;
+	struct ipos_header ipos;
+	__u8 code;
+	__u8 zeros[3];
+	__be32 next_seq;
+	__be32 next_ack;
+	struct trailer trailer;
+} PACKED;
+
+/* 0x04, 0x07 and 0x09 going out. */
 struct coded {
 	struct ethernet ethernet;
 	struct ipos_header ipos;
@@ -203,6 +216,7 @@ _Static_assert(sizeof(struct frame) == 30, "Fig. 11I");
 _Static_assert(sizeof(struct connection_tcp) == 176, "Fig. 11E");
 _Static_assert(sizeof(struct connection_udp) == 36, "Fig. 11F");
 _Static_assert(sizeof(struct tcp_control_block) == 140, "Fig. 11D");
+_Static_assert(sizeof(struct detach) == 66, "docs/wire.md");
 _Static_assert(sizeof(struct coded) == 58, "docs/wire.md");
 _Static_assert(sizeof(struct question) == 54, "docs/wire.md");
 _Static_assert(sizeof(struct order) == 102, "docs/wire.md");

@@ -298,7 +298,7 @@ static __always_inline int packet(struct xdp_md *ctx, const struct flow *flow)
 /* 0x05: only the record with that very id is given up. */
 static __always_inline int detach(struct xdp_md *ctx, const struct flow *flow, __be32 appliance)
 {
-	struct coded *frame = (void *)(long)ctx->data;
+	struct detach *frame = (void *)(long)ctx->data;
 	struct endpoint *endpoint;
 	__be64 id;
 

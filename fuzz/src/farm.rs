@@ -2,9 +2,10 @@
 
 use ipos_wire::checksum;
 use ipos_wire::ipos::{
-    Ack, HEADER_LEN, List, Listening, Message, Offers, Protocol, Row, TYPE_ACK, TYPE_APPLICATIONS,
-    TYPE_CLOSE_IDLE, TYPE_CONNECTION, TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME, TYPE_PACKET,
-    TYPE_SERVER_STATE, TYPE_WHO_HOLDS, TcpConnection, UdpConnection, encapsulate,
+    Ack, Detach, Detached, HEADER_LEN, List, Listening, Message, Offers, Protocol, Row, TYPE_ACK,
+    TYPE_APPLICATIONS, TYPE_CLOSE_IDLE, TYPE_CONNECTION, TYPE_DETACH, TYPE_DETACHED, TYPE_LISTENING,
+    TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME, TYPE_PACKET, TYPE_SERVER_STATE, TYPE_WHO_HOLDS, TcpConnection,
+    UdpConnection, encapsulate,
 };
 use ipos_wire::tcb::Tcb;
 
@@ -77,7 +78,11 @@ fn written(message: &Message<'_>) -> Vec<u8> {
         }
         Message::Detach(detach) => {
             detach.emit(&mut buffer);
-            44
+            Detach::LEN
+        }
+        Message::Detached(detached) => {
+            detached.emit(&mut buffer);
+            Detached::LEN
         }
         Message::Closed(closed) => {
             closed.emit(&mut buffer);
@@ -148,6 +153,7 @@ fn seal(message: &mut [u8]) -> bool {
         TYPE_PACKET => HEADER_LEN,
         TYPE_ACK if message.len() < 40 => HEADER_LEN,
         TYPE_ACK | TYPE_WHO_HOLDS => 40,
+        TYPE_DETACH | TYPE_DETACHED => Detach::LEN,
         0x04..=0x09 => 44,
         TYPE_SERVER_STATE => 96,
         TYPE_CLOSE_IDLE => 36,

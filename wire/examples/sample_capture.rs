@@ -12,9 +12,9 @@ use std::net::Ipv4Addr;
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{
     Ack, Action, ApplicationName, ApplicationRow, Applications, CloseIdle, Closed, ClosedReason, Detach,
-    HEADER_LEN, HeldState, Holds, Listening, ListeningRow, Offer, Offers, Order, Outcome, Pressure, Progress,
-    Protocol, RefusalReason, Refused, ReportPart, ServerState, TcpConnection, Trailer, UdpConnection,
-    WhoHolds, encapsulate,
+    DetachOutcome, Detached, HEADER_LEN, HeldState, Holds, Listening, ListeningRow, NextRequest, Offer,
+    Offers, Order, Outcome, Pressure, Progress, Protocol, RefusalReason, Refused, ReportPart, ServerState,
+    TcpConnection, Trailer, UdpConnection, WhoHolds, encapsulate,
 };
 use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
@@ -201,7 +201,10 @@ fn answers() -> Vec<Sent> {
     let ack = Ack { flow, protocol, trailer: Some(trailer) };
     let bare = Ack { trailer: None, ..ack };
     let refused = Refused { flow, protocol, reason: RefusalReason::AcceptQueueFull, trailer };
-    let detach = Detach { flow, protocol, force: true, trailer };
+    let forced = Detach { flow, protocol, force: true, next: NextRequest::NONE, trailer };
+    let next = NextRequest { seq: Seq(1_001), ack: Seq(2_002) };
+    let detach = Detach { force: false, next, ..forced };
+    let detached = Detached { flow, protocol, outcome: DetachOutcome::Busy, next, trailer };
     let closed = Closed { flow, protocol, reason: ClosedReason::Forced, trailer };
     let who_holds = WhoHolds { flow, protocol, trailer: Trailer::open(99) };
     let holds = Holds { flow, protocol, state: HeldState::Live, trailer };
@@ -209,7 +212,9 @@ fn answers() -> Vec<Sent> {
         (written(ack.buffer_len(), |buffer| ack.emit(buffer)), true),
         (written(bare.buffer_len(), |buffer| bare.emit(buffer)), true),
         (written(Refused::LEN, |buffer| refused.emit(buffer)), true),
+        (written(Detach::LEN, |buffer| forced.emit(buffer)), false),
         (written(Detach::LEN, |buffer| detach.emit(buffer)), false),
+        (written(Detached::LEN, |buffer| detached.emit(buffer)), true),
         (written(Closed::LEN, |buffer| closed.emit(buffer)), true),
         (written(WhoHolds::LEN, |buffer| who_holds.emit(buffer)), false),
         (written(Holds::LEN, |buffer| holds.emit(buffer)), true),

@@ -61,7 +61,7 @@ impl Drop for Scratch {
 }
 
 /// What every frame of one EtherType must show: type, protocol, client and endpoint ports, checksum, Info column.
-const MESSAGES: [(&str, &str); 20] = [
+const MESSAGES: [(&str, &str); 22] = [
     ("0x01|1|49152|80|1", "Connection 192.0.2.10:49152 > 198.51.100.1:80 to 10.0.0.21:8080"),
     ("0x01|2|49153|9000|1", "Connection 192.0.2.10:49153 > 198.51.100.1:9000 to 10.0.0.21:9001"),
     ("0x02|1|49152|80|1", "Packet: "),
@@ -70,6 +70,11 @@ const MESSAGES: [(&str, &str); 20] = [
     ("0x03|1|49152|80|1", "Migration acknowledgement 192.0.2.10:49152 > 198.51.100.1:80 (bare)"),
     ("0x04|1|49152|80|1", "Migration refused 192.0.2.10:49152 > 198.51.100.1:80: accept queue full"),
     ("0x05|1|49152|80|1", "Detach 192.0.2.10:49152 > 198.51.100.1:80, by force"),
+    (
+        "0x05|1|49152|80|1",
+        "Detach 192.0.2.10:49152 > 198.51.100.1:80, if the request at 1001 shows it quiescent",
+    ),
+    ("0x06|1|49152|80|1", "Detached / still busy 192.0.2.10:49152 > 198.51.100.1:80: still busy"),
     ("0x07|1|49152|80|1", "Endpoint closed 192.0.2.10:49152 > 198.51.100.1:80: given up by force"),
     ("0x08|1|49152|80|1", "Who holds this endpoint? 192.0.2.10:49152 > 198.51.100.1:80"),
     ("0x09|1|49152|80|1", "I hold this endpoint 192.0.2.10:49152 > 198.51.100.1:80: live"),

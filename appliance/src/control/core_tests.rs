@@ -5,7 +5,7 @@ use ipos_pipelines::handoff::{Answer, BoardId, Place};
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{
     Ack, ApplicationRow, Applications, Closed, ClosedReason, Detach, HeldState, Holds, Listening,
-    ListeningRow, Protocol, RefusalReason, Refused, ReportPart, ServerState, Trailer,
+    ListeningRow, NextRequest, Protocol, RefusalReason, Refused, ReportPart, ServerState, Trailer,
 };
 use ipos_wire::tcb::OptionBits;
 use ipos_wire::{arp, ethernet};
@@ -251,7 +251,8 @@ fn what_is_no_boards_or_malformed_is_ignored_for_its_reason() {
         frame[28..30].copy_from_slice(&(sum - 0x0100).to_be_bytes());
         frame
     };
-    let detach = Detach { flow: flow(1), protocol: Protocol::Tcp, force: true, trailer: Trailer::open(3) };
+    let (next, trailer) = (NextRequest::NONE, Trailer::open(3));
+    let detach = Detach { flow: flow(1), protocol: Protocol::Tcp, force: true, next, trailer };
     let stranger = Mac([2, 9, 9, 9, 9, 9]);
     let cases: Vec<(Vec<u8>, PortIndex, Ignored)> = vec![
         (good[..10].to_vec(), FARM, Ignored::BadLength),

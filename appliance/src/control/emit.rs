@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipos_pipelines::segment::{packet_len, write_packet};
 use ipos_wire::ipos::{
-    self, CloseIdle, Detach, Order, Protocol, TcpConnection, Trailer, UdpConnection, WhoHolds,
+    self, CloseIdle, Detach, NextRequest, Order, Protocol, TcpConnection, Trailer, UdpConnection, WhoHolds,
 };
 use ipos_wire::mac::Mac;
 use ipos_wire::{arp, ethernet};
@@ -70,7 +70,8 @@ pub fn emit(from: Sender, to: Mac, message: &Message, frame: &mut [u8]) {
         }
         Message::Detach { flow, id } => {
             let trailer = Trailer::open(*id);
-            Detach { flow: *flow, protocol: Protocol::Tcp, force: true, trailer }.emit(body);
+            let next = NextRequest::NONE;
+            Detach { flow: *flow, protocol: Protocol::Tcp, force: true, next, trailer }.emit(body);
             Detach::LEN
         }
         Message::Question { flow, id } => {
@@ -155,8 +156,10 @@ mod tests {
     fn detach_and_question_carry_their_ids_and_are_no_shorter_than_ethernet_allows() {
         let (payload, _) = frame(&Message::Detach { flow: FLOW, id: 5 });
         let detach = ipos::Detach::parse(&payload).expect("a detach");
-        assert_eq!((detach.flow, detach.force, detach.trailer.id, payload.len()), (FLOW, true, 5, 46));
-        assert_eq!(payload[ipos::Detach::LEN..], [0; 46 - ipos::Detach::LEN], "padding");
+        assert_eq!(
+            (detach.flow, detach.force, detach.trailer.id, payload.len()),
+            (FLOW, true, 5, ipos::Detach::LEN)
+        );
         let (payload, _) = frame(&Message::Question { flow: FLOW, id: 6 });
         let question = ipos::WhoHolds::parse(&payload).expect("a question");
         assert_eq!((question.flow, question.trailer.id, payload.len()), (FLOW, 6, 46));

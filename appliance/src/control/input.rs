@@ -149,8 +149,9 @@ fn take(
                 ctx.counters.count(Did::ApplicationsTaken);
             }
         }
-        // What appliances say to boards.
-        Message::TcpConnection(_)
+        // The answer to what this version does not ask, and what appliances say to boards.
+        Message::Detached(_)
+        | Message::TcpConnection(_)
         | Message::UdpConnection(_)
         | Message::Packet { .. }
         | Message::Detach(_)

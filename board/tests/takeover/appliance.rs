@@ -12,8 +12,8 @@ use ipos_wire::{
     ethernet,
     flow::Flow,
     ipos::{
-        Ack, Closed, ClosedReason, Detach, HeldState, Holds, Message, Protocol, RefusalReason, Refused,
-        TcpConnection, Trailer, WhoHolds, encapsulate,
+        Ack, Closed, ClosedReason, Detach, HeldState, Holds, Message, NextRequest, Protocol, RefusalReason,
+        Refused, TcpConnection, Trailer, WhoHolds, encapsulate,
     },
     ipv4,
     mac::Mac,
@@ -119,7 +119,8 @@ impl Appliance {
     /// 0x05.
     pub fn send_detach(&mut self, flow: Flow, id: u64) {
         let mut message = [0; Detach::LEN];
-        Detach { flow, protocol: Protocol::Tcp, force: true, trailer: Trailer::open(id) }.emit(&mut message);
+        let (next, trailer) = (NextRequest::NONE, Trailer::open(id));
+        Detach { flow, protocol: Protocol::Tcp, force: true, next, trailer }.emit(&mut message);
         self.send(&message);
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipos_wire::ipos::{ServerState, UdpConnection, encapsulate};
+use ipos_wire::ipos::{NextRequest, ServerState, UdpConnection, encapsulate};
 use ipos_wire::seq::Seq;
 use ipos_wire::tcb::Tcb;
 use ipos_wire::tcp::Options;
@@ -167,7 +167,8 @@ fn only_the_attempt_named_is_detached_and_either_is_confirmed() {
     rig.answer();
     for (id, held) in [(76, 1), (77, 0)] {
         let trailer = Trailer::open(id);
-        let detach = Detach { flow: rig.flow, protocol: Protocol::Tcp, force: true, trailer };
+        let next = NextRequest::NONE;
+        let detach = Detach { flow: rig.flow, protocol: Protocol::Tcp, force: true, next, trailer };
         rig.says(1, Detach::LEN, |body| detach.emit(body));
         let closed = Closed::parse(&rig.answer().1).expect("0x07");
         assert_eq!((closed.reason, closed.trailer.id), (ClosedReason::Forced, id));

@@ -23,6 +23,8 @@ pub const TYPE_ACK: u8 = 0x03;
 pub const TYPE_REFUSED: u8 = 0x04;
 /// Detach, appliance to board.
 pub const TYPE_DETACH: u8 = 0x05;
+/// Detached, or still busy: the answer to [`TYPE_DETACH`] without force, board to appliance.
+pub const TYPE_DETACHED: u8 = 0x06;
 /// Endpoint closed, or not held, board to appliance.
 pub const TYPE_CLOSED: u8 = 0x07;
 /// Who holds this endpoint? Appliance to all boards.

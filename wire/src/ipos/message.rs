@@ -2,13 +2,13 @@
 
 use super::header::{
     HEADER_LEN, Header, Protocol, TYPE_ACK, TYPE_APPLICATIONS, TYPE_CLOSE_IDLE, TYPE_CLOSED, TYPE_CONNECTION,
-    TYPE_DETACH, TYPE_HOLDS, TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME, TYPE_PACKET,
-    TYPE_REFUSED, TYPE_SERVER_STATE, TYPE_WHO_HOLDS,
+    TYPE_DETACH, TYPE_DETACHED, TYPE_HOLDS, TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER, TYPE_OUTCOME,
+    TYPE_PACKET, TYPE_REFUSED, TYPE_SERVER_STATE, TYPE_WHO_HOLDS,
 };
 use super::octets::{first, u8_at};
 use super::{
-    Ack, Applications, CloseIdle, Closed, Detach, Error, Holds, Listening, Offers, Order, Outcome, Refused,
-    ServerState, TcpConnection, UdpConnection, WhoHolds, decapsulate,
+    Ack, Applications, CloseIdle, Closed, Detach, Detached, Error, Holds, Listening, Offers, Order, Outcome,
+    Refused, ServerState, TcpConnection, UdpConnection, WhoHolds, decapsulate,
 };
 use crate::error::Layer;
 
@@ -32,6 +32,8 @@ pub enum Message<'a> {
     Refused(Refused),
     /// 0x05.
     Detach(Detach),
+    /// 0x06.
+    Detached(Detached),
     /// 0x07.
     Closed(Closed),
     /// 0x08.
@@ -75,6 +77,7 @@ impl<'a> Message<'a> {
             TYPE_ACK => Message::Ack(Ack::parse(buffer)?),
             TYPE_REFUSED => Message::Refused(Refused::parse(buffer)?),
             TYPE_DETACH => Message::Detach(Detach::parse(buffer)?),
+            TYPE_DETACHED => Message::Detached(Detached::parse(buffer)?),
             TYPE_CLOSED => Message::Closed(Closed::parse(buffer)?),
             TYPE_WHO_HOLDS => Message::WhoHolds(WhoHolds::parse(buffer)?),
             TYPE_HOLDS => Message::Holds(Holds::parse(buffer)?),
@@ -102,9 +105,10 @@ mod tests {
     use crate::ipos::list::Row as _;
     use crate::ipos::testing::{APPLIANCE, BOARD, FLOW, TRAILER, reseal};
     use crate::ipos::{
-        Action, ApplicationName, ApplicationRow, ClosedReason, HeldState, Progress, RefusalReason,
-        ReportPart, encapsulate,
+        Action, ApplicationName, ApplicationRow, ClosedReason, DetachOutcome, HeldState, NextRequest,
+        Progress, RefusalReason, ReportPart, encapsulate,
     };
+    use crate::seq::Seq;
     use crate::tcb::OptionBits;
     use crate::tcb::tests::golden as golden_tcb;
 
@@ -145,7 +149,9 @@ mod tests {
         let udp = UdpConnection { flow, server: BOARD, server_port: 8080 };
         let ack = Ack { flow, protocol, trailer: Some(trailer) };
         let refused = Refused { flow, protocol, reason: RefusalReason::Mptcp, trailer };
-        let detach = Detach { flow, protocol, force: false, trailer };
+        let next = NextRequest { seq: Seq(7), ack: Seq(8) };
+        let detach = Detach { flow, protocol, force: false, next, trailer };
+        let detached = Detached { flow, protocol, outcome: DetachOutcome::Busy, next, trailer };
         let closed = Closed { flow, protocol, reason: ClosedReason::NotHeld, trailer };
         let who_holds = WhoHolds { flow, protocol, trailer };
         let holds = Holds { flow, protocol, state: HeldState::Pending, trailer };
@@ -182,7 +188,8 @@ mod tests {
             (Message::Packet { header, packet: &PACKET }, packet, 16),
             (Message::Ack(ack), written(40, |buffer| ack.emit(buffer)), 40),
             (Message::Refused(refused), written(44, |buffer| refused.emit(buffer)), 44),
-            (Message::Detach(detach), written(44, |buffer| detach.emit(buffer)), 44),
+            (Message::Detach(detach), written(52, |buffer| detach.emit(buffer)), 52),
+            (Message::Detached(detached), written(52, |buffer| detached.emit(buffer)), 52),
             (Message::Closed(closed), written(44, |buffer| closed.emit(buffer)), 44),
             (Message::WhoHolds(who_holds), written(40, |buffer| who_holds.emit(buffer)), 40),
             (Message::Holds(holds), written(44, |buffer| holds.emit(buffer)), 44),

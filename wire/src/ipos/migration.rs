@@ -1,11 +1,11 @@
-//! Migration messages, types 0x03 to 0x09: the answers to a connection message, and what is asked and told about an
-//! endpoint afterwards (Fig. 11I; docs/wire.md "Messages").
+//! Migration messages, types 0x03, 0x04 and 0x07 to 0x09: the answers to a connection message, and what is asked and told
+//! about an endpoint afterwards (Fig. 11I; docs/wire.md "Messages"). Giving up, 0x05 and 0x06, is in `detach`.
 
 use core::fmt;
 
 use super::Error;
 use super::header::{
-    HEADER_LEN, Header, Protocol, TRAILER_LEN, TYPE_ACK, TYPE_CLOSED, TYPE_DETACH, TYPE_HOLDS, TYPE_REFUSED,
+    HEADER_LEN, Header, Protocol, TRAILER_LEN, TYPE_ACK, TYPE_CLOSED, TYPE_HOLDS, TYPE_REFUSED,
     TYPE_WHO_HOLDS, Trailer, seal, verify,
 };
 use super::octets::{first, first_mut, put, u8_at};
@@ -18,9 +18,6 @@ const CODED_LEN: usize = CODE_END + TRAILER_LEN;
 const CODE_END: usize = HEADER_LEN + 4;
 /// Size of a message with a trailer alone, octets.
 const BARE_LEN: usize = HEADER_LEN + TRAILER_LEN;
-
-/// Bit of [`Detach`]'s flags.
-const FLAG_FORCE: u8 = 1 << 0;
 
 fn parse_coded(kind: u8, buffer: &[u8]) -> Result<(Header, u8, Trailer), Error> {
     let header = Header::of_connection(kind, buffer)?;
@@ -214,43 +211,6 @@ impl Refused {
     pub fn emit(&self, buffer: &mut [u8]) {
         let header = Header { flow: self.flow, kind: TYPE_REFUSED, protocol: self.protocol };
         emit_coded(header, self.reason.code(), &self.trailer, buffer);
-    }
-}
-
-/// Detach, type 0x05: the board shall give the endpoint up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Detach {
-    /// The client and the endpoint it addressed.
-    pub flow: Flow,
-    /// Protocol of the connection.
-    pub protocol: Protocol,
-    /// Give it up whatever it is doing, silently towards the client.
-    pub force: bool,
-    /// The attempt to give up: only a record with this id is given up.
-    pub trailer: Trailer,
-}
-
-impl Detach {
-    /// Size of the message, octets.
-    pub const LEN: usize = CODED_LEN;
-
-    /// Reads the message at the start of `buffer`; what follows it is Ethernet padding. Unknown flags are ignored.
-    ///
-    /// # Errors
-    /// [`Error::Length`], [`Error::Type`], [`Error::Protocol`] and [`Error::Checksum`].
-    pub fn parse(buffer: &[u8]) -> Result<Detach, Error> {
-        let (Header { flow, protocol, .. }, flags, trailer) = parse_coded(TYPE_DETACH, buffer)?;
-        Ok(Detach { flow, protocol, force: flags & FLAG_FORCE != 0, trailer })
-    }
-
-    /// Writes the message with its checksum.
-    ///
-    /// # Panics
-    /// When the buffer is shorter than [`Self::LEN`].
-    pub fn emit(&self, buffer: &mut [u8]) {
-        let header = Header { flow: self.flow, kind: TYPE_DETACH, protocol: self.protocol };
-        let flags = if self.force { FLAG_FORCE } else { 0 };
-        emit_coded(header, flags, &self.trailer, buffer);
     }
 }
 
@@ -505,17 +465,6 @@ mod tests {
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     ];
 
-    const DETACH: [u8; 44] = [
-        // source 192.0.2.10:49152
-        0xc0, 0x00, 0x02, 0x0a, 0xc0, 0x00, // destination 198.51.100.1:80
-        0xc6, 0x33, 0x64, 0x01, 0x00, 0x50, // type, protocol
-        0x05, 0x01, // checksum
-        0xfc, 0x18, // code, zero
-        0x01, 0x00, 0x00, 0x00, // migration id
-        0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, // tag
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    ];
-
     const CLOSED: [u8; 44] = [
         // source 192.0.2.10:49152
         0xc0, 0x00, 0x02, 0x0a, 0xc0, 0x00, // destination 198.51.100.1:80
@@ -556,10 +505,6 @@ mod tests {
         Refused { flow: FLOW, protocol: Protocol::Tcp, reason, trailer: TRAILER }
     }
 
-    fn golden_detach() -> Detach {
-        Detach { flow: FLOW, protocol: Protocol::Tcp, force: true, trailer: TRAILER }
-    }
-
     fn golden_closed() -> Closed {
         Closed { flow: FLOW, protocol: Protocol::Tcp, reason: ClosedReason::Stray, trailer: TRAILER }
     }
@@ -575,7 +520,7 @@ mod tests {
     #[test]
     fn sizes_are_those_of_the_figure_and_the_document() {
         assert_eq!((ACK_FRAME.len(), BARE.buffer_len(), TRAILED.buffer_len()), (30, 16, 40));
-        assert_eq!((Refused::LEN, Detach::LEN, Closed::LEN, Holds::LEN), (44, 44, 44, 44));
+        assert_eq!((Refused::LEN, Closed::LEN, Holds::LEN), (44, 44, 44));
         assert_eq!(WhoHolds::LEN, 40);
     }
 
@@ -630,7 +575,6 @@ mod tests {
     #[test]
     fn deconstructs_the_golden_messages() {
         assert_eq!(Refused::parse(&REFUSED), Ok(golden_refused()));
-        assert_eq!(Detach::parse(&DETACH), Ok(golden_detach()));
         assert_eq!(Closed::parse(&CLOSED), Ok(golden_closed()));
         assert_eq!(WhoHolds::parse(&WHO_HOLDS), Ok(golden_who_holds()));
         assert_eq!(Holds::parse(&HOLDS), Ok(golden_holds()));
@@ -639,7 +583,6 @@ mod tests {
     #[test]
     fn constructs_the_golden_messages_over_old_octets() {
         assert_eq!(emitted(44, |buffer| golden_refused().emit(buffer)), REFUSED);
-        assert_eq!(emitted(44, |buffer| golden_detach().emit(buffer)), DETACH);
         assert_eq!(emitted(44, |buffer| golden_closed().emit(buffer)), CLOSED);
         assert_eq!(emitted(40, |buffer| golden_who_holds().emit(buffer)), WHO_HOLDS);
         assert_eq!(emitted(44, |buffer| golden_holds().emit(buffer)), HOLDS);
@@ -648,7 +591,6 @@ mod tests {
     #[test]
     fn every_shorter_buffer_is_refused_and_padding_ignored() {
         assert_length(&REFUSED, Refused::parse);
-        assert_length(&DETACH, Detach::parse);
         assert_length(&CLOSED, Closed::parse);
         assert_length(&WHO_HOLDS, WhoHolds::parse);
         assert_length(&HOLDS, Holds::parse);
@@ -670,7 +612,6 @@ mod tests {
         assert_covered(&ACK_FRAME[14..], 16, Ack::parse);
         assert_covered(&ACK, 40, Ack::parse);
         assert_covered(&REFUSED, 44, Refused::parse);
-        assert_covered(&DETACH, 44, Detach::parse);
         assert_covered(&CLOSED, 44, Closed::parse);
         assert_covered(&WHO_HOLDS, 40, WhoHolds::parse);
         assert_covered(&HOLDS, 44, Holds::parse);
@@ -681,7 +622,6 @@ mod tests {
         assert_emit_needs(16, |buffer| BARE.emit(buffer));
         assert_emit_needs(40, |buffer| TRAILED.emit(buffer));
         assert_emit_needs(44, |buffer| golden_refused().emit(buffer));
-        assert_emit_needs(44, |buffer| golden_detach().emit(buffer));
         assert_emit_needs(44, |buffer| golden_closed().emit(buffer));
         assert_emit_needs(40, |buffer| golden_who_holds().emit(buffer));
         assert_emit_needs(44, |buffer| golden_holds().emit(buffer));
@@ -691,20 +631,18 @@ mod tests {
     fn a_message_is_not_read_as_another() {
         let found = |expected, found| Error::Type { expected, found };
         assert_eq!(Ack::parse(&WHO_HOLDS), Err(found(3, 8)));
-        assert_eq!(Refused::parse(&DETACH), Err(found(4, 5)));
-        assert_eq!(Detach::parse(&CLOSED), Err(found(5, 7)));
+        assert_eq!(Refused::parse(&CLOSED), Err(found(4, 7)));
         assert_eq!(Closed::parse(&HOLDS), Err(found(7, 9)));
         assert_eq!(WhoHolds::parse(&ACK), Err(found(8, 3)));
         assert_eq!(Holds::parse(&REFUSED), Err(found(9, 4)));
     }
 
     #[test]
-    fn unknown_flags_and_reserved_octets_are_ignored() {
-        let mut message = DETACH;
-        message[16] = 0xfe;
+    fn reserved_octets_are_ignored() {
+        let mut message = REFUSED;
         message[17..20].fill(0xff);
         reseal(&mut message, 44);
-        assert_eq!(Detach::parse(&message), Ok(Detach { force: false, ..golden_detach() }));
+        assert_eq!(Refused::parse(&message), Ok(golden_refused()));
     }
 
     #[test]
@@ -778,12 +716,9 @@ mod tests {
             protocol in any_protocol(),
             trailer in any_trailer(),
             code: u8,
-            force: bool,
         ) {
             let refused = Refused { flow, protocol, reason: RefusalReason::from_code(code), trailer };
             prop_assert_eq!(Refused::parse(&emitted(44, |buffer| refused.emit(buffer))), Ok(refused));
-            let detach = Detach { flow, protocol, force, trailer };
-            prop_assert_eq!(Detach::parse(&emitted(44, |buffer| detach.emit(buffer))), Ok(detach));
             let closed = Closed { flow, protocol, reason: ClosedReason::from_code(code), trailer };
             prop_assert_eq!(Closed::parse(&emitted(44, |buffer| closed.emit(buffer))), Ok(closed));
             let holds = Holds { flow, protocol, state: HeldState::from_code(code), trailer };

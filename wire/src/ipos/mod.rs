@@ -6,6 +6,7 @@
 
 mod application;
 mod connection;
+mod detach;
 mod header;
 mod idle;
 mod list;
@@ -24,16 +25,17 @@ use crate::{ipv4, tcb};
 
 pub use application::{ApplicationRow, Applications};
 pub use connection::{TcpConnection, UdpConnection};
+pub use detach::{Detach, DetachOutcome, Detached, NextRequest};
 pub use header::{
     HEADER_LEN, Header, Protocol, TRAILER_LEN, TYPE_ACK, TYPE_APPLICATIONS, TYPE_AT, TYPE_CLOSE_IDLE,
-    TYPE_CLOSED, TYPE_CONNECTION, TYPE_DETACH, TYPE_HOLDS, TYPE_LISTENING, TYPE_OFFERS, TYPE_ORDER,
-    TYPE_OUTCOME, TYPE_PACKET, TYPE_REFUSED, TYPE_SERVER_STATE, TYPE_WHO_HOLDS, Trailer,
+    TYPE_CLOSED, TYPE_CONNECTION, TYPE_DETACH, TYPE_DETACHED, TYPE_HOLDS, TYPE_LISTENING, TYPE_OFFERS,
+    TYPE_ORDER, TYPE_OUTCOME, TYPE_PACKET, TYPE_REFUSED, TYPE_SERVER_STATE, TYPE_WHO_HOLDS, Trailer,
 };
 pub use idle::CloseIdle;
 pub use list::{List, NAME_LEN, ROW_LEN, ROWS_MAX, ReportPart, Row, name_from, name_str};
 pub use listening::{Listening, ListeningRow};
 pub use message::Message;
-pub use migration::{Ack, Closed, ClosedReason, Detach, HeldState, Holds, RefusalReason, Refused, WhoHolds};
+pub use migration::{Ack, Closed, ClosedReason, HeldState, Holds, RefusalReason, Refused, WhoHolds};
 pub use packet::{decapsulate, encapsulate};
 pub use spawn::{Action, ApplicationName, OFFER_LEN, OFFERS_MAX, Offer, Offers, Order, Outcome, Progress};
 pub use state::{Pressure, ServerState};
