@@ -144,6 +144,9 @@ pub struct Cli {
     /// A start so far behind its time counts as late, microseconds
     #[arg(long, default_value_t = 100, value_name = "US", help_heading = "Load")]
     pub late_us: u32,
+    /// How long after its time a sender that fell behind may go on, at least (else 2 % of the duration), milliseconds
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=60_000), value_name = "MS", help_heading = "Load")]
+    pub overtime_ms: u32,
 
     /// Find the highest rate without loss (RFC 2544 section 26.1); starts at --rate, --percent, or the line's speed
     #[arg(long, help_heading = "Search")]

@@ -132,7 +132,14 @@ fn plan(cli: &Cli, phase: Phase, rate: f64, duration_s: f64, units_max: u64) -> 
     // A connection's last word is its time-out; a packet that is lost has none.
     let last_word_ms = if are_connections { u64::from(cli.timeout_ms) + u64::from(cli.rto_ms) } else { 0 };
     let drain_ns = last_word_ms.max(cli.drain_ms.into()) * MS_NS;
-    Plan { rate, duration_s, units_max, drain_ns, late_after_ns: u64::from(cli.late_us) * 1_000 }
+    Plan {
+        rate,
+        duration_s,
+        units_max,
+        drain_ns,
+        late_after_ns: u64::from(cli.late_us) * 1_000,
+        overtime_ns: u64::from(cli.overtime_ms) * MS_NS,
+    }
 }
 
 struct Session<'a> {

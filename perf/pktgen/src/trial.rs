@@ -12,9 +12,9 @@ use crate::progress::{Progress, Watch};
 use crate::schedule::{SECOND_NS, Schedule};
 use crate::stop::Stop;
 
-/// A sender that has not finished so long after its time gives up what is left: a share of the duration, and a minimum.
+/// A sender that has not finished so long after its time gives up what is left: a share of the duration, and at least
+/// what the plan allows.
 const OVERTIME_SHARE: f64 = 0.02;
-const OVERTIME_MIN_NS: u64 = 50_000_000;
 
 /// Of the units planned, so many must have been sent for the rate to count as reached.
 const REACHED: f64 = 0.999;
@@ -35,6 +35,8 @@ pub struct Plan {
     pub drain_ns: u64,
     /// A start so far behind its time is late, nanoseconds.
     pub late_after_ns: u64,
+    /// How long after its time a sender that fell behind may go on, at least, nanoseconds.
+    pub overtime_ns: u64,
 }
 
 impl Plan {
@@ -141,7 +143,7 @@ impl Runner {
         self.engine.begin(Schedule::new(start_ns, plan.rate, plan.units(), plan.late_after_ns));
         let end_ns = self.engine.schedule().end_ns();
         let overtime_ns = ((end_ns - start_ns) as f64 * OVERTIME_SHARE) as u64;
-        let limit_ns = end_ns - start_ns + overtime_ns.max(OVERTIME_MIN_NS);
+        let limit_ns = end_ns - start_ns + overtime_ns.max(plan.overtime_ns);
         let mut watch = std::mem::take(&mut self.watch);
         self.poll_until(limit_ns, |engine, now_ns| {
             watch.show(now_ns, || Progress::of(engine, start_ns, now_ns));
@@ -237,7 +239,14 @@ mod tests {
 
     #[test]
     fn a_plan_is_bounded_by_time_and_count() {
-        let plan = Plan { rate: 2.5, duration_s: 3.0, units_max: 100, drain_ns: 0, late_after_ns: 0 };
+        let plan = Plan {
+            rate: 2.5,
+            duration_s: 3.0,
+            units_max: 100,
+            drain_ns: 0,
+            late_after_ns: 0,
+            overtime_ns: 0,
+        };
         assert_eq!(plan.units(), 8);
         assert_eq!(Plan { units_max: 5, ..plan }.units(), 5);
         assert_eq!(Plan { duration_s: 1e-6, ..plan }.units(), 1);

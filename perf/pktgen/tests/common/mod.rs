@@ -54,10 +54,11 @@ pub fn spawn(mut command: Command) -> Running {
     Running(command.spawn().expect("a program that starts"))
 }
 
-/// Starts the generator without hugepages, polite to who shares its CPU.
+/// Starts the generator without hugepages, polite to who shares its CPU, and with time to send everything on a machine
+/// that takes the CPU away for a while: these tests count packets, they do not time them.
 pub fn start(options: &[&str]) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ipos-pktgen"));
-    command.args(options).args(["--memory", "no-huge", "--idle", "yield"]);
+    command.args(options).args(["--memory", "no-huge", "--idle", "yield", "--overtime-ms", "20000"]);
     spawn(command)
 }
 
