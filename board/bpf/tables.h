@@ -34,6 +34,9 @@ enum counter {
 	COUNT_DETACHED_PENDING,
 	COUNT_DETACHES_QUEUED,
 	COUNT_DETACHES_NOT_HELD,
+	COUNT_MOVES_DETACHED,
+	COUNT_MOVES_BUSY,
+	COUNT_MOVES_NOT_HELD,
 	COUNT_QUESTIONS_RECEIVED,
 	COUNT_QUESTIONS_HELD,
 	COUNT_QUESTIONS_NOT_HELD,
@@ -72,7 +75,7 @@ enum endpoint_state {
 	ENDPOINT_GONE = 4,
 	/* An older socket is in the way; the agent destroys it, then acknowledges. */
 	ENDPOINT_CLEARING = 5,
-	/* Given up by force; the agent destroys the socket while egress is hidden. */
+	/* Given up, by force or for another board; the agent destroys the socket while egress is hidden. */
 	ENDPOINT_DETACHING = 6,
 };
 
@@ -97,12 +100,16 @@ struct endpoint {
 	__u8 client_window_scale;
 	__u8 our_window_scale;
 	__u8 assigned; /* the kfunc took a first packet */
-	__u8 silent; /* given up by force: no RST may reach the client */
+	__u8 silent; /* given up: no RST may reach the client */
 	__u8 reason; /* of the 0x07 that a tombstone answers */
 	__u8 last_word; /* enum last_word */
-	__u8 zeros[3];
+	__u8 moved; /* given up between two requests: another board may have it by now */
+	__u8 busy_told; /* a detach for `busy_seq` was answered "still busy", which then is the answer to its repetitions */
+	__u8 zero;
+	__be32 busy_seq;
+	__u32 zeros;
 };
-_Static_assert(sizeof(struct endpoint) == 72, "src/maps.rs");
+_Static_assert(sizeof(struct endpoint) == 80, "src/records.rs");
 
 /* Values of the service table: whether every port of the address is guarded, or those in `exempt` are not. */
 enum guarded { GUARDED = 1, GUARDED_BUT_EXEMPT = 2 };
@@ -122,7 +129,14 @@ struct mac_key {
 };
 
 /* EVENT_CLOSE_IDLE has no flow; its reason is how long a connection must have been quiet, in milliseconds. */
-enum event_kind { EVENT_CLOSED = 1, EVENT_CLEAR = 2, EVENT_DETACH = 3, EVENT_ORDER = 4, EVENT_CLOSE_IDLE = 5 };
+enum event_kind {
+	EVENT_CLOSED = 1,
+	EVENT_CLEAR = 2,
+	EVENT_DETACH = 3,
+	EVENT_ORDER = 4,
+	EVENT_CLOSE_IDLE = 5,
+	EVENT_MOVED = 6,
+};
 
 struct event {
 	__u32 kind;

@@ -71,6 +71,12 @@ static long reap_one(struct bpf_map *map, struct flow *flow, struct endpoint *en
 		if (!change(endpoint, ENDPOINT_CLEARING, ENDPOINT_BUSY))
 			return 0;
 		add(COUNT_PENDING_EXPIRED, 1);
+	} else if (state == ENDPOINT_DETACHING && age > (__s64)AGENT_REPEAT_NS) {
+		/* Not destroyed yet, and an appliance does not ask again for what was moved. */
+		endpoint->changed_ns = *now;
+		emit(endpoint->moved ? EVENT_MOVED : EVENT_DETACH, endpoint->appliance_address, &key, CLOSED_FORCED,
+		     endpoint->migration_id);
+		return 0;
 	} else {
 		return 0;
 	}
@@ -110,6 +116,9 @@ int settle(struct settlement *settlement)
 	} else if (settlement->destroyed) {
 		publish(endpoint, ENDPOINT_PENDING);
 		add_held(1);
+	} else if (endpoint->moved) {
+		/* Another board has it by now: it must not speak again. */
+		publish(endpoint, ENDPOINT_DETACHING);
 	} else if (state == ENDPOINT_DETACHING) {
 		endpoint->silent = 0;
 		publish(endpoint, ENDPOINT_LIVE);

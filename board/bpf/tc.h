@@ -213,7 +213,8 @@ int farm_egress(struct __sk_buff *skb)
 	if (parsed.data)
 		endpoint->last_word = WORD_OF_BOARD;
 	state = endpoint->state;
-	if (state == ENDPOINT_CLEARING || state == ENDPOINT_DETACHING)
+	/* Busy: on its way from one of these to another, for less than a microsecond; what was lost in it is sent again. */
+	if (state == ENDPOINT_CLEARING || state == ENDPOINT_DETACHING || state == ENDPOINT_BUSY)
 		return hold(TCX_DROP, COUNT_EGRESS_HIDDEN);
 	if ((parsed.flags & TCP_RST) && (state == ENDPOINT_PENDING || (state == ENDPOINT_GONE && endpoint->silent)))
 		return hold(TCX_DROP, COUNT_EGRESS_HIDDEN);

@@ -135,6 +135,8 @@ static __always_inline void fill(struct endpoint *endpoint, const struct connect
 	endpoint->silent = 0;
 	endpoint->reason = 0;
 	endpoint->last_word = WORD_UNKNOWN;
+	endpoint->moved = 0;
+	endpoint->busy_told = 0;
 }
 
 /* A Connection Packet with the id that the record has already: the same attempt. */
@@ -214,7 +216,7 @@ static __always_inline int connection(struct xdp_md *ctx, const struct flow *flo
 		old_state = old->state;
 		if (old->migration_id == id)
 			return repeated(ctx, flow, old, old_state);
-		if (old_state == ENDPOINT_BUSY || old_state == ENDPOINT_CLEARING || old_state == ENDPOINT_DETACHING)
+		if (old_state == ENDPOINT_BUSY || old_state == ENDPOINT_CLEARING)
 			return drop(COUNT_BUSY_DROPPED);
 		if (outdated(&frame->tcb, old))
 			return refuse(ctx, flow, REFUSE_HELD, id);
@@ -226,8 +228,11 @@ static __always_inline int connection(struct xdp_md *ctx, const struct flow *flo
 		return refuse(ctx, flow, refusal, id);
 	tuple_of(&tuple, flow, flow->endpoint_port);
 	met = socket_met(ctx, &tuple);
-	/* The client reuses its port: the old socket, or its TIME-WAIT, would answer for the new connection. */
-	state = met != 0 && met != TCP_LISTEN ? ENDPOINT_CLEARING : ENDPOINT_PENDING;
+	/* The client reuses its port: the old socket, or its TIME-WAIT, would answer for the new connection. Or the endpoint
+	 * comes back before the agent has destroyed the socket that was left here: whether that one is still met or not, the
+	 * agent may be about to, so it is the agent who says when the new one can come. */
+	state = old_state == ENDPOINT_DETACHING || (met != 0 && met != TCP_LISTEN) ? ENDPOINT_CLEARING
+									     : ENDPOINT_PENDING;
 	stored = store(flow, old, old_state, state, frame, appliance);
 	if (stored < 0)
 		return drop(COUNT_BUSY_DROPPED);
@@ -295,6 +300,95 @@ static __always_inline int packet(struct xdp_md *ctx, const struct flow *flow)
 	return XDP_PASS;
 }
 
+/* Turns a 0x05 into the 0x06 that answers it: id and numbers are the same. */
+static __noinline int answer_detach(struct xdp_md *ctx, __u32 code)
+{
+	long length = (long)ctx->data_end - (long)ctx->data;
+	struct detach *frame;
+
+	if (bpf_xdp_adjust_tail(ctx, (int)sizeof(struct detach) - (int)length))
+		return drop(COUNT_RESIZE_FAILED);
+	frame = (void *)(long)ctx->data;
+	if ((void *)(frame + 1) > (void *)(long)ctx->data_end)
+		return drop(COUNT_RESIZE_FAILED);
+	__builtin_memcpy(frame->ethernet.destination, frame->ethernet.source, 6);
+	for (int i = 0; i < 6; i++)
+		frame->ethernet.source[i] = board_mac[i];
+	frame->ipos.type = TYPE_DETACHED;
+	frame->ipos.checksum = 0;
+	frame->code = code;
+	__builtin_memset(frame->zeros, 0, sizeof(frame->zeros));
+	__builtin_memset(frame->trailer.tag, 0, sizeof(frame->trailer.tag));
+	frame->ipos.checksum = ~sum((__be16 *)&frame->ipos, (sizeof(*frame) - sizeof(frame->ethernet)) / 2);
+	return XDP_PASS;
+}
+
+/* Whether a request with these numbers is all that comes next: everything before it has been read, and it acknowledges
+ * everything that was written (which then has left; the socket's SND.NXT may be a moment behind that). */
+static __noinline int quiescent(struct xdp_md *ctx, const struct flow *flow, __u32 seq, __u32 ack)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct tcp_sock *tcp;
+	struct bpf_sock *sk;
+	int quiet = 0;
+
+	if (!flow)
+		return 0;
+	tuple_of(&tuple, flow, flow->endpoint_port);
+	sk = lookup(ctx, &tuple);
+	if (!sk)
+		return 0;
+	tcp = sk->state == TCP_ESTABLISHED ? bpf_skc_to_tcp_sock(sk) : NULL;
+	if (tcp)
+		quiet = tcp->rcv_nxt == seq && tcp->copied_seq == seq && tcp->write_seq == ack;
+	bpf_sk_release(sk);
+	return quiet;
+}
+
+/* 0x05 without force: another board shall have the endpoint, from the client's next request on. */
+static __always_inline int detach_for_move(struct xdp_md *ctx, const struct flow *flow, const struct detach *frame,
+					   __be32 appliance)
+{
+	__u32 seq = bpf_ntohl(frame->next_seq), ack = bpf_ntohl(frame->next_ack);
+	__be32 next_seq = frame->next_seq;
+	__be64 id = frame->trailer.migration_id;
+	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, flow);
+
+	if (!endpoint || endpoint->migration_id != id)
+		goto not_held;
+	if (endpoint->moved) {
+		add(COUNT_MOVES_DETACHED, 1);
+		return answer_detach(ctx, DETACH_DONE);
+	}
+	if (endpoint->state == ENDPOINT_GONE)
+		goto not_held;
+	/* A repetition must not be answered otherwise: the appliance may act on the first answer already. */
+	if (endpoint->busy_told && endpoint->busy_seq == next_seq)
+		goto busy;
+	/* Looked at twice, so that a busy endpoint is not kept from sending even for a moment. */
+	if (endpoint->last_word != WORD_OF_BOARD || !quiescent(ctx, flow, seq, ack) ||
+	    !change(endpoint, ENDPOINT_LIVE, ENDPOINT_DETACHING))
+		goto busy;
+	if (!quiescent(ctx, flow, seq, ack) || !emit(EVENT_MOVED, appliance, flow, 0, id)) {
+		change(endpoint, ENDPOINT_DETACHING, ENDPOINT_LIVE);
+		goto busy;
+	}
+	endpoint->moved = 1;
+	endpoint->silent = 1;
+	endpoint->changed_ns = bpf_ktime_get_ns();
+	add_held(-1);
+	add(COUNT_MOVES_DETACHED, 1);
+	return answer_detach(ctx, DETACH_DONE);
+busy:
+	endpoint->busy_seq = next_seq;
+	endpoint->busy_told = 1;
+	add(COUNT_MOVES_BUSY, 1);
+	return answer_detach(ctx, DETACH_BUSY);
+not_held:
+	add(COUNT_MOVES_NOT_HELD, 1);
+	return answer_detach(ctx, DETACH_NOT_HELD);
+}
+
 /* 0x05: only the record with that very id is given up. */
 static __always_inline int detach(struct xdp_md *ctx, const struct flow *flow, __be32 appliance)
 {
@@ -306,9 +400,8 @@ static __always_inline int detach(struct xdp_md *ctx, const struct flow *flow, _
 		return drop(COUNT_MALFORMED);
 	if (sum((__be16 *)&frame->ipos, (sizeof(*frame) - sizeof(frame->ethernet)) / 2) != 0xffff)
 		return drop(COUNT_BAD_CHECKSUM);
-	/* Giving up without force needs to know quiescence, which this version does not judge. */
 	if (!(frame->code & DETACH_FORCE))
-		return drop(COUNT_UNKNOWN_TYPE);
+		return detach_for_move(ctx, flow, frame, appliance);
 	add(COUNT_DETACHES_RECEIVED, 1);
 	id = frame->trailer.migration_id;
 	endpoint = bpf_map_lookup_elem(&endpoints, flow);

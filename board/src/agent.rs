@@ -272,6 +272,7 @@ impl Agent<'_, '_> {
             EventKind::Closed => self.tell_closed(event, *mac),
             EventKind::Clear => self.clear(event, *mac),
             EventKind::Detach => self.detach(event, *mac),
+            EventKind::Moved => self.give_up(event).map(drop),
             EventKind::CloseIdle => self.close_idle(event),
         };
         if let Err(error) = handled {
@@ -323,13 +324,18 @@ impl Agent<'_, '_> {
             .map_err(io_error("close idle connections"))
     }
 
-    /// The appliance gives the endpoint up: its socket goes without a word to the client.
-    fn detach(&self, event: &Event, mac: [u8; 6]) -> Result<(), Error> {
+    /// Destroys the socket of an endpoint that is being given up; false when it is not, or not yet.
+    fn give_up(&self, event: &Event) -> Result<bool, Error> {
         if self.takeover.endpoint_state(&event.flow, event.migration_id)? != Some("detaching") {
-            return Ok(());
+            return Ok(false);
         }
         let destroyed = self.destroy(event);
-        if self.takeover.settle(&event.flow, event.migration_id, destroyed)? && destroyed {
+        Ok(self.takeover.settle(&event.flow, event.migration_id, destroyed)? && destroyed)
+    }
+
+    /// The appliance gives the endpoint up: its socket goes without a word to the client.
+    fn detach(&self, event: &Event, mac: [u8; 6]) -> Result<(), Error> {
+        if self.give_up(event)? {
             self.farm
                 .borrow_mut()
                 .closed(mac, event.flow, event.migration_id, ClosedReason::Forced)

@@ -1,7 +1,7 @@
 //! The programs' counters: names in the order of `enum counter` in `bpf/tables.h`; docs/board.md explains each.
 
 /// Every counter's name. The last one is a gauge.
-pub const NAMES: [&str; 49] = [
+pub const NAMES: [&str; 52] = [
     "frames_received",
     "unknown_sender",
     "not_ours",
@@ -28,6 +28,9 @@ pub const NAMES: [&str; 49] = [
     "detached_pending",
     "detaches_queued",
     "detaches_not_held",
+    "moves_detached",
+    "moves_busy",
+    "moves_not_held",
     "questions_received",
     "questions_held",
     "questions_not_held",

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use ipos_wire::{flow::Flow, ipos::Order};
 
 /// Grows with every change of a map's key or value in `bpf/tables.h`; maps of another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 fn array<const N: usize>(octets: &[u8], at: usize) -> Option<[u8; N]> {
     octets.get(at..at.checked_add(N)?)?.try_into().ok()
@@ -20,6 +20,8 @@ pub enum EventKind {
     Clear,
     /// The endpoint is to be given up by force.
     Detach,
+    /// The endpoint was given up for another board, which the appliance knows already.
+    Moved,
     /// Connections of the appliance that are idle are to be closed; the event has no flow.
     CloseIdle,
 }
@@ -47,6 +49,7 @@ impl Event {
             2 => EventKind::Clear,
             3 => EventKind::Detach,
             5 => EventKind::CloseIdle,
+            6 => EventKind::Moved,
             _ => return None,
         };
         Some(Event {
@@ -208,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_record_tells_its_state_and_id() {
-        let mut record = [0u8; 72];
+        let mut record = [0u8; 80];
         record[7] = 5;
         record[32..36].copy_from_slice(&3u32.to_ne_bytes());
         assert_eq!((migration_id(&record), endpoint_state(&record)), (Some(5), Some("live")));
@@ -225,7 +228,7 @@ mod tests {
     #[test]
     fn a_record_tells_whether_its_connection_is_between_requests() {
         let appliance = Ipv4Addr::new(192, 0, 2, 2);
-        let mut record = [0u8; 72];
+        let mut record = [0u8; 80];
         record[32..36].copy_from_slice(&3u32.to_ne_bytes());
         record[36..40].copy_from_slice(&appliance.octets());
         for (last_word, expected) in [(0, false), (1, false), (2, true)] {

@@ -12,8 +12,8 @@ use ipos_wire::{
     ethernet,
     flow::Flow,
     ipos::{
-        Ack, Closed, ClosedReason, Detach, HeldState, Holds, Message, NextRequest, Protocol, RefusalReason,
-        Refused, TcpConnection, Trailer, WhoHolds, encapsulate,
+        Ack, Closed, ClosedReason, Detach, DetachOutcome, Detached, HeldState, Holds, Message, NextRequest,
+        Protocol, RefusalReason, Refused, TcpConnection, Trailer, WhoHolds, encapsulate,
     },
     ipv4,
     mac::Mac,
@@ -122,6 +122,22 @@ impl Appliance {
         let (next, trailer) = (NextRequest::NONE, Trailer::open(id));
         Detach { flow, protocol: Protocol::Tcp, force: true, next, trailer }.emit(&mut message);
         self.send(&message);
+    }
+
+    /// 0x05 without force, and the answer: `next` is the client's next request.
+    pub fn ask_to_leave(&mut self, flow: Flow, id: u64, next: NextRequest) -> DetachOutcome {
+        let mut message = [0; Detach::LEN];
+        let trailer = Trailer::open(id);
+        Detach { flow, protocol: Protocol::Tcp, force: false, next, trailer }.emit(&mut message);
+        self.send(&message);
+        self.message("the answer to 0x05", |message| match message {
+            Message::Detached(Detached { flow: left, outcome, next: of, trailer, .. })
+                if (left, of, trailer.id) == (flow, next, id) =>
+            {
+                Some(outcome)
+            }
+            _ => None,
+        })
     }
 
     /// 0x08, and the answer: the state and id of the record held, or nothing.

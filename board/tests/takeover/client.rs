@@ -2,7 +2,7 @@
 
 use ipos_wire::{
     flow::Flow,
-    ipos::TcpConnection,
+    ipos::{NextRequest, TcpConnection},
     ipv4,
     seq::Seq,
     tcb::{OptionBits, Tcb},
@@ -125,6 +125,11 @@ impl Client {
         if flags.intersects(Flags::FIN) {
             self.next = self.next + 1;
         }
+    }
+
+    /// What tells a board of the next request.
+    pub fn next_request(&self) -> NextRequest {
+        NextRequest { seq: self.next, ack: self.expected }
     }
 
     /// Moves the endpoint to the board, which acknowledges.

@@ -3,6 +3,7 @@
 
 mod appliance;
 mod client;
+mod leaving;
 mod migration;
 mod operation;
 mod refusal;
