@@ -4,7 +4,6 @@
 //! with a fresh one. Needs root and the release binaries (`make build`); `make test-lab` sees to both.
 
 mod admin;
-mod command;
 mod cost;
 mod failure;
 mod fitness;
@@ -27,8 +26,8 @@ mod urls;
 
 use std::process::ExitCode;
 
-use ipos_tests::Shape;
 use ipos_tests::lab::{deploy_lab, said};
+use ipos_tests::{Shape, command};
 use libtest_mimic::Arguments;
 
 /// What a plain `deploy/lab up` builds: two ports on af_packet, EtherType 0x88b5, hugepages.

@@ -4,6 +4,7 @@
 //! The tests are in `lab/`, by intent; the clients that curl cannot be made to be are in `clients/`, in Python.
 
 pub mod client;
+pub mod command;
 pub mod endpoints;
 pub mod lab;
 pub mod wait;

@@ -2,9 +2,10 @@
 
 use std::process::{Command, Output};
 
-use ipos_tests::Lab;
-use ipos_tests::lab::{ROOT, binary, said};
 use serde_json::Value;
+
+use crate::Lab;
+use crate::lab::{ROOT, binary, said};
 
 /// `ipos-appliance` with these arguments.
 pub fn appliance(arguments: &[&str]) -> Output {
@@ -44,12 +45,21 @@ pub struct Edited {
     before: String,
 }
 
+impl Default for Edited {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Edited {
     fn path() -> String {
         format!("{ROOT}/appliance/appliance.toml")
     }
 
     /// The file as it is now.
+    ///
+    /// # Panics
+    /// When it cannot be read.
     pub fn new() -> Self {
         Self { before: std::fs::read_to_string(Self::path()).expect("the lab's configuration can be read") }
     }
