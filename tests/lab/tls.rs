@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::Stdio;
 
 use ipos_tests::client::sha256;
+use ipos_tests::command::done;
 use ipos_tests::lab::{ROOT, said};
 use ipos_tests::{Lab, Script};
 use serde_json::json;
@@ -23,6 +24,8 @@ pub const TESTS: &[Test] = &[
     ("hellos_longer_than_a_segment_and_in_many_records", hellos_longer_than_a_segment_and_in_many_records),
     ("what_is_no_hello_is_refused", what_is_no_hello_is_refused),
     ("tls_over_a_lossy_farm_cable", tls_over_a_lossy_farm_cable),
+    ("boards_with_the_same_ticket_keys_resume_each_others_sessions", sessions_of_shared_keys),
+    ("boards_with_keys_of_their_own_do_a_full_handshake", sessions_of_own_keys),
     ("http_2_in_the_clear_is_placed_once", http_2_in_the_clear_is_placed_once),
     ("a_websocket_outlives_the_appliance", a_websocket_outlives_the_appliance),
     ("without_a_server_a_tls_client_gets_alert_80", without_a_server_a_tls_client_gets_alert_80),
@@ -99,7 +102,12 @@ fn a_client_that_names_no_server_gets_the_default_boards(lab: &Lab) {
 
 /// `openssl s_client` with these arguments, and what it said.
 fn s_client(lab: &Lab, arguments: &[&str]) -> String {
-    let connect = format!("{ADDRESS}:{PORT}");
+    s_client_at(lab, PORT, arguments)
+}
+
+/// The same at another port.
+fn s_client_at(lab: &Lab, port: &str, arguments: &[&str]) -> String {
+    let connect = format!("{ADDRESS}:{port}");
     let all: Vec<&str> = ["timeout", "20", "openssl", "s_client", "-connect", &connect]
         .iter()
         .chain(arguments)
@@ -176,6 +184,55 @@ fn tls_over_a_lossy_farm_cable(lab: &Lab) {
         assert_eq!(words[1], "board1");
     }
     drop(lossy);
+}
+
+/// A board gets no new connections until this is dropped.
+struct Drained(&'static str);
+
+impl Drained {
+    fn new(board: &'static str) -> Self {
+        done(&["board", "drain", board]);
+        Self(board)
+    }
+}
+
+impl Drop for Drained {
+    fn drop(&mut self) {
+        done(&["board", "undrain", self.0]);
+    }
+}
+
+/// A client gets a session at board 1, and comes back with it: to board 1, and to board 2. Both times in these words of `s_client`.
+#[track_caller]
+fn come_back(lab: &Lab, port: &str, version: &str, at_board_1: &str, at_board_2: &str) {
+    let file = format!("{ROOT}/services/session{port}{version}.pem");
+    let common = [version, "-servername", "a.example", "-ign_eof"];
+    let visit = |drained: &'static str, board: &str, session: &str, expected: &str| {
+        let drained = Drained::new(drained);
+        let told = s_client_at(lab, port, &[&common[..], &[session, &file]].concat());
+        drop(drained);
+        assert!(told.contains(&format!("X-Board: {board}")), "{version} {session}: {told}");
+        assert!(
+            told.lines().any(|line| line.starts_with(expected)),
+            "{version} at {board}: {expected}: {told}"
+        );
+    };
+    visit("board2", "board1", "-sess_out", "New, ");
+    visit("board2", "board1", "-sess_in", at_board_1);
+    visit("board1", "board2", "-sess_in", at_board_2);
+}
+
+fn sessions_of_shared_keys(lab: &Lab) {
+    for version in ["-tls1_2", "-tls1_3"] {
+        come_back(lab, "8443", version, "Reused, ", "Reused, ");
+    }
+}
+
+fn sessions_of_own_keys(lab: &Lab) {
+    for version in ["-tls1_2", "-tls1_3"] {
+        // The session was good, or this would prove nothing.
+        come_back(lab, "8444", version, "Reused, ", "New, ");
+    }
 }
 
 fn http_2_in_the_clear_is_placed_once(lab: &Lab) {

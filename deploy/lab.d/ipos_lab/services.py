@@ -12,8 +12,13 @@ CONFIG = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "servic
 
 SSH_PORT = 2222
 TLS_PORT = 443
+SESSIONS_PORT = 8443
+OWN_SESSIONS_PORT = 8444
 H2C_PORT = 8090
 WEBSOCKET_PORT = 8091
+
+TICKET_KEY_OCTETS = 80
+"""Of AES-256, as nginx takes them."""
 
 CERTIFICATE_NAMES = ("a.example", "*.b.example", "c.example")
 
@@ -28,6 +33,27 @@ NGINX = """
         add_header X-Client $remote_addr:$remote_port always;
         add_header X-Server-Name $ssl_server_name always;
         add_header X-Tls $ssl_protocol always;
+    }}
+
+    # The boards share the keys of session tickets.
+    server {{
+        listen 0.0.0.0:{sessions} ssl;
+        ssl_certificate {directory}/certificate.pem;
+        ssl_certificate_key {directory}/certificate.key;
+        ssl_session_ticket_key {directory}/ticket.key;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        root {board}/www;
+        add_header X-Board board{number} always;
+    }}
+
+    # Each board has keys of its own.
+    server {{
+        listen 0.0.0.0:{own_sessions} ssl;
+        ssl_certificate {directory}/certificate.pem;
+        ssl_certificate_key {directory}/certificate.key;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        root {board}/www;
+        add_header X-Board board{number} always;
     }}
 
     # HTTP/2 in the clear: this nginx speaks nothing else on such a port.
@@ -67,7 +93,8 @@ def configuration():
 
 def nginx_servers(number):
     """What nginx serves besides the lab's own service."""
-    return NGINX.format(tls=TLS_PORT, h2c=H2C_PORT, directory=DIRECTORY, board=plan.board_directory(number), number=number)
+    return NGINX.format(tls=TLS_PORT, sessions=SESSIONS_PORT, own_sessions=OWN_SESSIONS_PORT, h2c=H2C_PORT, directory=DIRECTORY,
+                        board=plan.board_directory(number), number=number)
 
 
 def prepare(options):
@@ -84,6 +111,9 @@ def prepare(options):
     run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
         "-subj", "/CN=ipOS lab", "-addext", "subjectAltName=" + ",".join(f"DNS:{name}" for name in CERTIFICATE_NAMES),
         "-keyout", f"{DIRECTORY}/certificate.key", "-out", f"{DIRECTORY}/certificate.pem")
+    with open(f"{DIRECTORY}/ticket.key", "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(os.urandom(TICKET_KEY_OCTETS))
     for number in options.board_numbers():
         with open(f"{plan.board_directory(number)}/sshd.conf", "w", encoding="ascii") as file:
             file.write(SSHD.format(number=number, port=SSH_PORT, directory=DIRECTORY))
@@ -122,5 +152,5 @@ def wait_serving(number):
     """Waits until all of it listens."""
     wait_listening(number, SSH_PORT, sshd(number))
     wait_listening(number, WEBSOCKET_PORT, websocket(number))
-    for port in (TLS_PORT, H2C_PORT):
+    for port in (TLS_PORT, SESSIONS_PORT, OWN_SESSIONS_PORT, H2C_PORT):
         wait_listening(number, port, nginx(number))
