@@ -3,10 +3,12 @@
 
     churn.py PATH CLIENTS SECONDS PATIENCE
 
-Says `started` after a hundred answers. At the end: every request's client port, start (seconds since `started`), length,
-and the board that answered or what went wrong. An answer may take PATIENCE seconds.
+Says `started` after a hundred answers. A line on standard input is a mark. At the end: when each mark came, and every request's
+client port, start (both in seconds since `started`), length, and the board that answered or what went wrong. An answer may take
+PATIENCE seconds.
 """
 
+import os
 import sys
 import threading
 import time
@@ -22,11 +24,18 @@ class Load:
         self.duration_s = duration_s
         self.lock = threading.Lock()
         self.rows = []
+        self.marks = []
         self.begin = None
 
     def done(self):
         """Whether the time is over."""
         return self.begin is not None and time.monotonic() - self.begin > self.duration_s
+
+    def mark(self):
+        """Notes when lines come."""
+        # Not by sys.stdin, whose lock a thread that still waits at the end would hold.
+        while octets := os.read(0, 4096):
+            self.marks += [time.monotonic()] * octets.count(b"\n")
 
     def client(self):
         """One client."""
@@ -59,13 +68,15 @@ def request(path):
 def main():
     path, clients, duration_s, http1.TIMEOUT_S = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
     load = Load(path, duration_s)
+    threading.Thread(target=load.mark, daemon=True).start()
     threads = [threading.Thread(target=load.client) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    http1.say(rows=[{"port": port, "at_s": start - load.begin, "took_s": took, "outcome": outcome}
-                    for port, start, took, outcome in load.rows])
+    marks = [at - load.begin for at in load.marks]
+    http1.say(marks=marks, rows=[{"port": port, "at_s": start - load.begin, "took_s": took, "outcome": outcome}
+                                 for port, start, took, outcome in load.rows])
 
 
 if __name__ == "__main__":

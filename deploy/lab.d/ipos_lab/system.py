@@ -124,10 +124,25 @@ class Daemon:
             _signal_group(pid, first)
             willing = _wait_gone([pid], deadline_s)
             _signal_group(pid, signal.SIGKILL)  # children that the parent left behind
-            _wait_gone([pid], STOP_DEADLINE_S)
+            # Each of them has the sockets that its parent had: until the last is gone, somebody listens.
+            _wait_gone([pid, *_group(pid)], STOP_DEADLINE_S)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.pid_file)
         return time.monotonic() - begin, willing
+
+
+def _group(number):
+    """The processes of a process group that have not ended."""
+    found = []
+    for word in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{word}/stat", encoding="ascii", errors="replace") as file:
+                fields = file.read().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+        if int(fields[2]) == number and _start_ticks(int(word)) is not None:
+            found.append(int(word))
+    return found
 
 
 def _signal_group(pid, number):
