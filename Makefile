@@ -4,10 +4,12 @@ CARGO ?= cargo
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?= all
+SOAK_MINUTES ?= 30
+SOAK_SEED ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build demo test test-unit test-lab bench bench-quick baseline lint clean-lab
+.PHONY: help setup build demo test test-unit test-lab soak bench bench-quick baseline lint clean-lab
 
 help: ## this list
 	@echo "ipOS: make TARGET"
@@ -31,6 +33,11 @@ test-lab: build ## the tests in the lab, with real clients and servers (TEST_ARG
 	@deploy/lab status | grep -q '^no lab is up' || { echo "a lab is up: make clean-lab"; exit 1; }
 	@trap 'deploy/lab down >/dev/null' EXIT; trap 'exit 130' INT TERM; \
 	set -x; $(CARGO) test --locked -p ipos-tests -- --test-threads=1 $(TEST_ARGS)
+
+soak: build ## traffic of every kind while boards, agents and appliance come and go (SOAK_MINUTES=30 SOAK_SEED=n; see tests/README.md)
+	@deploy/lab status | grep -q '^no lab is up' || { echo "a lab is up: make clean-lab"; exit 1; }
+	@trap 'deploy/lab down >/dev/null' EXIT; trap 'exit 130' INT TERM; set -x; \
+	SOAK_MINUTES="$(SOAK_MINUTES)" SOAK_SEED="$(SOAK_SEED)" $(CARGO) run --locked -p ipos-tests --bin ipos-soak
 
 bench: build ## measure everything against its baselines: a table, and perf/results (BENCH_ARGS="p1 p3 --runs 9"; see perf/README.md)
 	$(CARGO) build --release --locked -p ipos-perf

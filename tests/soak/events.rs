@@ -1,0 +1,188 @@
+//! Lets things happen to the farm, and waits until all is well again.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use ipos_tests::command::{Edited, done, row};
+use ipos_tests::lab::ROOT;
+use ipos_tests::{Lab, wait_until};
+
+use crate::plan::{BOARDS, Event, SPARE};
+
+/// Until a board is fit again after what happened to it: one that died several times is kept back for half a minute and more.
+const FIT: Duration = Duration::from_secs(90);
+/// Until nginx's old workers have served what they had.
+const SERVED: Duration = Duration::from_secs(90);
+/// Short, so that idle connections are asked for within a soak, and what is left behind goes.
+const TIMEOUTS: &str = "request_ms = 3000\nidle_ms = 15000\nhalf_closed_ms = 10000\n";
+const ROW: &str = "[[service.map]]\npath = \"/b/\"";
+const ANOTHER_ROW: &str =
+    "[[service.map]]\npath = \"/c/\"\nboards = [\"board1\"]\n\n[[service.map]]\npath = \"/b/\"";
+/// What the spare board serves.
+const SERVICES: &[&str] = &["web", "ssh", "websocket", "web-l4", "iperf3", "dns", "dns-datagram", "dns-tcp"];
+
+/// The farm of a lab.
+pub struct Farm<'lab> {
+    lab: &'lab Lab,
+    edited: Edited,
+    is_changed: bool,
+}
+
+impl<'lab> Farm<'lab> {
+    /// Sets the soak's time-outs.
+    ///
+    /// # Panics
+    /// When the appliance does not take them.
+    pub fn new(lab: &'lab Lab) -> Self {
+        let path = format!("{ROOT}/appliance/appliance.toml");
+        let text = fs::read_to_string(&path).expect("the lab's configuration can be read");
+        assert!(text.contains("request_ms = 3000\n"), "the lab's time-outs are others: {text}");
+        fs::write(&path, text.replacen("request_ms = 3000\n", TIMEOUTS, 1)).expect("it can be written");
+        done(&["reload"]);
+        let farm = Self { lab, edited: Edited::new(), is_changed: false };
+        farm.wait_fit();
+        farm
+    }
+
+    /// Lets something happen, and waits until all is well. Returns how long what was taken away was away.
+    ///
+    /// # Panics
+    /// When something does not come back.
+    pub fn happen(&mut self, event: Event) -> Duration {
+        let away = match event {
+            Event::AgentRestart(board) => self.agent(board, "stop-agent", Duration::ZERO),
+            Event::AgentKill(board, away) => self.agent(board, "kill-agent", away),
+            Event::NginxKill(board, away) => {
+                self.between(away, &["kill-nginx", &board.to_string()], &["start-nginx", &board.to_string()])
+            }
+            Event::NginxReload(board) => reload_nginx(board),
+            Event::Drain(board, time) => drain(board, time, &[]),
+            Event::DrainByDeadline(board, time) => drain(board, time, &["--deadline", "0"]),
+            Event::Remove => self.remove(&[]),
+            Event::RemoveByForce => self.remove(&["--force"]),
+            Event::Reload => self.reload(),
+            Event::ApplianceStop(away) => self.between(away, &["stop-appliance"], &["start-appliance"]),
+            Event::ApplianceKill(away) => self.between(away, &["kill-appliance"], &["start-appliance"]),
+            Event::Link(board, away) => {
+                let board = board.to_string();
+                self.between(away, &["link", &board, "down"], &["link", &board, "up"])
+            }
+            Event::Loss(percent, time) => self.between(time, &["loss", &percent.to_string()], &["loss", "0"]),
+        };
+        self.wait_fit();
+        away
+    }
+
+    /// Two verbs of the lab's, with so much time between them.
+    fn between(&self, time: Duration, first: &[&str], then: &[&str]) -> Duration {
+        let begin = Instant::now();
+        self.lab.verb(first);
+        sleep(time);
+        self.lab.verb(then);
+        begin.elapsed()
+    }
+
+    fn agent(&self, board: u32, verb: &str, away: Duration) -> Duration {
+        let begin = Instant::now();
+        let log = format!("{ROOT}/board{board}/agent.log");
+        let starts = || fs::read_to_string(&log).unwrap_or_default().matches("programs in place").count();
+        let before = starts();
+        self.between(away, &[verb, &board.to_string()], &["start-agent", &board.to_string()]);
+        wait_until("the new agent has its programs in place", FIT, || (starts() > before).then_some(()));
+        self.wait_fit();
+        begin.elapsed()
+    }
+
+    fn remove(&self, force: &[&str]) -> Duration {
+        let begin = Instant::now();
+        let name = format!("board{SPARE}");
+        if force.is_empty() {
+            done(&["board", "drain", &name, "--deadline", "0"]);
+            wait_until("the board is drained", FIT, || {
+                (row(self.lab, &name)["drain"] == "drained").then_some(())
+            });
+        }
+        done(&[&["board", "remove", &name][..], force].concat());
+        wait_until("the board is gone", FIT, || row(self.lab, &name).is_null().then_some(()));
+        let address = format!("192.0.2.{}", 10 + SPARE);
+        let mut add = vec!["board", "add", &name, "--address", &address];
+        for service in SERVICES {
+            add.extend(["--service", service]);
+        }
+        done(&add);
+        begin.elapsed()
+    }
+
+    fn reload(&mut self) -> Duration {
+        let begin = Instant::now();
+        self.is_changed = !self.is_changed;
+        let changes = [("request_ms = 3000", "request_ms = 3500"), (ROW, ANOTHER_ROW)];
+        self.edited.write(if self.is_changed { &changes } else { &[] });
+        done(&["reload"]);
+        begin.elapsed()
+    }
+
+    /// Waits until every board of every service may have new connections.
+    fn wait_fit(&self) {
+        let mut seen = String::new();
+        let deadline = Instant::now() + FIT;
+        while Instant::now() < deadline {
+            match self.unfit() {
+                Some(unfit) if unfit.is_empty() => return,
+                Some(unfit) => seen = unfit.join("; "),
+                None => "the appliance does not answer".clone_into(&mut seen),
+            }
+            sleep(Duration::from_millis(50));
+        }
+        panic!("not well again within {FIT:?}: {seen}");
+    }
+
+    /// Why boards may not have connections; none when the appliance does not answer.
+    fn unfit(&self) -> Option<Vec<String>> {
+        let services = self.lab.try_status("services")?;
+        if self.lab.alive_boards().len() != BOARDS as usize {
+            return Some(vec!["not every board is alive".to_owned()]);
+        }
+        let mut unfit = Vec::new();
+        for service in services.as_array().into_iter().flatten() {
+            for row in service["boards"].as_array().into_iter().flatten() {
+                if let Some(why) = row["unfit"].as_str() {
+                    unfit.push(format!("{} of {}: {why}", row["board"], service["name"]));
+                }
+            }
+        }
+        Some(unfit)
+    }
+}
+
+fn drain(board: u32, time: Duration, deadline: &[&str]) -> Duration {
+    let begin = Instant::now();
+    let name = format!("board{board}");
+    done(&[&["board", "drain", &name][..], deadline].concat());
+    sleep(time);
+    done(&["board", "undrain", &name]);
+    if !deadline.is_empty() {
+        // What the board was asked to close last, it may close now.
+        sleep(Duration::from_secs(1));
+    }
+    begin.elapsed()
+}
+
+/// SIGHUP to a board's nginx; returns once its old workers have served what they had.
+fn reload_nginx(board: u32) -> Duration {
+    let begin = Instant::now();
+    let file = fs::read_to_string(format!("{ROOT}/pids/nginx{board}.pid")).expect("nginx has a pid file");
+    let master = file.split(' ').next().unwrap_or_default().to_owned();
+    let output = Command::new("pgrep").args(["-P", &master]).output().expect("pgrep can be run");
+    let workers: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+    assert!(!workers.is_empty(), "nginx of board {board} has no workers");
+    let sent = Command::new("kill").args(["-HUP", &master]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "kill -HUP {master}");
+    wait_until("nginx's old workers are gone", SERVED, || {
+        workers.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    });
+    begin.elapsed()
+}

@@ -1,0 +1,296 @@
+//! What may fail, and why: the soak's clients say what became of each operation, and whatever was not right needs an excuse.
+//!
+//! Wrong octets have none. A restart of an agent excuses nothing, nor does one of the appliance, but for connections that no board
+//! had yet: their handshake was the appliance's own, and its secrets died with it (pipelines/src/handshake/cookie.rs). All else needs an
+//! event that took the very board away that had the connection, or the only one that could have it, while the operation was under way.
+
+use serde_json::Value;
+
+use crate::plan::Event;
+
+/// A board is dead after ten report intervals of 100 ms, one of which may have been over when its agent ended (wire.md, 0x10): one whose
+/// agent was away for less was not missed, seconds.
+const AGENT_MISSED_S: f64 = 0.9;
+
+/// What became of an operation (tests/clients/soak_connection.py).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every octet was right.
+    Right,
+    /// The server had closed a kept connection before the request came.
+    Stale,
+    /// The appliance said that nobody takes it.
+    Refused,
+    /// The connection ended or fell silent before its time.
+    Lost,
+    /// Something came that may not come.
+    Wrong,
+}
+
+/// An operation of a client's. Times are seconds of the client's clock.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Kind of service and of use.
+    pub kind: String,
+    /// The boards that may serve it.
+    pub boards: Vec<u32>,
+    /// The board that is known to have served on this connection.
+    pub board: Option<u32>,
+    /// The client's port.
+    pub port: u16,
+    /// When the connection was last known to be well, or the operation began.
+    pub since_s: f64,
+    /// When it ended.
+    pub until_s: f64,
+    /// How long it took, seconds.
+    pub took_s: f64,
+    /// Octets of content that came and were right.
+    pub octets: u64,
+    /// How often it was asked.
+    pub tries: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The line as it was said.
+    pub line: Value,
+    /// The boards whose Local Tables have the connection; looked up when it was not right.
+    pub accepted_by: Vec<u32>,
+}
+
+impl Operation {
+    /// Reads a client's line.
+    ///
+    /// # Errors
+    /// What is missing in it.
+    pub fn read(line: Value) -> Result<Self, String> {
+        let number = |key: &str| line[key].as_f64().ok_or_else(|| format!("no number `{key}` in {line}"));
+        let whole =
+            |key: &str| line[key].as_u64().ok_or_else(|| format!("no whole number `{key}` in {line}"));
+        let outcome = match line["outcome"].as_str() {
+            Some("right") => Outcome::Right,
+            Some("stale") => Outcome::Stale,
+            Some("refused") => Outcome::Refused,
+            Some("lost") => Outcome::Lost,
+            Some("wrong") => Outcome::Wrong,
+            _ => return Err(format!("no outcome in {line}")),
+        };
+        let boards = line["boards"].as_array().into_iter().flatten();
+        Ok(Self {
+            kind: line["kind"].as_str().unwrap_or_default().to_owned(),
+            boards: boards.filter_map(|board| board.as_u64().map(|board| board as u32)).collect(),
+            board: line["board"].as_u64().map(|board| board as u32),
+            port: whole("port")? as u16,
+            since_s: number("since")?,
+            until_s: number("until")?,
+            took_s: number("until")? - number("begin")?,
+            octets: whole("octets")?,
+            tries: whole("tries")?,
+            outcome,
+            accepted_by: Vec::new(),
+            line,
+        })
+    }
+
+    /// Whether boards take the connection over, so that their Local Tables tell who had it.
+    fn is_taken_over(&self) -> bool {
+        !self.kind.starts_with("l4") && !self.kind.starts_with("udp")
+    }
+
+    fn is_of_nginx(&self) -> bool {
+        !self.kind.starts_with("udp") && !matches!(self.kind.as_str(), "tcp" | "websocket")
+    }
+
+    /// Whether this board had the connection: known for one that was taken over, possible for one that was merely forwarded.
+    fn was_at(&self, board: u32) -> bool {
+        if self.is_taken_over() {
+            self.accepted_by.contains(&board)
+        } else {
+            self.board.map_or(self.boards.contains(&board), |own| own == board)
+        }
+    }
+}
+
+/// Something that happened, and when by the client's clock, seconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Happened {
+    /// What.
+    pub event: Event,
+    /// Right before it.
+    pub from_s: f64,
+    /// When all was well again.
+    pub until_s: f64,
+    /// How long what it took away was away.
+    pub away_s: f64,
+}
+
+/// Why an operation may have failed; none: it may not.
+pub fn excuse(operation: &Operation, happened: &[Happened]) -> Option<&'static str> {
+    let overlaps = |one: &&Happened| operation.since_s <= one.until_s && operation.until_s >= one.from_s;
+    let first = |excused_by: fn(&Operation, &Happened) -> Option<&'static str>| {
+        happened.iter().filter(overlaps).find_map(|one| excused_by(operation, one))
+    };
+    match operation.outcome {
+        Outcome::Right => Some("none needed"),
+        Outcome::Wrong => None,
+        Outcome::Refused => first(refused),
+        Outcome::Stale => first(stale).or_else(|| first(lost)),
+        Outcome::Lost => first(lost),
+    }
+}
+
+/// The only board that could have it was out.
+fn refused(operation: &Operation, one: &Happened) -> Option<&'static str> {
+    let board = one.event.board()?;
+    if operation.boards != [board] {
+        return None;
+    }
+    match one.event {
+        Event::NginxKill(..) if operation.is_of_nginx() => {
+            Some("refused: nginx of its only board was killed")
+        }
+        Event::Drain(..) | Event::DrainByDeadline(..) => Some("refused: its only board was drained"),
+        Event::Link(..) => Some("refused: the link of its only board was down"),
+        Event::AgentRestart(_) | Event::AgentKill(..) if one.away_s > AGENT_MISSED_S => {
+            Some("refused: the agent of its only board was away for long")
+        }
+        _ => None,
+    }
+}
+
+/// A server may close what is idle.
+fn stale(operation: &Operation, one: &Happened) -> Option<&'static str> {
+    match one.event {
+        Event::NginxReload(board) if operation.is_of_nginx() && operation.was_at(board) => {
+            Some("stale: nginx was reloaded")
+        }
+        Event::DrainByDeadline(board, _) if operation.was_at(board) => Some("stale: its board was drained"),
+        Event::Remove if operation.was_at(crate::plan::SPARE) => Some("stale: its board was drained"),
+        _ => None,
+    }
+}
+
+fn lost(operation: &Operation, one: &Happened) -> Option<&'static str> {
+    // A query is asked five times over ten seconds: by then its flow has another board.
+    if operation.kind.starts_with("udp") {
+        return None;
+    }
+    match one.event {
+        Event::NginxKill(board, _) if operation.is_of_nginx() && operation.was_at(board) => {
+            Some("lost: nginx was killed")
+        }
+        Event::RemoveByForce if operation.was_at(crate::plan::SPARE) => {
+            Some("lost: its board was removed by force")
+        }
+        Event::Link(board, _) if operation.was_at(board) => Some("lost: the link of its board was down"),
+        Event::ApplianceStop(_) | Event::ApplianceKill(_)
+            if operation.is_taken_over() && operation.accepted_by.is_empty() =>
+        {
+            Some("lost: no board had it when the appliance ended")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn operation(kind: &str, outcome: &str, boards: &[u32], accepted_by: &[u32]) -> Operation {
+        let line = json!({"kind": kind, "boards": boards, "board": null, "port": 2000, "endpoint_port": 80, "since": 10.0,
+            "begin": 10.5, "until": 11.0, "octets": 0, "tries": 1, "outcome": outcome});
+        let mut operation = Operation::read(line).expect("whole");
+        operation.accepted_by = accepted_by.to_vec();
+        operation
+    }
+
+    fn happened(event: Event) -> Happened {
+        Happened { event, from_s: 9.0, until_s: 12.0, away_s: 0.5 }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn nothing_excuses_what_is_wrong() {
+        let operation = operation("http-short", "wrong", &[1], &[1]);
+        let all = [Event::NginxKill(1, SECOND), Event::Link(1, SECOND), Event::ApplianceKill(SECOND)];
+        assert_eq!(excuse(&operation, &all.map(happened)), None);
+    }
+
+    #[test]
+    fn only_an_event_at_its_own_board_excuses_a_loss() {
+        let lost = operation("http-kept", "lost", &[1, 2, 3], &[2]);
+        assert_eq!(excuse(&lost, &[happened(Event::NginxKill(1, SECOND))]), None);
+        let excused = excuse(&lost, &[happened(Event::NginxKill(2, SECOND))]);
+        assert_eq!(excused, Some("lost: nginx was killed"));
+        assert_eq!(excuse(&lost, &[happened(Event::Drain(2, SECOND))]), None);
+        assert_eq!(excuse(&lost, &[happened(Event::NginxReload(2))]), None);
+        // nginx's end is nothing to another server's connections.
+        let other = operation("websocket", "lost", &[1, 2, 3], &[2]);
+        assert_eq!(excuse(&other, &[happened(Event::NginxKill(2, SECOND))]), None);
+    }
+
+    #[test]
+    fn nothing_excuses_that_no_query_of_five_was_answered() {
+        let lost = operation("udp-flow", "lost", &[1, 2, 3], &[]);
+        for event in [Event::Link(1, SECOND), Event::RemoveByForce, Event::ApplianceKill(SECOND)] {
+            assert_eq!(excuse(&lost, &[happened(event)]), None, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn only_while_it_was_under_way() {
+        let lost = operation("http-kept", "lost", &[1, 2, 3], &[2]);
+        let event = Event::NginxKill(2, SECOND);
+        for (from_s, until_s, is_excused) in
+            [(8.0, 9.9, false), (11.1, 12.0, false), (8.0, 10.1, true), (10.9, 12.0, true)]
+        {
+            let happened = Happened { event, from_s, until_s, away_s: 1.0 };
+            assert_eq!(excuse(&lost, &[happened]).is_some(), is_excused, "{from_s} to {until_s}");
+        }
+    }
+
+    #[test]
+    fn restarts_excuse_no_loss_of_what_a_board_had() {
+        for event in [
+            Event::AgentRestart(2),
+            Event::AgentKill(2, SECOND),
+            Event::ApplianceStop(SECOND),
+            Event::ApplianceKill(SECOND),
+            Event::Reload,
+            Event::Remove,
+            Event::Loss(5, SECOND),
+        ] {
+            for kind in ["http-short", "tls", "websocket", "tcp", "l4", "h2c", "udp-flow"] {
+                let lost = operation(kind, "lost", &[1, 2, 3], &[2]);
+                assert_eq!(excuse(&lost, &[happened(event)]), None, "{kind} {event:?}");
+            }
+        }
+        let unplaced = operation("http-short", "lost", &[1, 2, 3], &[]);
+        assert!(excuse(&unplaced, &[happened(Event::ApplianceKill(SECOND))]).is_some());
+        assert_eq!(excuse(&unplaced, &[happened(Event::AgentKill(1, SECOND))]), None);
+    }
+
+    #[test]
+    fn a_refusal_needs_that_the_only_board_was_out() {
+        let one = operation("tls", "refused", &[1], &[]);
+        let many = operation("http-short", "refused", &[1, 2, 3], &[]);
+        for event in [Event::NginxKill(1, SECOND), Event::Drain(1, SECOND), Event::Link(1, SECOND)] {
+            assert!(excuse(&one, &[happened(event)]).is_some(), "{event:?}");
+            assert_eq!(excuse(&many, &[happened(event)]), None, "{event:?}");
+        }
+        assert_eq!(excuse(&one, &[happened(Event::Drain(2, SECOND))]), None);
+        let mut away = happened(Event::AgentKill(1, SECOND));
+        assert_eq!(excuse(&one, &[away]), None, "its board was not dead yet");
+        away.away_s = 2.5;
+        assert!(excuse(&one, &[away]).is_some());
+    }
+
+    #[test]
+    fn a_line_without_its_numbers_is_an_error() {
+        assert!(Operation::read(json!({"kind": "tls", "outcome": "right"})).is_err());
+        assert!(Operation::read(json!({"kind": "tls"})).is_err());
+    }
+}
