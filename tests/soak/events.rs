@@ -6,9 +6,10 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use ipos_tests::command::{Edited, done, row};
-use ipos_tests::lab::ROOT;
+use ipos_tests::command::{Edited, appliance};
+use ipos_tests::lab::{ROOT, said};
 use ipos_tests::{Lab, wait_until};
+use serde_json::Value;
 
 use crate::plan::{BOARDS, Event, SPARE};
 
@@ -23,6 +24,33 @@ const ANOTHER_ROW: &str =
     "[[service.map]]\npath = \"/c/\"\nboards = [\"board1\"]\n\n[[service.map]]\npath = \"/b/\"";
 /// What the spare board serves.
 const SERVICES: &[&str] = &["web", "ssh", "websocket", "web-l4", "iperf3", "dns", "dns-datagram", "dns-tcp"];
+
+/// What the appliance's program says when its control core has not answered within a second.
+const UNANSWERED: &str = "does not answer";
+/// How often it is asked again then: on a machine that does more than it can, a second is not always enough.
+const ASKED: usize = 5;
+
+/// Gives the appliance a command, which it must do. Where it may have done it without saying so, and is told once more, it may refuse.
+///
+/// # Panics
+/// When it does not do it.
+fn order(arguments: &[&str]) {
+    let mut is_repeated = false;
+    for _ in 0..ASKED {
+        let output = appliance(arguments);
+        if output.status.success() {
+            return;
+        }
+        let words = said(&output);
+        if !words.contains(UNANSWERED) {
+            assert!(is_repeated, "{arguments:?}: {words}");
+            return;
+        }
+        println!("soak: {arguments:?}: {}", words.trim());
+        is_repeated = true;
+    }
+    panic!("{arguments:?}: the appliance does not answer");
+}
 
 /// The farm of a lab.
 pub struct Farm<'lab> {
@@ -41,7 +69,7 @@ impl<'lab> Farm<'lab> {
         let text = fs::read_to_string(&path).expect("the lab's configuration can be read");
         assert!(text.contains("request_ms = 3000\n"), "the lab's time-outs are others: {text}");
         fs::write(&path, text.replacen("request_ms = 3000\n", TIMEOUTS, 1)).expect("it can be written");
-        done(&["reload"]);
+        order(&["reload"]);
         let farm = Self { lab, edited: Edited::new(), is_changed: false };
         farm.wait_fit();
         farm
@@ -100,20 +128,27 @@ impl<'lab> Farm<'lab> {
         let begin = Instant::now();
         let name = format!("board{SPARE}");
         if force.is_empty() {
-            done(&["board", "drain", &name, "--deadline", "0"]);
+            order(&["board", "drain", &name, "--deadline", "0"]);
             wait_until("the board is drained", FIT, || {
-                (row(self.lab, &name)["drain"] == "drained").then_some(())
+                self.row(&name).filter(|row| row["drain"] == "drained").map(drop)
             });
         }
-        done(&[&["board", "remove", &name][..], force].concat());
-        wait_until("the board is gone", FIT, || row(self.lab, &name).is_null().then_some(()));
+        order(&[&["board", "remove", &name][..], force].concat());
+        wait_until("the board is gone", FIT, || self.row(&name).filter(Value::is_null).map(drop));
         let address = format!("192.0.2.{}", 10 + SPARE);
         let mut add = vec!["board", "add", &name, "--address", &address];
         for service in SERVICES {
             add.extend(["--service", service]);
         }
-        done(&add);
+        order(&add);
         begin.elapsed()
+    }
+
+    /// The row of a board in the Server State Table, null when there is none; none when the appliance does not answer.
+    fn row(&self, board: &str) -> Option<Value> {
+        let servers = self.lab.try_status("servers")?;
+        let row = servers.as_array()?.iter().find(|row| row["name"] == board).cloned();
+        Some(row.unwrap_or_default())
     }
 
     fn reload(&mut self) -> Duration {
@@ -121,7 +156,7 @@ impl<'lab> Farm<'lab> {
         self.is_changed = !self.is_changed;
         let changes = [("request_ms = 3000", "request_ms = 3500"), (ROW, ANOTHER_ROW)];
         self.edited.write(if self.is_changed { &changes } else { &[] });
-        done(&["reload"]);
+        order(&["reload"]);
         begin.elapsed()
     }
 
@@ -161,9 +196,9 @@ impl<'lab> Farm<'lab> {
 fn drain(board: u32, time: Duration, deadline: &[&str]) -> Duration {
     let begin = Instant::now();
     let name = format!("board{board}");
-    done(&[&["board", "drain", &name][..], deadline].concat());
+    order(&[&["board", "drain", &name][..], deadline].concat());
     sleep(time);
-    done(&["board", "undrain", &name]);
+    order(&["board", "undrain", &name]);
     if !deadline.is_empty() {
         // What the board was asked to close last, it may close now.
         sleep(Duration::from_secs(1));

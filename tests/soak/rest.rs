@@ -42,10 +42,17 @@ fn sum(text: &str, metric: &str, label: &str) -> f64 {
     of(text, metric).filter(|(name, _)| name.contains(label)).map(|(_, value)| value).sum()
 }
 
-/// What is not 0 and has to be.
+/// What is not 0 and has to be, or is not said at all.
 fn left(text: &str) -> Vec<String> {
-    let all = AT_REST.iter().flat_map(|metric| of(text, metric));
-    all.filter(|(_, value)| *value != 0.0).map(|(name, value)| format!("{name} {value}")).collect()
+    let mut left = Vec::new();
+    for metric in AT_REST {
+        if of(text, metric).next().is_none() {
+            left.push(format!("{metric} is not there"));
+        }
+        let all = of(text, metric).filter(|(_, value)| *value != 0.0);
+        left.extend(all.map(|(name, value)| format!("{name} {value}")));
+    }
+    left
 }
 
 /// Packets in against what became of them, and drops against their reasons; nothing when both are exact.
@@ -55,7 +62,7 @@ fn inexact(text: &str) -> Option<String> {
     let became = sum(text, "ipos_outcomes_total", "");
     let (dropped, reasons) =
         (sum(text, "ipos_outcomes_total", "outcome=\"dropped\""), sum(text, "ipos_drops_total", ""));
-    (came != became || dropped != reasons).then(|| {
+    (came == 0.0 || came != became || dropped != reasons).then(|| {
         format!("{came} packets came in, of {became} it is known what became of them; {dropped} were dropped, {reasons} for a reason")
     })
 }
@@ -151,6 +158,12 @@ mod tests {
         ipos_outcomes_total{worker=\"0\",outcome=\"dropped\"} 3\n\
         ipos_drops_total{worker=\"0\",reason=\"no_request\"} 3\n\
         ipos_steered_in_total{worker=\"0\"} 0\n\
+        ipos_table_entries{worker=\"0\",table=\"forward\"} 0\n\
+        ipos_datagram_flows{worker=\"0\"} 0\n\
+        ipos_request_buffers{worker=\"0\"} 0\n\
+        ipos_migrations_under_way 0\n\
+        ipos_questions_under_way 0\n\
+        ipos_queue_backlog{worker=\"0\"} 0\n\
         ipos_mbufs_used 0\n\
         ipos_mbufs 16383\n";
 
@@ -166,5 +179,13 @@ mod tests {
         assert!(left(TEXT).is_empty());
         let text = TEXT.replace("ipos_mbufs_used 0", "ipos_mbufs_used 2");
         assert_eq!(left(&text), ["ipos_mbufs_used 2"]);
+        let text = TEXT.replace("forward\"} 0", "forward\"} 7");
+        assert_eq!(left(&text), ["ipos_table_entries{worker=\"0\",table=\"forward\"} 7"]);
+    }
+
+    #[test]
+    fn a_page_that_says_nothing_is_no_proof() {
+        assert_eq!(left("").len(), AT_REST.len());
+        assert!(inexact("").is_some());
     }
 }
