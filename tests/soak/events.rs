@@ -15,6 +15,9 @@ use crate::plan::{BOARDS, Event, SPARE};
 
 /// Until a board is fit again after what happened to it: one that died several times is kept back for half a minute and more.
 const FIT: Duration = Duration::from_secs(90);
+/// Until a board is drained: a session lasts for half a minute, and where the notice of its end was lost the board's TIME-WAIT holds the
+/// entry for one more.
+const DRAINED: Duration = Duration::from_secs(180);
 /// Until nginx's old workers have served what they had.
 const SERVED: Duration = Duration::from_secs(90);
 /// Short, so that idle connections are asked for within a soak, and what is left behind goes.
@@ -129,7 +132,7 @@ impl<'lab> Farm<'lab> {
         let name = format!("board{SPARE}");
         if force.is_empty() {
             order(&["board", "drain", &name, "--deadline", "0"]);
-            wait_until("the board is drained", FIT, || {
+            wait_until("the board is drained", DRAINED, || {
                 self.row(&name).filter(|row| row["drain"] == "drained").map(drop)
             });
         }

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::plan::BOARDS;
 
-/// Until the last entry is gone: a connection whose end was lost is asked for after `idle_ms`, one of a board that was removed by
-/// force is remembered as long, and either may have been seen last at the clients' end.
-const EMPTY: Duration = Duration::from_secs(90);
+/// Until the last entry is gone: a connection whose end was lost is asked for every `idle_ms` until its TIME-WAIT is over, one of a board
+/// that was removed by force is remembered for `idle_ms`, and either may have been seen last at the clients' end.
+const EMPTY: Duration = Duration::from_secs(150);
 /// Gauges that must be 0 at rest.
 const AT_REST: &[&str] = &[
     "ipos_table_entries",
