@@ -168,6 +168,7 @@ fn start(
     );
     let mut core = Core::new(core_settings, Box::new(random), 0);
     core.attempts.spawner = Spawner::new(settings::starts(config, &services));
+    core.attempts.admission.reconfigure(&settings::admits(config, &services));
     let lanes = launch(common, &core, &mempool, &counters, &mut ports)?;
     let outlet = Outlet::new(
         lanes.commands,

@@ -7,6 +7,7 @@ mod common;
 #[allow(dead_code, reason = "each test binary uses its own part of the world")]
 mod world;
 
+use ipos_appliance::control::admission::{Admit, Rate};
 use ipos_appliance::control::placement::{Limits, Policy, Rules};
 use ipos_pipelines::handoff::BoardId;
 use ipos_pipelines::verdict::Verdict;
@@ -53,6 +54,29 @@ fn placing_acknowledgement_and_end() {
             world.closes(board, client.flow, id, ClosedReason::Closed);
             world.sent();
         }
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn limits_for_clients_that_are_reached_and_not() {
+    let rate = Some(Rate { per_second: 1_000, burst: 1_000 });
+    let admit = Admit { connections: Some(6), rate, client_connections: Some(5), client_rate: rate };
+    let mut world = World::limited(admit);
+    world.pass(20);
+    let count = counted(|| {
+        for port in 1..=ROUNDS {
+            let mut client = Client::on_port(port);
+            world.rig.shake(&mut client);
+            assert_eq!(world.rig.client(&client.data(0, REQUEST)), Verdict::Held);
+            world.turn();
+            let asked = world.sent();
+            assert_eq!(asked.len(), usize::from(port <= 5), "{asked:?}");
+            if let [Sent::Connection(board, id, flow)] = asked[..] {
+                world.acknowledges(board, flow, id);
+            }
+        }
+        world.pass(1_100);
     });
     assert_eq!(count, 0);
 }

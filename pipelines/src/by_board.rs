@@ -11,6 +11,7 @@ use ipos_wire::flow::Flow;
 
 use crate::core::Core;
 use crate::counters::Happening;
+use crate::ended;
 use crate::entry::State;
 use crate::handoff::{BOARDS_MAX, BoardId, Event, FlowCount};
 use crate::local;
@@ -112,6 +113,7 @@ pub fn sweep(core: &mut Core) -> usize {
         }
         core.happened(Happening::Forgotten);
         core.release_pending(entry);
+        ended::entry(core, entry);
         core.change_state(entry, State::GivenUp);
         core.schedule_in(entry, core.config.timeouts.idle_ms);
     }

@@ -16,6 +16,7 @@ use crate::clock::Now;
 use crate::config::{PortSettings, WorkerConfig};
 use crate::counters::{Drop, Happening, WorkerCounters};
 use crate::datagram::Datagrams;
+use crate::ended::{self, Ended};
 use crate::entry::{Entry, Pending, State};
 use crate::handoff::{BOARDS_MAX, BoardId, Event, PortIndex, Sender};
 use crate::io::TX_BURST;
@@ -77,6 +78,8 @@ pub struct Core {
     pub datagrams: Datagrams,
     /// Messages that the queue to the control core has room for.
     pub events_room: usize,
+    /// Connections that counted against limits, and have ended.
+    pub ended: Ended,
     /// Which boards take the flows of services that choose by hash.
     pub standings: Standings,
     /// What goes out at the end of the poll, by [`PortIndex`].
@@ -115,10 +118,12 @@ impl Core {
         counters.entries_capacity.set(u64::from(config.entries));
         counters.pending_capacity.set(u64::from(config.pending));
         let [one, other] = config.hash_key;
+        let flows_max = config.entries as usize + config.datagram_flows as usize;
         Ok(Self {
             // Another key, so that what is learned of one shard says nothing of the other.
             datagrams: Datagrams::new(config.datagram_flows, [other, !one])?,
             events_room: events.room(),
+            ended: Ended::new(flows_max)?,
             shard: Shard::new(config.entries, config.hash_key, 0)?,
             pending: Slab::new(config.pending)?,
             assemblies: AssemblyPool::with_capacity(config.pending),
@@ -280,6 +285,7 @@ impl Core {
 
     /// Removes a connection with all that hangs on it.
     pub fn remove(&mut self, entry: EntryRef) {
+        ended::entry(self, entry);
         self.release_pending(entry);
         if let Some(removed) = self.shard.remove(entry) {
             self.counters.entries[removed.state.index()].sub(1);

@@ -111,6 +111,7 @@ counted! {
         NoBoardYet = "no_board_yet", "Refused: for a service that chooses boards by hash, before any board was heard of.";
         NoUdpService = "no_udp_service", "Refused: UDP to a service's address, but to a port where there is no UDP service.";
         NoUdpBoard = "no_udp_board", "Refused: a datagram that no board takes (for a second, as its flow was told).";
+        OverLimit = "over_limit", "Refused: a datagram of a flow that its service has no room for (`[service.admit]`), for a second, as its flow was told.";
         TooManyGaps = "too_many_gaps", "Refused: more than 16 gaps in the octets held; the client retransmits.";
         AwaitingHolder = "awaiting_holder", "Refused: another packet of this flow already waits for the farm's answer.";
         AskLimit = "ask_limit", "Refused: too many questions to the farm at once (or this second).";
@@ -165,6 +166,7 @@ counted! {
         AnsweredTooLarge = "answered_431", "Answered 431 by the appliance.";
         AnsweredUnavailable = "answered_503", "Answered 503 by the appliance.";
         ResetUnplaced = "reset_unplaced", "A connection that no board took was reset: its service has no words to say so in.";
+        ResetOverLimit = "reset_over_limit", "A connection beyond a limit of its service (`[service.admit]`) was reset: its service has no words to say so in.";
         Redirected = "redirected", "Answered with a redirect by the appliance.";
         ResetSent = "reset_sent", "A RST was sent to a client.";
         ProbeClosed = "probe_closed", "A connection that was closed without a request was answered with FIN-ACK.";
@@ -183,6 +185,7 @@ counted! {
         Layer4NoBoard = "layer4_no_board", "Such a connection found no board that could have it, and was answered with RST.";
         DatagramsPlaced = "datagrams_placed", "A flow of datagrams was taken by a board.";
         DatagramsUnplaced = "datagrams_unplaced", "A flow of datagrams that no board takes.";
+        DatagramsOverLimit = "datagrams_over_limit", "A flow of datagrams beyond a limit of its service (`[service.admit]`).";
         DatagramsMoved = "datagrams_moved", "A flow of datagrams went to be placed anew: its board was dead or gone.";
         DatagramsIdle = "datagrams_idle", "A flow of datagrams ended idle.";
         TooBigTold = "too_big_told", "The sender of a packet that does not fit the farm's MTU was told so (ICMP, fragmentation needed).";

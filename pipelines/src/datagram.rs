@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::counters::{Drop, Happening};
 use crate::expire::BUDGET;
 use crate::forward;
-use crate::handoff::{BoardId, Event, Takes};
+use crate::handoff::{BoardId, Counted, DatagramsPlaced, Event, Takes};
 use crate::layer4::HEARD_WITHIN_MS;
 use crate::limit::Limit;
 use crate::table::OutOfMemory;
@@ -58,6 +58,8 @@ enum Stand {
     Placed,
     /// No board takes it.
     Nowhere,
+    /// Its service is beyond a limit of its own.
+    OverLimit,
 }
 
 /// A flow of datagrams.
@@ -68,6 +70,8 @@ pub struct DatagramFlow {
     /// The service addressed.
     service: u16,
     stand: Stand,
+    /// What it counts against ([`crate::ended`]).
+    counted: Counted,
     held: Option<EntryRef>,
 }
 
@@ -129,6 +133,7 @@ pub fn packet(core: &mut Core, packet: &UdpPacket, mbuf: Mbuf) -> Verdict {
     match (found.stand, found.board) {
         (Stand::Placing, _) => hold(core, entry, packet, mbuf),
         (Stand::Nowhere, _) => Verdict::Drop(Drop::NoUdpBoard),
+        (Stand::OverLimit, _) => Verdict::Drop(Drop::OverLimit),
         (Stand::Placed, board) if is_gone(core, service, board) => again(core, entry, service, packet, mbuf),
         (Stand::Placed, board) => forward(core, entry, board, packet, mbuf),
     }
@@ -164,7 +169,8 @@ fn send(core: &mut Core, board: BoardId, packet: &UdpPacket, mbuf: Mbuf) -> Verd
 
 /// The first datagram of a flow.
 fn first(core: &mut Core, service: u16, packet: &UdpPacket, mbuf: Mbuf) -> Verdict {
-    let flow = DatagramFlow { board: BoardId(0), service, stand: Stand::Placing, held: None };
+    let (board, stand, counted) = (BoardId(0), Stand::Placing, Counted::No);
+    let flow = DatagramFlow { board, service, stand, counted, held: None };
     if core.datagrams.flows.len() == core.datagrams.flows.capacity() || !may_ask(core) {
         return Verdict::Drop(Drop::DatagramsFull);
     }
@@ -173,7 +179,7 @@ fn first(core: &mut Core, service: u16, packet: &UdpPacket, mbuf: Mbuf) -> Verdi
         return Verdict::Drop(Drop::DatagramsFull);
     };
     core.counters.datagram_flows.add(1);
-    ask(core, entry, service, packet, mbuf)
+    ask(core, entry, (service, false), packet, mbuf)
 }
 
 /// A datagram of a flow whose board is dead or gone: UDP has no state to lose, so another one takes it.
@@ -188,7 +194,7 @@ fn again(core: &mut Core, entry: EntryRef, service: u16, packet: &UdpPacket, mbu
         core.by_board.left(board);
     }
     core.happened(Happening::DatagramsMoved);
-    ask(core, entry, service, packet, mbuf)
+    ask(core, entry, (service, true), packet, mbuf)
 }
 
 /// Whether the control core may be told of another flow: requests of TCP clients need the queue as well.
@@ -196,9 +202,15 @@ fn may_ask(core: &mut Core) -> bool {
     core.events.room() > core.events_room / 2 && core.datagrams.new.take(core.now.ms)
 }
 
-fn ask(core: &mut Core, entry: EntryRef, service: u16, packet: &UdpPacket, mbuf: Mbuf) -> Verdict {
+fn ask(
+    core: &mut Core,
+    entry: EntryRef,
+    (service, moved): (u16, bool),
+    packet: &UdpPacket,
+    mbuf: Mbuf,
+) -> Verdict {
     let pool = core.services.service(service).map_or(0, |service| service.default_pool);
-    if !core.tell(Event::PlaceDatagrams { entry, flow: packet.flow, service, pool }) {
+    if !core.tell(Event::PlaceDatagrams { entry, flow: packet.flow, service, pool, moved }) {
         remove(core, entry);
         return Verdict::Drop(Drop::ControlFull);
     }
@@ -221,19 +233,31 @@ fn hold(core: &mut Core, entry: EntryRef, packet: &UdpPacket, mbuf: Mbuf) -> Ver
 }
 
 /// The control core says which board has taken a flow, if one has.
-pub fn placed(core: &mut Core, entry: EntryRef, board: Option<BoardId>) {
-    let Some(flow) = core.datagrams.flows.flow(entry) else { return };
-    let Some(mut found) = core.datagrams.flows.get_mut(entry) else { return };
-    if found.stand != Stand::Placing {
-        return;
+pub fn placed(core: &mut Core, entry: EntryRef, flow: Flow, placed: DatagramsPlaced) {
+    let (board, counted) = match placed {
+        DatagramsPlaced::At(board, counted) => (Some(board), counted),
+        DatagramsPlaced::Nowhere | DatagramsPlaced::OverLimit => (None, Counted::No),
+    };
+    if core.datagrams.flows.get(entry).is_none_or(|found| found.stand != Stand::Placing) {
+        // Forgotten meanwhile.
+        return core.ended.owe(flow, Protocol::Udp, counted);
     }
+    let Some(mut found) = core.datagrams.flows.get_mut(entry) else { return };
     let (service, held) = (found.service, found.held.take());
-    found.stand = if board.is_some() { Stand::Placed } else { Stand::Nowhere };
+    found.stand = match placed {
+        DatagramsPlaced::At(..) => Stand::Placed,
+        DatagramsPlaced::Nowhere => Stand::Nowhere,
+        DatagramsPlaced::OverLimit => Stand::OverLimit,
+    };
+    if counted != Counted::No {
+        found.counted = counted;
+    }
     found.board = board.unwrap_or(BoardId(0));
     std::mem::drop(found);
     let waited = held.and_then(|held| core.datagrams.held.remove(held)).unwrap_or_default();
     let Some(board) = board else {
-        core.happened(Happening::DatagramsUnplaced);
+        let is_over = placed == DatagramsPlaced::OverLimit;
+        core.happened(if is_over { Happening::DatagramsOverLimit } else { Happening::DatagramsUnplaced });
         return schedule_in(core, entry, NOWHERE_MS);
     };
     core.by_board.joined(board);
@@ -255,10 +279,14 @@ fn schedule_in(core: &mut Core, entry: EntryRef, ms: u32) {
 }
 
 fn remove(core: &mut Core, entry: EntryRef) {
+    let flow = core.datagrams.flows.flow(entry);
     let Some(removed) = core.datagrams.flows.remove(entry) else { return };
     core.counters.datagram_flows.sub(1);
     if let Some(board) = removed.board() {
         core.by_board.left(board);
+    }
+    if let Some(flow) = flow {
+        core.ended.owe(flow, Protocol::Udp, removed.counted);
     }
     if let Some(held) = removed.held {
         core.datagrams.held.remove(held);

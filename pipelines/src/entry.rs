@@ -11,7 +11,7 @@ use ipos_wire::tls::RecordScan;
 
 use crate::answers::Page;
 use crate::config::WINDOW_SCALE;
-use crate::handoff::{Answer, BoardId, PortIndex, Table};
+use crate::handoff::{Answer, BoardId, Counted, PortIndex, Table};
 use crate::handshake::cookie::{COOKIE_AGE_MAX_SLOTS, Cookie};
 use crate::request::assembly::{Handle, OffsetRange, WINDOW};
 use crate::request::head::HeadScan;
@@ -99,14 +99,17 @@ pub struct Entry {
     /// The initial sequence number of the last SYN with these addresses and ports that was answered since: the packet after
     /// it may prove a new connection. No other may: a cookie has 22 bits, and a long upload as many packets.
     pub syn_irs: Option<Seq>,
-    /// The cookies' time slot of that SYN, its lower 16 bits.
-    pub syn_slot: u16,
+    /// The cookies' time slot of that SYN, its lower 8 bits: a note that is 4.5 hours old may pass for a new one, and is then kept
+    /// for a slot longer.
+    pub syn_slot: u8,
     /// The client has sent FIN.
     pub client_fin: bool,
     /// The end was seen (RST, or the board's notice): the entry lingers.
     pub closing: bool,
     /// The board is being asked whether it still holds the endpoint.
     pub asked: bool,
+    /// What it counts against ([`crate::ended`]).
+    pub counted: Counted,
 }
 
 const _: () = assert!(size_of::<Entry>() <= 32, "what a shard has room for");
@@ -129,13 +132,13 @@ impl Entry {
     /// Takes note of a SYN that was answered.
     pub fn note_syn(&mut self, irs: Seq, cookie_slot: u32) {
         self.syn_irs = Some(irs);
-        self.syn_slot = cookie_slot as u16;
+        self.syn_slot = cookie_slot as u8;
     }
 
     /// Forgets the last SYN once no cookie that answered it can be valid any more, so that one forged SYN does not keep
     /// the flow's packets from the fast path for life.
     pub fn forget_old_syn(&mut self, cookie_slot: u32) {
-        if (cookie_slot as u16).wrapping_sub(self.syn_slot) > COOKIE_AGE_MAX_SLOTS {
+        if u16::from((cookie_slot as u8).wrapping_sub(self.syn_slot)) > COOKIE_AGE_MAX_SLOTS {
             self.syn_irs = None;
         }
     }
@@ -158,6 +161,7 @@ impl Entry {
             client_fin: false,
             closing: false,
             asked: false,
+            counted: Counted::No,
         }
     }
 }

@@ -11,6 +11,7 @@ use ipos_wire::{ethernet, ipos, ipv4};
 
 use crate::core::{BoardPlace, Core};
 use crate::counters::{Drop, Happening};
+use crate::ended;
 use crate::entry::Entry;
 use crate::handoff::BoardId;
 use crate::migrate::{self, ACK_REPEATS_MAX};
@@ -111,6 +112,7 @@ fn note_end(core: &mut Core, entry: EntryRef, flags: Flags) {
         found.closing = true;
         std::mem::drop(found);
         if !closing {
+            ended::entry(core, entry);
             core.by_board.left(board);
             core.happened(Happening::ClosedByReset);
             core.schedule_in(entry, timeouts.linger_ms);

@@ -11,8 +11,10 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arrayvec::ArrayVec;
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::flow::Flow;
+use ipos_wire::ipos::Protocol;
 use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
 use ipos_wire::tcb::{OptionBits, STATE_ESTABLISHED, Tcb};
@@ -93,7 +95,11 @@ pub enum Event {
         service: u16,
         /// The pool of boards.
         pool: u16,
+        /// It had a board before, which is dead or gone: it is no new one.
+        moved: bool,
     },
+    /// Connections that counted against limits of their service have ended.
+    Ended(ArrayVec<EndedFlow, ENDED_EACH>),
     /// A frame from a farm port that is the control core's business: an ipOS message of any type but 0x02, ARP, or a
     /// board's answer to a health check. It starts at its Ethernet header.
     Frame {
@@ -106,6 +112,32 @@ pub enum Event {
     Flows(Box<FlowPage>),
     /// The answer to [`Command::Count`].
     Counted(Box<FlowCount>),
+}
+
+/// Connections in one [`Event::Ended`], at most: as many as its size has room for.
+pub const ENDED_EACH: usize = 4;
+
+/// What a connection counts against while it lasts (`[service.admit]`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Counted {
+    /// Nothing.
+    #[default]
+    No,
+    /// Its service's limits.
+    Service,
+    /// Those, and its client's.
+    Client,
+}
+
+/// A connection that counted, and has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedFlow {
+    /// The connection.
+    pub flow: Flow,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// What it counted against.
+    pub counted: Counted,
 }
 
 /// A request whose head is complete.
@@ -200,13 +232,17 @@ pub enum Command {
         board: BoardId,
         /// The attempt that it acknowledged.
         migration_id: u64,
+        /// What it counts against from now on; its end is told with [`Event::Ended`].
+        counted: Counted,
     },
     /// The answer to [`Event::PlaceDatagrams`].
     Datagrams {
         /// The entry that waits.
         entry: EntryRef,
-        /// The board that has taken the flow; `None` when none takes it.
-        board: Option<BoardId>,
+        /// Client and endpoint.
+        flow: Flow,
+        /// Which board has taken the flow, or why none.
+        placed: DatagramsPlaced,
     },
     /// No board takes the endpoint: answer the client.
     Answer {
@@ -275,6 +311,17 @@ pub enum Command {
     },
     /// Leave the loop after what is queued has been sent.
     Stop,
+}
+
+/// What became of a flow of datagrams that asked for a board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatagramsPlaced {
+    /// This board has taken it; what it counts against from now on.
+    At(BoardId, Counted),
+    /// No board takes it.
+    Nowhere,
+    /// Its service is beyond a limit of its own.
+    OverLimit,
 }
 
 /// What a board takes of a service that chooses boards by hash.

@@ -159,7 +159,7 @@ fn keep(core: &mut Core, packet: &TcpPacket, board: BoardId) -> Option<EntryRef>
     let entry = Entry {
         board,
         syn_irs: is_syn.then_some(packet.seq),
-        syn_slot: core.now.cookie_slot as u16,
+        syn_slot: core.now.cookie_slot as u8,
         ..Entry::new(State::Layer4, None)
     };
     match has_room.then(|| core.enter_at_board(&packet.flow, entry)) {

@@ -14,6 +14,7 @@ pub mod config;
 pub mod core;
 pub mod counters;
 pub mod datagram;
+pub mod ended;
 pub mod entry;
 pub mod expire;
 pub mod fast_path;

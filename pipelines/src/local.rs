@@ -40,6 +40,20 @@ macro_rules! unavailable {
     };
 }
 
+/// A 429 that says when to come again.
+macro_rules! over_limit {
+    ($seconds:literal) => {
+        (
+            concat!(
+                "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nContent-Length: 22\r\nRetry-After: ",
+                $seconds,
+                "\r\nConnection: close\r\n\r\n429 Too Many Requests\n"
+            ),
+            Happening::AnsweredTooMany,
+        )
+    };
+}
+
 /// A short text.
 macro_rules! short {
     ($status:literal, $octets:literal) => {
@@ -64,6 +78,12 @@ const fn text(answer: Answer) -> Option<(&'static str, Happening)> {
         Answer::RequestTimeout => (short!("408 Request Timeout", "20"), Happening::AnsweredTimeout),
         Answer::UriTooLong => (short!("414 URI Too Long", "17"), Happening::AnsweredUriTooLong),
         Answer::TooManyRequests => (short!("429 Too Many Requests", "22"), Happening::AnsweredTooMany),
+        Answer::OverLimit(RetryAfter::S1) => over_limit!("1"),
+        Answer::OverLimit(RetryAfter::S2) => over_limit!("2"),
+        Answer::OverLimit(RetryAfter::S5) => over_limit!("5"),
+        Answer::OverLimit(RetryAfter::S10) => over_limit!("10"),
+        Answer::OverLimit(RetryAfter::S30) => over_limit!("30"),
+        Answer::OverLimit(RetryAfter::S60) => over_limit!("60"),
         Answer::HeadTooLarge => {
             (short!("431 Request Header Fields Too Large", "36"), Happening::AnsweredTooLarge)
         }
@@ -92,9 +112,10 @@ const fn alert_record(alert: Alert) -> &'static str {
 
 /// What an answer in HTTP comes to where clients speak something else, and why it is given.
 const fn in_the_clients_words(kind: Kind, answer: Answer) -> (Answer, Option<Happening>) {
-    use Answer::{Alert, BadRequest, HeadTooLarge, RequestTimeout, Reset};
+    use Answer::{Alert, BadRequest, HeadTooLarge, OverLimit, RequestTimeout, Reset};
     match (kind, answer) {
         (Kind::Http, _) | (_, Reset | Alert(_)) => (answer, None),
+        (_, OverLimit(_)) => (Reset, Some(Happening::ResetOverLimit)),
         // What they speak is not known.
         (Kind::Tcp | Kind::L4 | Kind::Udp, _) => (Reset, Some(Happening::ResetUnplaced)),
         (Kind::Tls, BadRequest) => (Alert(handoff::Alert::DecodeError), Some(Happening::HelloCut)),
@@ -104,15 +125,17 @@ const fn in_the_clients_words(kind: Kind, answer: Answer) -> (Answer, Option<Hap
     }
 }
 
-/// The line of a 503 that says when to come again.
+/// The line of a 503 or 429 that says when to come again.
 const fn retry_after(answer: Answer) -> &'static str {
     match answer {
-        Answer::Unavailable | Answer::NotYet(RetryAfter::S1) => "Retry-After: 1\r\n",
-        Answer::NotYet(RetryAfter::S2) => "Retry-After: 2\r\n",
-        Answer::NotYet(RetryAfter::S5) => "Retry-After: 5\r\n",
-        Answer::NotYet(RetryAfter::S10) => "Retry-After: 10\r\n",
-        Answer::NotYet(RetryAfter::S30) => "Retry-After: 30\r\n",
-        Answer::NotYet(RetryAfter::S60) => "Retry-After: 60\r\n",
+        Answer::Unavailable | Answer::NotYet(RetryAfter::S1) | Answer::OverLimit(RetryAfter::S1) => {
+            "Retry-After: 1\r\n"
+        }
+        Answer::NotYet(RetryAfter::S2) | Answer::OverLimit(RetryAfter::S2) => "Retry-After: 2\r\n",
+        Answer::NotYet(RetryAfter::S5) | Answer::OverLimit(RetryAfter::S5) => "Retry-After: 5\r\n",
+        Answer::NotYet(RetryAfter::S10) | Answer::OverLimit(RetryAfter::S10) => "Retry-After: 10\r\n",
+        Answer::NotYet(RetryAfter::S30) | Answer::OverLimit(RetryAfter::S30) => "Retry-After: 30\r\n",
+        Answer::NotYet(RetryAfter::S60) | Answer::OverLimit(RetryAfter::S60) => "Retry-After: 60\r\n",
         _ => "",
     }
 }

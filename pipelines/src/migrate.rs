@@ -4,14 +4,16 @@
 //! (design: system.md, steps 7 and 9). Owner: the worker. Cost: one copy of the held octets per replay.
 
 use ipos_wire::flow::Flow;
+use ipos_wire::ipos::Protocol;
 use ipos_wire::tcp::{Flags, Options, Timestamps};
 
 use crate::by_board;
 use crate::core::Core;
 use crate::counters::Happening;
 use crate::datagram;
+use crate::ended;
 use crate::entry::State;
-use crate::handoff::{Answer, BoardId, Command, Event};
+use crate::handoff::{Answer, BoardId, Command, Counted, Event};
 use crate::listing;
 use crate::local;
 use crate::recover;
@@ -35,10 +37,10 @@ pub const ACK_REPEATS_MAX: u8 = 6;
 /// Does what the control core says. False when the worker shall leave its loop.
 pub fn command(core: &mut Core, command: Command) -> bool {
     match command {
-        Command::Migrated { entry, flow, board, migration_id } => {
-            migrated(core, entry, flow, board, migration_id);
+        Command::Migrated { entry, flow, board, migration_id, counted } => {
+            migrated(core, entry, flow, (board, migration_id), counted);
         }
-        Command::Datagrams { entry, board } => datagram::placed(core, entry, board),
+        Command::Datagrams { entry, flow, placed } => datagram::placed(core, entry, flow, placed),
         Command::Answer { entry, answer } => answer_for(core, entry, answer),
         Command::Holder { entry, holder } => recover::holder(core, entry, holder),
         Command::Closed { flow, board, migration_id } => closed(core, &flow, board, migration_id),
@@ -60,9 +62,16 @@ pub fn command(core: &mut Core, command: Command) -> bool {
 }
 
 /// The board has acknowledged.
-fn migrated(core: &mut Core, entry: EntryRef, flow: Flow, board: BoardId, migration_id: u64) {
+fn migrated(
+    core: &mut Core,
+    entry: EntryRef,
+    flow: Flow,
+    (board, migration_id): (BoardId, u64),
+    counted: Counted,
+) {
     let Some(mut found) = core.shard.get_mut(entry) else {
         // The client left while the board was being asked.
+        core.ended.owe(flow, Protocol::Tcp, counted);
         core.tell(Event::Abandon { entry, flow, migrated: Some((board, migration_id)) });
         return;
     };
@@ -70,6 +79,7 @@ fn migrated(core: &mut Core, entry: EntryRef, flow: Flow, board: BoardId, migrat
         State::ForwardConnect => {
             found.board = board;
             found.migration_id = migration_id;
+            found.counted = counted;
             std::mem::drop(found);
             core.change_state(entry, State::Forward);
             core.happened(Happening::Migrated);
@@ -84,6 +94,7 @@ fn migrated(core: &mut Core, entry: EntryRef, flow: Flow, board: BoardId, migrat
         // A verdict that the entry has moved on from: answered by a deadline in between.
         _ => {
             std::mem::drop(found);
+            core.ended.owe(flow, Protocol::Tcp, counted);
             core.tell(Event::Abandon { entry, flow, migrated: Some((board, migration_id)) });
             return;
         }
@@ -235,6 +246,7 @@ fn closed(core: &mut Core, flow: &Flow, board: BoardId, migration_id: u64) {
         if let Some(mut entry) = core.shard.get_mut(entry) {
             entry.closing = true;
         }
+        ended::entry(core, entry);
         core.by_board.left(board);
         core.happened(Happening::ClosedByBoard);
         core.schedule_in(entry, core.config.timeouts.linger_ms);

@@ -25,6 +25,7 @@ use crate::config::{Idle, PortSettings, WorkerConfig};
 use crate::core::Core;
 use crate::counters::{Drop, Outcome, WorkerCounters};
 use crate::datagram;
+use crate::ended;
 use crate::expire::expire;
 use crate::fast_path::{self, Glance, Way};
 use crate::forward;
@@ -133,7 +134,8 @@ impl<IO: PortIo> Worker<IO> {
         work += commands
             + expire(&mut self.core)
             + datagram::expire(&mut self.core)
-            + by_board::sweep(&mut self.core);
+            + by_board::sweep(&mut self.core)
+            + ended::tell(&mut self.core);
         self.transmit();
         go_on.then_some(work)
     }
@@ -331,6 +333,8 @@ fn replace(core: &mut Core, old: EntryRef) -> Option<recover::Waiting> {
     }
     core.happened(Happening::Replaced);
     core.remove(old);
+    // Before the new one asks for a board: it may be within its limits only because the old one has ended.
+    ended::tell(core);
     None
 }
 

@@ -13,6 +13,7 @@ mod health;
 mod http;
 mod kinds;
 mod lifecycle;
+mod limits;
 mod loss;
 mod operate;
 mod placement;
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         restart::TESTS,
         operate::TESTS,
         urls::TESTS,
+        limits::TESTS,
     ];
     let mut trials = Vec::new();
     for (shape, groups) in [
@@ -101,7 +103,7 @@ fn main() -> ExitCode {
         (CHECKED, &[health::TESTS][..]),
         (SPAWN, &[spawn::TESTS][..]),
         (UNEQUAL, &[placement::TESTS, fitness::TESTS][..]),
-        (SERVICES, &[kinds::TESTS, tls::TESTS][..]),
+        (SERVICES, &[kinds::TESTS, tls::TESTS, limits::OF_KINDS][..]),
         (FORWARDED, &[forwarded::TESTS][..]),
         (FORWARDED_WORKERS, &[forwarded::CORE][..]),
     ] {

@@ -150,6 +150,21 @@ pub const METRICS: &[(&str, Type, &str)] = &[
     ),
     ("ipos_application_processes", Type::Gauge, "Processes of a board's applications, by process."),
     ("ipos_board_report_age_seconds", Type::Gauge, "Since a board's last report."),
+    (
+        "ipos_service_connections",
+        Type::Gauge,
+        "Connections that count against a service's limits for clients.",
+    ),
+    (
+        "ipos_over_limit_total",
+        Type::Counter,
+        "Connections refused, by service and the limit for clients that was reached.",
+    ),
+    (
+        "ipos_limited_clients",
+        Type::Gauge,
+        "Clients that are remembered for their limits, once for each service.",
+    ),
     ("ipos_port_up", Type::Gauge, "Whether a port's link is up."),
     (
         "ipos_port_missed_total",
@@ -263,6 +278,7 @@ impl Exporter {
             snapshot.lanes.iter().for_each(lane);
             control(snapshot);
             snapshot.services.iter().for_each(placements);
+            snapshot.services.iter().for_each(admitted);
             migrations(snapshot);
             snapshot.services.iter().for_each(service);
             snapshot.servers.iter().for_each(board);
@@ -382,6 +398,7 @@ fn control(snapshot: &Snapshot) {
     }
     counter!("ipos_control_dropped_total", "what" => "frame").absolute(snapshot.frames_dropped);
     counter!("ipos_control_dropped_total", "what" => "notice").absolute(snapshot.notices_dropped);
+    gauge!("ipos_limited_clients").set(snapshot.clients as f64);
     gauge!("ipos_mbufs").set(f64::from(snapshot.mbufs.size));
     gauge!("ipos_mbufs_used").set(f64::from(snapshot.mbufs.in_use));
 }
@@ -393,6 +410,15 @@ fn placements(service: &ServiceRow) {
             let labels = [("service", service.service.clone()), ("reason", reason.clone())];
             counter!(name, &labels).absolute(*count);
         }
+    }
+}
+
+fn admitted(row: &ServiceRow) {
+    let Some(admitted) = &row.admitted else { return };
+    gauge!("ipos_service_connections", "service" => row.service.clone()).set(f64::from(admitted.connections));
+    for (limit, count) in &admitted.refused {
+        let labels = [("service", row.service.clone()), ("limit", limit.clone())];
+        counter!("ipos_over_limit_total", &labels).absolute(*count);
     }
 }
 

@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::control::board::REFUSALS;
-use crate::control::counters::{Checked, Did, Ended, Ignored, NoBoard, Reason};
+use crate::control::counters::{Checked, Did, Ended, Ignored, NoBoard, OverLimit, Reason};
 use crate::control::snapshot::{
-    CandidateRow, CheckRow, InstancesRow, Mbufs, MigrationRow, Migrations, ServiceRow,
+    AdmittedRow, CandidateRow, CheckRow, InstancesRow, Mbufs, MigrationRow, Migrations, ServiceRow,
 };
 
 const DOCS: &str = include_str!("../../../docs/metrics.md");
@@ -94,6 +94,11 @@ fn snapshot() -> Snapshot {
             }],
             policy: "least-load".to_owned(),
             home: None,
+            admitted: Some(AdmittedRow {
+                connections: 3,
+                connections_max: Some(9),
+                refused: named(OverLimit::ALL.iter().map(|limit| limit.name()).collect()),
+            }),
             placed: named(Reason::ALL.iter().map(|reason| reason.name()).collect()),
             failed: named(NoBoard::ALL.iter().map(|reason| reason.name()).collect()),
         }],
@@ -128,6 +133,7 @@ fn snapshot() -> Snapshot {
             no_mbuf: 9,
         }],
         mbufs: Mbufs { size: 100, in_use: 40 },
+        clients: 17,
         did: named(Did::ALL.iter().map(|did| did.name()).collect()),
         ignored: named(Ignored::ALL.iter().map(|ignored| ignored.name()).collect()),
         ..Snapshot::default()
@@ -175,6 +181,9 @@ fn counters_come_out_as_they_were_read() {
         ("ipos_migrations_total{board=\"board1\",outcome=\"silent\"}", 2.0),
         ("ipos_placements_total{service=\"web\",reason=\"home\"}", 2.0),
         ("ipos_placements_failed_total{service=\"web\",reason=\"late\"}", 1.0),
+        ("ipos_service_connections{service=\"web\"}", 3.0),
+        ("ipos_over_limit_total{service=\"web\",limit=\"connections\"}", 2.0),
+        ("ipos_limited_clients", 17.0),
         ("ipos_boards_alive", 1.0),
         ("ipos_board_bandwidth_available_bytes_per_second{board=\"board1\"}", 100.0),
         ("ipos_board_report_age_seconds{board=\"board1\"}", 0.05),
@@ -292,6 +301,7 @@ fn the_documentation_lists_every_metric_and_every_value_of_its_labels() {
     Ignored::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     Reason::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     NoBoard::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
+    OverLimit::ALL.iter().for_each(|it| need(row(it.name(), it.help())));
     REFUSALS.iter().for_each(|it| need(format!("| `{it}` |")));
     assert!(missing.is_empty(), "docs/metrics.md lacks:\n{}", missing.join("\n"));
     let known: BTreeSet<&str> = Outcome::ALL
@@ -306,6 +316,7 @@ fn the_documentation_lists_every_metric_and_every_value_of_its_labels() {
         .chain(Ignored::ALL.iter().map(|it| it.name()))
         .chain(Reason::ALL.iter().map(|it| it.name()))
         .chain(NoBoard::ALL.iter().map(|it| it.name()))
+        .chain(OverLimit::ALL.iter().map(|it| it.name()))
         .chain(REFUSALS)
         .chain(METRICS.iter().map(|(name, _, _)| *name))
         .collect();

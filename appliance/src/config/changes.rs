@@ -184,7 +184,7 @@ fn told(service: &Service, config: &Config) -> String {
     let tls: Vec<_> = tls.map(|row| (&row.sni, &row.alpn, addresses(&row.boards), &row.weights)).collect();
     let tls = (tls, service.tls.unknown_name, service.tls.no_name, service.h2c);
     let boards = (addresses(&service.boards), &service.weights, service.home.map(|home| addresses(&[home])));
-    let placement = (service.policy, service.limits, service.slow_start_s);
+    let placement = (service.policy, service.limits, service.admit, service.slow_start_s);
     let (check, start, pages) = (&service.check, &service.start, &service.pages);
     let kind = (service.kind, service.datagrams, service.table);
     let name = &service.name.value;

@@ -338,6 +338,7 @@ fn resolve(service: &ServiceDraft, farm: &Farm, host: &impl Host, notes: &Notes)
         h2c: service.h2c,
         policy: service.policy,
         limits: service.limits,
+        admit: service.admit,
         slow_start_s: service.slow_start_s,
         check: service.check.clone(),
         start: service.start,

@@ -18,6 +18,7 @@ use super::model::{
     Subnet, Table,
 };
 use super::read::{At, Section};
+use crate::control::admission::{Admit, Rate};
 use crate::control::placement::{Limits, Policy};
 use crate::control::standing::{WEIGHT_DEFAULT, WEIGHT_MAX};
 
@@ -69,6 +70,8 @@ pub struct ServiceDraft {
     pub home: Option<At<String>>,
     /// What a board may have at most.
     pub limits: Limits,
+    /// How many connections it takes.
+    pub admit: Admit,
     /// Over so long a board that joins gets its whole weight, seconds.
     pub slow_start_s: u32,
     /// How its application is started and stopped.
@@ -216,6 +219,7 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
     let home = section.parsed::<String>("home", "the name of one of the service's boards");
     let slow_start_s = section.integer("slow_start_s", 0u32..=86_400, 0).value;
     let limits = limits(&section.subsection("limits", "service.limits"));
+    let admit = admit(&section.subsection("admit", "service.admit"), kind);
     let (mut maps, mut checked, mut h2c, mut tls) = (Vec::new(), None, false, TlsDraft::default());
     let mut own = PagesDraft::default();
     match kind {
@@ -251,6 +255,7 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
         policy,
         home,
         limits,
+        admit,
         slow_start_s,
         check: checked,
         start,
@@ -360,6 +365,45 @@ fn limits(section: &Section<'_>) -> Limits {
     };
     section.finish();
     limits
+}
+
+/// Limits for clients.
+fn admit(section: &Section<'_>, kind: Kind) -> Admit {
+    let many = 1u32..=1_000_000_000;
+    let [per_second, burst] = rate(section, ["per_second", "burst"]);
+    let [client_per_second, client_burst] = rate(section, ["client_per_second", "client_burst"]);
+    let admit = Admit {
+        connections: section.optional_integer("connections", many.clone()).map(|at| at.value),
+        rate: whole(section, per_second, burst, ["per_second", "burst"]),
+        client_connections: section.optional_integer("client_connections", many).map(|at| at.value),
+        client_rate: whole(section, client_per_second, client_burst, ["client_per_second", "client_burst"]),
+    };
+    if kind.is_udp() {
+        let of_clients = &["client_connections", "client_per_second", "client_burst"];
+        section.does_not_apply(of_clients, "kind = \"udp\": a datagram does not prove whose it is");
+    }
+    section.finish();
+    admit
+}
+
+fn rate(section: &Section<'_>, keys: [&'static str; 2]) -> [Option<At<u32>>; 2] {
+    keys.map(|key| section.optional_integer(key, 1u32..=1_000_000))
+}
+
+/// A rate; its burst is as much as comes in a second unless it is written.
+fn whole(
+    section: &Section<'_>,
+    per_second: Option<At<u32>>,
+    burst: Option<At<u32>>,
+    [rate_key, burst_key]: [&str; 2],
+) -> Option<Rate> {
+    if let (None, Some(burst)) = (&per_second, &burst)
+        && !section.holds(rate_key)
+    {
+        section.problem(burst.offset, format!("`{burst_key}` without `{rate_key}`; expected both"));
+    }
+    let per_second = per_second?.value;
+    Some(Rate { per_second, burst: burst.map_or(per_second, |burst| burst.value) })
 }
 
 fn map(section: &Section<'_>) -> Option<MapDraft> {

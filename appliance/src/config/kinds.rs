@@ -23,6 +23,9 @@ const OF_CHOSEN: &[&str] = &["policy", "home", "slow_start_s"];
 /// Keys of a choice by hash.
 const OF_HASHED: &[&str] = &["hash", "table_size"];
 
+/// Keys of connections for which the control core is asked.
+const OF_ADMITTED: &[&str] = &["admit"];
+
 /// Keys of datagrams.
 const OF_DATAGRAMS: &[&str] = &["flow", "idle_ms"];
 
@@ -33,14 +36,15 @@ pub fn check(section: &Section<'_>, kind: Kind, flow: FlowMode) {
         (Kind::Tls, _) => ("kind = \"tls\"", &[OF_HTTP, OF_HASHED, OF_DATAGRAMS]),
         (Kind::Tcp, _) => ("kind = \"tcp\"", &[OF_MAPPED, OF_HTTP, OF_TLS, OF_HASHED, OF_DATAGRAMS]),
         (Kind::L4, _) => {
-            ("kind = \"l4\"", &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_CHOSEN, OF_DATAGRAMS])
+            ("kind = \"l4\"", &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_CHOSEN, OF_DATAGRAMS, OF_ADMITTED])
         }
         (Kind::Udp, FlowMode::Connection) => {
             ("kind = \"udp\"", &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_HASHED])
         }
-        (Kind::Udp, FlowMode::Datagram) => {
-            ("flow = \"datagram\"", &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_CHOSEN, &["idle_ms"]])
-        }
+        (Kind::Udp, FlowMode::Datagram) => (
+            "flow = \"datagram\"",
+            &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_CHOSEN, OF_ADMITTED, &["idle_ms"]],
+        ),
     };
     for keys in useless {
         section.does_not_apply(keys, what);

@@ -14,6 +14,7 @@ use super::model::{Config, FlowMode, Memory, TlsRow};
 use super::parse;
 use super::read::Notes;
 use super::*;
+use crate::control::admission::{Admit, Rate};
 use crate::control::placement::{Limits, Policy};
 
 /// A machine with CPUs 0 and 1, the interfaces wan0 and farm0, one PCI device and 4 GiB.
@@ -659,4 +660,36 @@ fn a_service_of_kind_udp_may_share_address_and_port_and_takes_the_keys_of_its_mo
     assert_eq!((services.find(address, 80), services.find_udp(address, 80)), (Some(0), Some(1)));
     assert_eq!((services.idle_ms(0), services.idle_ms(1)), (None, Some(2000)));
     assert!(services.table(1).is_none());
+}
+
+#[test]
+fn limits_for_clients_are_taken_and_their_mistakes_are_named() {
+    let with_admit = |kind: &str, text: &str| {
+        let service = format!("kind = \"{kind}\"\n[service.admit]\n{text}\n");
+        with("[[service.map]]\npath = \"/a/\"\nboards = [\"board1\"]\n", &service)
+    };
+    let http = |text: &str| with_admit("http", text);
+    let config = good(&http("connections = 100\nper_second = 50\nclient_per_second = 5\nclient_burst = 9"));
+    let expected = Admit {
+        connections: Some(100),
+        rate: Some(Rate { per_second: 50, burst: 50 }),
+        client_connections: None,
+        client_rate: Some(Rate { per_second: 5, burst: 9 }),
+    };
+    assert_eq!(config.services[0].admit, expected);
+    assert!(!good(SHORT).services[0].admit.limits_anything());
+    let before = good(&http("connections = 100"));
+    assert_eq!(changes::applied(&before, &config), ["service \"web\" changed"], "a reload says so");
+    says(&http("connections = 0"), "connections", "expected an integer 1..=1000000000");
+    says(&http("client_per_second = 1000001"), "client_per_second", "expected an integer 1..=1000000");
+    says(&http("burst = 3"), "burst", "`burst` without `per_second`; expected both");
+    says(&http("client_burst = 3"), "client_burst", "`client_burst` without `client_per_second`");
+    says(&http("rate = 3"), "rate", "unknown key `rate` in [service.admit]");
+    assert!(good(&with_admit("udp", "connections = 5\nper_second = 7")).services[0].admit.rate.is_some());
+    says(
+        &with_admit("udp", "client_connections = 5"),
+        "client_connections",
+        "`client_connections` does not apply to kind = \"udp\": a datagram does not prove whose it is",
+    );
+    says(&with_admit("l4", "connections = 5"), "[service.admit]", "`admit` does not apply to kind = \"l4\"");
 }

@@ -13,13 +13,15 @@
 //! never (design: system.md, steps 5-7 and 9).
 
 use hdrhistogram::Histogram;
-use ipos_pipelines::handoff::{Answer, BoardId, Command, Place, WorkerId};
+use ipos_pipelines::handoff::{Answer, BoardId, Command, Counted, Place, WorkerId};
 use ipos_pipelines::table::slab::EntryRef;
 use ipos_wire::flow::Flow;
 
+use super::admission::Admission;
 use super::board_set::BoardSet;
 use super::context::Context;
 use super::counters::{Did, Ended, Ignored, NoBoard, Reason};
+use super::datagrams::Lent;
 use super::detaches::Detaches;
 use super::placement::{PoolSettings, Pools, Rules, Wanted};
 use super::sink::Message;
@@ -57,6 +59,8 @@ pub struct Attempts {
     pub detaches: Detaches,
     /// What boards may start.
     pub spawner: Spawner,
+    /// How many connections services and clients may have.
+    pub admission: Admission,
     /// From a request's first Connection Packet to the acknowledgement, nanoseconds, since [`Self::take_latency`].
     latency: Histogram<u64>,
 }
@@ -78,6 +82,8 @@ struct Request {
     first_sent_ns: Option<u64>,
     deadline_ns: u64,
     repeat: bool,
+    /// What it counts against.
+    counted: Counted,
     /// It waits for a start now, and counts as one that does.
     waiting: bool,
     /// It has waited for one.
@@ -97,6 +103,7 @@ impl Request {
             first_sent_ns: None,
             deadline_ns: 0,
             repeat: false,
+            counted: Counted::No,
             waiting: false,
             waited: false,
         }
@@ -114,6 +121,7 @@ impl Request {
         self.first_sent_ns = None;
         self.deadline_ns = deadline_ns;
         self.repeat = repeat;
+        self.counted = Counted::No;
         self.waiting = false;
         self.waited = false;
     }
@@ -147,6 +155,7 @@ impl Attempts {
             requests: UnderWay::new(settings.capacity.saturating_mul(2), settings.retry_ns),
             detaches: Detaches::new(settings.retry_ns, settings.tries),
             spawner: Spawner::default(),
+            admission: Admission::new(&[]),
             latency: latency_histogram(),
         }
     }
@@ -155,6 +164,11 @@ impl Attempts {
     pub fn reconfigure(&mut self, pools: Vec<PoolSettings>, rules: Vec<Rules>, deadline_ns: u64) {
         self.pools.reconfigure(pools, rules);
         self.settings.deadline_ns = deadline_ns;
+    }
+
+    /// What placing flows of datagrams shares.
+    pub fn lent(&mut self) -> Lent<'_> {
+        Lent { pools: &mut self.pools, admission: &mut self.admission }
     }
 
     /// Requests under way.
@@ -172,10 +186,20 @@ impl Attempts {
     pub fn place(&mut self, ctx: &mut Context<'_>, worker: WorkerId, place: &Place) {
         ctx.counters.count(Did::Placed);
         self.supersede(ctx, &place.flow);
+        let counted = match self.admission.admit(ctx.now_ns, ctx.counters, place.service, &place.flow) {
+            Ok(counted) => counted,
+            Err(beyond) => return answer(ctx, worker, place.entry, Answer::OverLimit(beyond.retry)),
+        };
         let has_room = self.requests.count() < self.settings.capacity;
         match has_room.then(|| self.enter(ctx, worker, place, false)).flatten() {
-            Some(at) => self.ask_next(ctx, at),
+            Some(at) => {
+                if let Some(request) = self.requests.get_mut(at) {
+                    request.counted = counted;
+                }
+                self.ask_next(ctx, at);
+            }
             None => {
+                self.admission.release(place.service, &place.flow, counted);
                 ctx.counters.count(Did::AttemptsFull);
                 self.pools.failed(ctx.now_ns, &place.flow, place.pool, NoBoard::AttemptsFull);
                 answer(ctx, worker, place.entry, Answer::Unavailable);
@@ -249,6 +273,7 @@ impl Attempts {
     /// Ends a request that nobody waits for any more, and takes the endpoint back.
     fn give_up(&mut self, ctx: &mut Context<'_>, at: At, how: Ended) {
         self.waits_no_more(at);
+        self.counts_no_more(at);
         let gone = self.requests.get(at).and_then(|request| Some((request.asked?, request.place.flow)));
         self.requests.remove(at);
         let Some((asked, flow)) = gone else { return };
@@ -277,13 +302,14 @@ impl Attempts {
             return ctx.counters.ignore(Ignored::WrongBoard);
         }
         let (worker, entry, service) = (request.worker, request.place.entry, request.place.service);
+        let counted = request.counted;
         if let Some(sent_ns) = request.first_sent_ns.filter(|_| !request.repeat) {
             self.latency.saturating_record(ctx.now_ns.saturating_sub(sent_ns).max(1));
         }
         self.requests.remove(at);
         ended(ctx, board, Ended::Acknowledged);
         self.spawner.placed(ctx.now_ns, service, board);
-        ctx.sink.tell(worker, Command::Migrated { entry, flow, board, migration_id: asked.id });
+        ctx.sink.tell(worker, Command::Migrated { entry, flow, board, migration_id: asked.id, counted });
     }
 
     /// An acknowledgement that no request waits for: a duplicate, or that of an abandoned attempt.
@@ -361,8 +387,18 @@ impl Attempts {
         }
     }
 
+    /// A request ends without a board: its connection does not count any more.
+    fn counts_no_more(&mut self, at: At) {
+        let Self { requests, admission, .. } = self;
+        if let Some(request) = requests.get_mut(at) {
+            let counted = std::mem::take(&mut request.counted);
+            admission.release(request.place.service, &request.place.flow, counted);
+        }
+    }
+
     fn end(&mut self, ctx: &mut Context<'_>, at: At, say: Answer) {
         self.waits_no_more(at);
+        self.counts_no_more(at);
         if let Some(request) = self.requests.get(at) {
             answer(ctx, request.worker, request.place.entry, say);
         }
@@ -449,6 +485,7 @@ impl Attempts {
             self.overdue(ctx, at);
         }
         self.detaches.tick(ctx);
+        self.admission.tick(ctx.now_ns);
         if self.spawner.tick(ctx) {
             self.retry_waiting(ctx);
         }

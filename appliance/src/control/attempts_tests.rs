@@ -2,6 +2,9 @@
 
 use ipos_wire::tcb::Tcb;
 
+use ipos_pipelines::handoff::{EndedFlow, RetryAfter};
+
+use super::super::admission::{Admit, AdmitSettings};
 use super::super::boards::HEARD_WITHIN_NS;
 use super::super::boards::tests::{MS, address, alive, farm, mac, unheard};
 use super::super::gather::Part;
@@ -42,7 +45,7 @@ fn said(world: &mut World) -> Vec<(u16, &'static str, u64)> {
 
 fn migrated(request: &Place, on: u16, id: u64) -> Vec<String> {
     let (entry, flow) = (request.entry, request.flow);
-    let command = Command::Migrated { entry, flow, board: board(on), migration_id: id };
+    let command = Command::Migrated { entry, flow, board: board(on), migration_id: id, counted: Counted::No };
     vec![format!("2 {command:?}")]
 }
 
@@ -366,4 +369,35 @@ fn while_the_last_boards_report_is_overdue_a_request_waits_and_ends_with_the_boa
     assert_eq!((said(&mut world), world.out.commands()), (vec![], vec![]));
     attempts.tick(&mut world.at(1000));
     assert_eq!(world.out.commands(), answered(&request, Answer::Unavailable));
+}
+
+#[test]
+fn a_limit_holds_for_all_workers_together_and_each_may_tell_of_the_end() {
+    let (mut world, mut attempts) = world(2);
+    let admit = Admit { client_connections: Some(2), ..Admit::default() };
+    let endpoint = (flow(1).endpoint, flow(1).endpoint_port);
+    let protocol = ipos_wire::ipos::Protocol::Tcp;
+    attempts.admission.reconfigure(&[AdmitSettings { service: 0, endpoint, protocol, admit }]);
+    let counted = Counted::Client;
+    for (number, worker) in [WorkerId(0), WorkerId(1)].into_iter().enumerate() {
+        let request = world.request(1 + number as u16);
+        attempts.place(&mut world.at(1), worker, &request);
+        let (entry, flow) = (request.entry, request.flow);
+        let asked = world.out.messages().into_iter().find_map(|(_, to, message)| match message {
+            Message::Connection { tcb, .. } => Some((u16::from(to[5]) - 1, tcb.migration_id)),
+            _ => None,
+        });
+        let (on, migration_id) = asked.expect("a board is asked");
+        attempts.acknowledged(&mut world.at(1), board(on), flow, migration_id);
+        let command = Command::Migrated { entry, flow, board: board(on), migration_id, counted };
+        assert_eq!(world.out.commands(), [format!("{} {command:?}", worker.0)]);
+    }
+    let third = world.request(3);
+    attempts.place(&mut world.at(1), WORKER, &third);
+    assert_eq!(world.out.commands(), answered(&third, Answer::OverLimit(RetryAfter::S1)));
+    assert_eq!(world.counters.did(Did::OverLimit), 1);
+    attempts.admission.ended(&EndedFlow { flow: flow(2), protocol, counted });
+    let fourth = world.request(4);
+    attempts.place(&mut world.at(1), WORKER, &fourth);
+    assert_eq!(world.out.commands(), [""; 0]);
 }

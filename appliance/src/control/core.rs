@@ -17,7 +17,7 @@ use super::checks::{CheckSettings, Checks, Stamp};
 use super::context::Context;
 use super::cookies::{Cookies, Random};
 use super::counters::{ControlCounters, Did, Ignored};
-use super::datagrams::Datagrams;
+use super::datagrams::{self, Datagrams};
 use super::holders::{AskSettings, Holders};
 use super::ids::Ids;
 use super::placement::Pools;
@@ -169,9 +169,11 @@ impl Core {
                 attempts.repeat(ctx, worker, &place, board, migration_id);
             }
             Event::Abandon { entry, flow, migrated } => attempts.abandon(ctx, entry, flow, migrated),
-            Event::PlaceDatagrams { entry, flow, service: _, pool } => {
-                datagrams.place(ctx, &mut attempts.pools, worker, entry, (flow, pool));
+            Event::PlaceDatagrams { entry, flow, service, pool, moved } => {
+                let wanted = datagrams::Wanted { flow, service, pool, moved };
+                datagrams.place(ctx, &mut attempts.lent(), worker, entry, &wanted);
             }
+            Event::Ended(flows) => flows.iter().for_each(|flow| attempts.admission.ended(flow)),
             Event::WhoHolds { entry, flow, board } => holders.ask(ctx, worker, entry, flow, board),
             Event::Frame { port, frame } => {
                 if let Err(reason) = self.frame(now_ns, port, frame.data(), sink) {
@@ -247,7 +249,7 @@ impl Core {
         let Self { boards, counters, ids, attempts, holders, checks, datagrams, .. } = self;
         let ctx = &mut Context { now_ns, boards, counters, ids, sink };
         attempts.tick(ctx);
-        datagrams.tick(ctx, &mut attempts.pools);
+        datagrams.tick(ctx, &mut attempts.lent());
         holders.tick(ctx);
         while let Some((board, flow, id)) = checks.tick(ctx) {
             attempts.detaches.begin(ctx, board, flow, id);

@@ -1,7 +1,7 @@
 //! Tests of [`super`]: real frames in, decisions out.
 
 use ipos_pipelines::config::Role;
-use ipos_pipelines::handoff::{Answer, BoardId, Place};
+use ipos_pipelines::handoff::{Answer, BoardId, Counted, Place};
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{
     Ack, ApplicationRow, Applications, Closed, ClosedReason, Detach, HeldState, Holds, Listening,
@@ -176,7 +176,8 @@ fn a_request_travels_from_the_event_to_the_verdict() {
     let ack = frame(mac(asked), ETHERTYPE, 40, |body| ack.emit(body));
     assert_eq!(core.frame(2 * MS, FARM, &ack, &mut out), Ok(()));
     let (entry, flow) = (place.entry, place.flow);
-    let verdict = Command::Migrated { entry, flow, board: BoardId(asked), migration_id: id };
+    let verdict =
+        Command::Migrated { entry, flow, board: BoardId(asked), migration_id: id, counted: Counted::No };
     assert_eq!(out.commands(), [format!("1 {verdict:?}")]);
 }
 

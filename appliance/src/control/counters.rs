@@ -109,12 +109,24 @@ counted! {
 }
 
 counted! {
+    /// The limit of `[service.admit]` that a connection was refused for.
+    OverLimit {
+        ClientConnections = "client_connections", "Its client had as many connections at once as it may.";
+        ClientRate = "client_rate", "Its client made more new connections than it may in that time.";
+        Connections = "connections", "The service had as many connections at once as it may.";
+        Rate = "rate", "The service got more new connections than it may in that time.";
+    }
+}
+
+counted! {
     /// Things that happen in the control core.
     Did {
         Placed = "placed", "A request asked for a board.";
         DatagramsPlaced = "datagrams_placed", "A flow of datagrams asked for a board.";
         RepeatAsked = "repeat_asked", "A client's retransmission asked for an attempt again.";
         Unavailable = "unavailable", "No board was left for a request: answered 503.";
+        OverLimit = "limit_reached", "A request, or a flow of datagrams, was beyond a limit of its service: answered 429, reset or dropped.";
+        ClientsFull = "clients_full", "A connection was admitted without regard to its client: more clients than the table has room for.";
         AttemptsFull = "attempts_full", "Too many attempts under way: answered 503.";
         RepeatFailed = "repeat_failed", "The board did not confirm a repeated attempt: the client is reset.";
         ConnectionSent = "connection_sent", "A Connection Packet (0x01) was sent.";

@@ -10,19 +10,41 @@
 //! UDP has no state that could be in two places, so nothing is taken back from a board that was silent. The figure's messages
 //! carry no id: an acknowledgement counts when it names the flow, and comes from the board that was asked last.
 
-use ipos_pipelines::handoff::{BoardId, Command, WorkerId};
+use ipos_pipelines::handoff::{BoardId, Command, Counted, DatagramsPlaced, WorkerId};
 use ipos_pipelines::table::slab::EntryRef;
 use ipos_wire::flow::Flow;
 
+use super::admission::Admission;
 use super::board_set::BoardSet;
 use super::context::Context;
 use super::counters::{Did, Ended, Ignored, NoBoard, Reason};
-use super::placement::{Pools, Wanted};
+use super::placement::{self, Pools};
 use super::sink::Message;
 use super::under_way::{At, UnderWay};
 
 /// Flows whose board is being asked at once. More are told that there is none, and ask again.
 pub const CAPACITY: usize = 16_384;
+
+/// What placing flows shares with placing connections.
+pub struct Lent<'a> {
+    /// Who may serve what.
+    pub pools: &'a mut Pools,
+    /// How many flows services may have.
+    pub admission: &'a mut Admission,
+}
+
+/// What a worker says of a flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Client and endpoint.
+    pub flow: Flow,
+    /// The service's number.
+    pub service: u16,
+    /// The pool of boards.
+    pub pool: u16,
+    /// It had a board before: it counts already, if it does.
+    pub moved: bool,
+}
 
 /// All flows whose boards are being asked.
 #[derive(Debug)]
@@ -39,7 +61,10 @@ struct Request {
     worker: WorkerId,
     entry: EntryRef,
     flow: Flow,
+    service: u16,
     pool: u16,
+    /// What it counts against.
+    counted: Counted,
     asked: Option<BoardId>,
     sent: u8,
     tried: BoardSet,
@@ -62,23 +87,33 @@ impl Datagrams {
     pub fn place(
         &mut self,
         ctx: &mut Context<'_>,
-        pools: &mut Pools,
+        lent: &mut Lent<'_>,
         worker: WorkerId,
         entry: EntryRef,
-        (flow, pool): (Flow, u16),
+        wanted: &Wanted,
     ) {
+        let Wanted { flow, service, pool, moved } = *wanted;
         ctx.counters.count(Did::DatagramsPlaced);
         if let Some(old) = self.requests.find(&flow) {
             // The worker has forgotten the flow and begun it anew.
             self.leave(ctx, old, Ended::Abandoned);
+            self.counts_no_more(lent, old);
             self.requests.remove(old);
         }
+        let mut admit = || lent.admission.admit(ctx.now_ns, ctx.counters, service, &flow);
+        let admitted = if moved { Ok(Counted::No) } else { admit() };
+        let Ok(counted) = admitted else {
+            let placed = DatagramsPlaced::OverLimit;
+            return ctx.sink.tell(worker, Command::Datagrams { entry, flow, placed });
+        };
         let deadline_ns = ctx.now_ns.saturating_add(self.deadline_ns);
         let new = || Request {
             worker,
             entry,
             flow,
+            service,
             pool,
+            counted,
             asked: None,
             sent: 0,
             tried: BoardSet::default(),
@@ -87,20 +122,22 @@ impl Datagrams {
         };
         let Some((at, place)) = self.requests.enter(&flow, new) else {
             ctx.counters.count(Did::AttemptsFull);
-            pools.failed(ctx.now_ns, &flow, pool, NoBoard::AttemptsFull);
-            return ctx.sink.tell(worker, Command::Datagrams { entry, board: None });
+            lent.pools.failed(ctx.now_ns, &flow, pool, NoBoard::AttemptsFull);
+            lent.admission.release(service, &flow, counted);
+            let placed = DatagramsPlaced::Nowhere;
+            return ctx.sink.tell(worker, Command::Datagrams { entry, flow, placed });
         };
         // What an earlier flow left there.
         *place = new();
-        self.ask_next(ctx, pools, at);
+        self.ask_next(ctx, lent, at);
     }
 
     /// Asks the best board that has not been asked yet.
-    fn ask_next(&mut self, ctx: &mut Context<'_>, pools: &mut Pools, at: At) {
+    fn ask_next(&mut self, ctx: &mut Context<'_>, lent: &mut Lent<'_>, at: At) {
         let Some(request) = self.requests.get_mut(at) else { return };
-        let wanted =
-            Wanted { flow: &request.flow, pool: request.pool, tried: &request.tried, after: request.after };
-        match pools.choose(ctx.boards, ctx.now_ns, &wanted) {
+        let Request { flow, pool, tried, after, .. } = request;
+        let wanted = placement::Wanted { flow, pool: *pool, tried, after: *after };
+        match lent.pools.choose(ctx.boards, ctx.now_ns, &wanted) {
             Ok(board) => {
                 (request.asked, request.sent) = (Some(board), 0);
                 if let Some(board) = ctx.boards.board_mut(board) {
@@ -110,7 +147,8 @@ impl Datagrams {
             }
             Err(why) => {
                 ctx.counters.count(Did::Unavailable);
-                pools.failed(ctx.now_ns, &request.flow, request.pool, why);
+                lent.pools.failed(ctx.now_ns, &request.flow, request.pool, why);
+                self.counts_no_more(lent, at);
                 self.end(ctx, at, None);
             }
         }
@@ -159,7 +197,7 @@ impl Datagrams {
     pub fn refused(
         &mut self,
         ctx: &mut Context<'_>,
-        pools: &mut Pools,
+        lent: &mut Lent<'_>,
         board: BoardId,
         flow: &Flow,
         code: u8,
@@ -168,11 +206,11 @@ impl Datagrams {
         if let Some(board) = ctx.boards.board_mut(board) {
             board.refused(code);
         }
-        self.next(ctx, pools, at, Ended::Refused);
+        self.next(ctx, lent, at, Ended::Refused);
     }
 
     /// The board that was asked does not take the flow.
-    fn next(&mut self, ctx: &mut Context<'_>, pools: &mut Pools, at: At, how: Ended) {
+    fn next(&mut self, ctx: &mut Context<'_>, lent: &mut Lent<'_>, at: At, how: Ended) {
         self.leave(ctx, at, how);
         if let Some(request) = self.requests.get_mut(at)
             && let Some(board) = request.asked.take()
@@ -181,7 +219,7 @@ impl Datagrams {
             request.after =
                 Some(if how == Ended::Silent { Reason::AfterSilence } else { Reason::AfterRefusal });
         }
-        self.ask_next(ctx, pools, at);
+        self.ask_next(ctx, lent, at);
     }
 
     /// Counts how the attempt at a board ended.
@@ -192,25 +230,37 @@ impl Datagrams {
         }
     }
 
+    /// A flow that gets no board does not count any more.
+    fn counts_no_more(&mut self, lent: &mut Lent<'_>, at: At) {
+        if let Some(request) = self.requests.get_mut(at) {
+            let counted = std::mem::take(&mut request.counted);
+            lent.admission.release(request.service, &request.flow, counted);
+        }
+    }
+
     fn end(&mut self, ctx: &mut Context<'_>, at: At, board: Option<BoardId>) {
         if let Some(request) = self.requests.get(at) {
-            ctx.sink.tell(request.worker, Command::Datagrams { entry: request.entry, board });
+            let placed =
+                board.map_or(DatagramsPlaced::Nowhere, |board| DatagramsPlaced::At(board, request.counted));
+            let (entry, flow) = (request.entry, request.flow);
+            ctx.sink.tell(request.worker, Command::Datagrams { entry, flow, placed });
         }
         self.requests.remove(at);
     }
 
     /// Repeats what is due, and goes on to other boards.
-    pub fn tick(&mut self, ctx: &mut Context<'_>, pools: &mut Pools) {
+    pub fn tick(&mut self, ctx: &mut Context<'_>, lent: &mut Lent<'_>) {
         while let Some(at) = self.requests.due(ctx.now_ns) {
             let Some(request) = self.requests.get(at) else { continue };
             if ctx.now_ns >= request.deadline_ns {
-                pools.failed(ctx.now_ns, &request.flow, request.pool, NoBoard::Late);
+                lent.pools.failed(ctx.now_ns, &request.flow, request.pool, NoBoard::Late);
                 self.leave(ctx, at, Ended::Deadline);
+                self.counts_no_more(lent, at);
                 self.end(ctx, at, None);
             } else if request.sent < self.tries {
                 self.send(ctx, at);
             } else {
-                self.next(ctx, pools, at, Ended::Silent);
+                self.next(ctx, lent, at, Ended::Silent);
             }
         }
     }
@@ -226,6 +276,7 @@ mod tests {
     struct Scene {
         world: World,
         pools: Pools,
+        admission: Admission,
         datagrams: Datagrams,
     }
 
@@ -239,23 +290,29 @@ mod tests {
             Self {
                 world: World::new(boards),
                 pools: Pools::new(vec![PoolSettings::equal([board(0), board(1)])], vec![rules]),
+                admission: Admission::new(&[]),
                 datagrams: Datagrams::new(20 * MS, 3, 3_000 * MS),
             }
         }
 
         fn place(&mut self, port: u16) -> EntryRef {
             let entry = self.world.entry();
-            let Self { world, pools, datagrams } = self;
-            datagrams.place(&mut world.at(1_000), pools, WORKER, entry, (flow(port), 0));
+            self.place_as(entry, port, false);
             entry
         }
 
+        fn place_as(&mut self, entry: EntryRef, port: u16, moved: bool) {
+            let Self { world, pools, admission, datagrams } = self;
+            let wanted = Wanted { flow: flow(port), service: 0, pool: 0, moved };
+            datagrams.place(&mut world.at(1_000), &mut Lent { pools, admission }, WORKER, entry, &wanted);
+        }
+
         fn tick(&mut self, at_ms: u64) {
-            let Self { world, pools, datagrams } = self;
+            let Self { world, pools, admission, datagrams } = self;
             for number in 0..2 {
                 alive(&mut world.boards, number, at_ms, 1 + 4 * u32::from(number));
             }
-            datagrams.tick(&mut world.at(at_ms), pools);
+            datagrams.tick(&mut world.at(at_ms), &mut Lent { pools, admission });
         }
 
         /// The addresses of the boards that were sent a Connection Packet.
@@ -269,7 +326,12 @@ mod tests {
 
         fn told(&mut self) -> Vec<(EntryRef, Option<BoardId>)> {
             let told = self.world.out.told.drain(..).map(|(worker, command)| match command {
-                Command::Datagrams { entry, board } if worker == WORKER => (entry, board),
+                Command::Datagrams { entry, placed: DatagramsPlaced::At(board, _), .. }
+                    if worker == WORKER =>
+                {
+                    (entry, Some(board))
+                }
+                Command::Datagrams { entry, .. } if worker == WORKER => (entry, None),
                 other => panic!("a verdict, not {other:?}"),
             });
             told.collect()
@@ -299,8 +361,8 @@ mod tests {
         let mut scene = Scene::new();
         let entry = scene.place(1);
         let first = scene.asked();
-        let Scene { world, pools, datagrams } = &mut scene;
-        datagrams.refused(&mut world.at(1_001), pools, board(0), &flow(1), 1);
+        let Scene { world, pools, admission, datagrams } = &mut scene;
+        datagrams.refused(&mut world.at(1_001), &mut Lent { pools, admission }, board(0), &flow(1), 1);
         let second = scene.asked();
         assert_ne!(first, second);
         for at_ms in [1_030, 1_060] {
@@ -331,12 +393,11 @@ mod tests {
     fn more_flows_than_may_be_under_way_are_told_so_at_once() {
         let mut scene = Scene::new();
         let entry = scene.world.entry();
-        let Scene { world, pools, datagrams } = &mut scene;
         for port in 0..CAPACITY as u16 {
-            datagrams.place(&mut world.at(1_000), pools, WORKER, entry, (flow(port), 0));
+            scene.place_as(entry, port, false);
         }
-        assert_eq!(world.out.told.len(), 0);
-        datagrams.place(&mut world.at(1_000), pools, WORKER, entry, (flow(60_000), 0));
+        assert_eq!(scene.world.out.told.len(), 0);
+        scene.place_as(entry, 60_000, false);
         assert_eq!(scene.told(), [(entry, None)]);
     }
 }

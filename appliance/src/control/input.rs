@@ -109,7 +109,7 @@ fn take(
         Message::Ack(ack) => acknowledged(core, now_ns, board, &ack, sink),
         Message::Refused(refused) if refused.protocol == Protocol::Udp => {
             let (flow, code) = (&refused.flow, refused.reason.code());
-            datagrams.refused(ctx, &mut attempts.pools, board, flow, code);
+            datagrams.refused(ctx, &mut attempts.lent(), board, flow, code);
         }
         Message::Refused(refused) if checks.owns(&refused.flow) => {
             checks.refused(ctx, board, &refused.flow, refused.trailer.id, refused.reason.code());

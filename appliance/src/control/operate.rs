@@ -9,6 +9,7 @@ use ipos_pipelines::config::Timeouts;
 use ipos_pipelines::handoff::{BoardId, Command};
 use ipos_pipelines::services::Services;
 
+use super::admission::AdmitSettings;
 use super::board::{Board, BoardSettings, Liveness};
 use super::boards::MS_NS;
 use super::checks::CheckSettings;
@@ -108,6 +109,8 @@ pub struct Farm {
     pub checks: Vec<CheckSettings>,
     /// The services whose boards the workers choose by hash.
     pub hashed: Vec<HashedService>,
+    /// How many connections services and their clients may have.
+    pub admits: Vec<AdmitSettings>,
     /// What boards may start, by number of service.
     pub starts: Vec<Option<ServiceSettings>>,
     /// What the workers hold.
@@ -189,6 +192,7 @@ impl Core {
         self.checks.reconfigure(farm.checks, now_ns);
         self.standings.reconfigure(farm.hashed);
         self.attempts.spawner.reconfigure(farm.starts);
+        self.attempts.admission.reconfigure(&farm.admits);
         self.datagrams.deadline_ns = farm.deadline_ns;
         self.attempts.reconfigure(farm.pools, farm.rules, farm.deadline_ns);
         self.tell_all(sink, || Command::Services(Arc::clone(&farm.services)));

@@ -44,6 +44,7 @@ fn farm(boards: &[u16]) -> Farm {
         checks: Vec::new(),
         hashed: Vec::new(),
         starts: Vec::new(),
+        admits: Vec::new(),
         services: Arc::default(),
         timeouts: Timeouts::default(),
         deadline_ns: 3000 * MS,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Liveness, REFUSALS, Unfit};
 use super::core::Core;
-use super::counters::{Checked, Did, Ended, Ignored, NoBoard, Reason};
+use super::counters::{Checked, Did, Ended, Ignored, NoBoard, OverLimit, Reason};
 use super::health::{Outcome, ServiceHealth};
 use super::placement::score;
 
@@ -32,6 +32,9 @@ pub struct Snapshot {
     pub ports: Vec<PortRow>,
     /// Packet buffers.
     pub mbufs: Mbufs,
+    /// Clients that are remembered for their limits.
+    #[serde(default)]
+    pub clients: usize,
     /// How often the workers have counted the boards' flows.
     pub counted: u64,
     /// What happened, by name.
@@ -174,10 +177,24 @@ pub struct ServiceRow {
     pub starting: Option<String>,
     /// Its boards.
     pub boards: Vec<CandidateRow>,
+    /// What its limits for clients have admitted; `None` without such limits.
+    #[serde(default)]
+    pub admitted: Option<AdmittedRow>,
     /// Requests that were placed, by reason.
     pub placed: BTreeMap<String, u64>,
     /// Requests that got no board, by reason.
     pub failed: BTreeMap<String, u64>,
+}
+
+/// What a service's limits for clients have admitted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AdmittedRow {
+    /// Connections that count now.
+    pub connections: u32,
+    /// How many there may be; `None`: any number.
+    pub connections_max: Option<u32>,
+    /// Connections that were refused, by the limit that was reached.
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// A board of a service.
@@ -329,6 +346,7 @@ pub fn of(core: &Core, now_ns: u64, services: &[ServiceName]) -> Snapshot {
             questions: core.holders.count(),
             boards: core.boards.iter().map(|(_, board)| migrations(board)).collect(),
         },
+        clients: core.attempts.admission.clients(),
         counted: core.census.rounds,
         did: Did::ALL.iter().map(|what| (what.name().to_owned(), core.counters.did(*what))).collect(),
         ignored: Ignored::ALL
@@ -439,6 +457,15 @@ fn service(core: &Core, now_ns: u64, service: &ServiceName) -> ServiceRow {
         waiting: shown.as_ref().map_or(0, |shown| shown.waiting),
         starting: shown.and_then(|shown| shown.starting).map(|board| core.board_name(board).to_owned()),
         boards: service.boards.iter().filter_map(candidate).collect(),
+        admitted: core.attempts.admission.shown(service.number).map(|(admit, admitted)| AdmittedRow {
+            connections: admitted.connections,
+            connections_max: admit.connections,
+            refused: OverLimit::ALL
+                .iter()
+                .zip(admitted.refused)
+                .map(|(reason, count)| (reason.name().to_owned(), count))
+                .collect(),
+        }),
         placed: placed.collect(),
         failed: failed.collect(),
     }

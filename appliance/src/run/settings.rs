@@ -7,12 +7,14 @@ use ipos_pipelines::config::{PortSettings, Timeouts};
 use ipos_pipelines::handoff::{BoardId, PortIndex};
 use ipos_pipelines::services::Kind;
 use ipos_pipelines::steer::Owners;
+use ipos_wire::ipos::Protocol;
 use ipos_wire::mac::Mac;
 
 use crate::admin::collector::About;
 use crate::admin::rows::UrlRow;
 use crate::config::model::{Board, Check, Config};
 use crate::config::snapshot::Snapshot;
+use crate::control::admission::AdmitSettings;
 use crate::control::attempts::AttemptSettings;
 use crate::control::board::BoardSettings;
 use crate::control::boards::MS_NS;
@@ -159,6 +161,7 @@ pub fn farm(
         checks: checks(config, &names),
         hashed: hashed(config, &names),
         starts: starts(config, &names),
+        admits: admits(config, &names),
         timeouts: timeouts(config),
         deadline_ns: ms(migration.deadline_ms.value),
     };
@@ -188,6 +191,18 @@ pub fn services(config: &Config, ids: &[BoardId], snapshot: &Snapshot) -> Vec<Se
         }
     });
     all.collect()
+}
+
+/// The services that have limits for their clients.
+pub fn admits(config: &Config, services: &[ServiceName]) -> Vec<AdmitSettings> {
+    let named = config.services.iter().zip(services).filter(|(service, _)| service.admit.limits_anything());
+    let settings = named.map(|(service, name)| AdmitSettings {
+        service: name.number,
+        endpoint: (name.address, name.port),
+        protocol: if service.kind.is_udp() { Protocol::Udp } else { Protocol::Tcp },
+        admit: service.admit,
+    });
+    settings.collect()
 }
 
 /// What boards may start, by number of service.

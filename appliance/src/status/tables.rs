@@ -260,9 +260,24 @@ fn services(rows: &[Value]) -> String {
             plain(&row["service"]),
             counts(&row["placed"]),
             counts(&row["failed"])
-        )
+        ) + &admitted(row)
     });
     table(SERVICES, &candidates(rows)) + "\n" + &decided.collect::<String>()
+}
+
+/// How many connections its limits for clients have let in, and which were reached.
+fn admitted(row: &Value) -> String {
+    let its = &row["admitted"];
+    if its.is_null() {
+        return String::new();
+    }
+    format!(
+        "{}: connections: {} of {}; refused: {}\n",
+        plain(&row["service"]),
+        plain(&its["connections"]),
+        or(&its["connections_max"], "any"),
+        counts(&its["refused"])
+    )
 }
 
 /// One row for each board of each service.

@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use ipos_appliance::control::admission::{Admit, AdmitSettings, Admitted};
 use ipos_appliance::control::attempts::AttemptSettings;
 use ipos_appliance::control::board::BoardSettings;
 use ipos_appliance::control::boards::MS_NS;
@@ -113,6 +114,25 @@ impl World {
         world.reporting = vec![FIRST, SECOND];
         world.report();
         world
+    }
+
+    /// The same boards, and limits for the clients of the service.
+    pub fn limited(admit: Admit) -> Self {
+        let mut world = Self::new();
+        world.limit(admit);
+        world
+    }
+
+    /// Other limits, as a reload brings them.
+    pub fn limit(&mut self, admit: Admit) {
+        let settings =
+            AdmitSettings { service: 0, endpoint: (SERVICE, 80), protocol: ipos::Protocol::Tcp, admit };
+        self.core.attempts.admission.reconfigure(&[settings]);
+    }
+
+    /// What the limits have admitted.
+    pub fn admitted(&self) -> Admitted {
+        self.core.attempts.admission.shown(0).expect("it has limits").1
     }
 
     /// Two boards that have not been heard of yet.

@@ -17,6 +17,8 @@ pub enum Answer {
     UriTooLong,
     /// `429 Too Many Requests`, then close: a row of the URL map says so.
     TooManyRequests,
+    /// The same, saying when to come again: a limit of `[service.admit]` is reached.
+    OverLimit(RetryAfter),
     /// A redirect of the service, by its number ([`crate::answers::Answers::redirects`]), then close.
     Redirect(u16),
     /// `503 Service Unavailable`, then close: no board could take the endpoint.
@@ -38,7 +40,7 @@ impl Answer {
             Self::NotFound => (404, "Not Found"),
             Self::RequestTimeout => (408, "Request Timeout"),
             Self::UriTooLong => (414, "URI Too Long"),
-            Self::TooManyRequests => (429, "Too Many Requests"),
+            Self::TooManyRequests | Self::OverLimit(_) => (429, "Too Many Requests"),
             Self::HeadTooLarge => (431, "Request Header Fields Too Large"),
             Self::Unavailable | Self::NotYet(_) => (503, "Service Unavailable"),
             Self::Redirect(_) | Self::Alert(_) | Self::Reset => return None,

@@ -1,7 +1,7 @@
 //! The beginnings that many scripts share.
 
 use ipos_pipelines::entry::State;
-use ipos_pipelines::handoff::{Command, Event, Place};
+use ipos_pipelines::handoff::{Command, Counted, Event, Place};
 use ipos_pipelines::table::slab::EntryRef;
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::flow::Flow;
@@ -58,7 +58,7 @@ impl Node {
 
     /// The same under another attempt.
     pub fn migrated_as(&mut self, entry: EntryRef, flow: Flow, migration_id: u64) {
-        self.command(Command::Migrated { entry, flow, board: BOARD, migration_id });
+        self.command(Command::Migrated { entry, flow, board: BOARD, migration_id, counted: Counted::No });
     }
 
     /// Up to the replay: Forward, but the client has not shown yet that the board has the request.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use ipos_pipelines::counters::{Drop, Happening};
 use ipos_pipelines::datagram::{HELD_EACH, HOLDING_MAX};
 use ipos_pipelines::entry::State;
-use ipos_pipelines::handoff::{BoardId, Command, Event, FlowFilter, FlowPage, Takes, WorkerId};
+use ipos_pipelines::handoff::{
+    BoardId, Command, Counted, DatagramsPlaced, Event, FlowFilter, FlowPage, Takes, WorkerId,
+};
 use ipos_pipelines::maglev::{HashBy, Maglev, Member};
 use ipos_pipelines::services::{Kind, Service, Services};
 use ipos_pipelines::table::slab::EntryRef;
@@ -89,25 +91,27 @@ fn with(setup: Setup) -> Rig {
     rig
 }
 
-fn rig() -> Rig {
+pub fn rig() -> Rig {
     with(Setup::default())
 }
 
-fn takes(node: &mut Node, board: BoardId, takes: Takes) {
+pub fn takes(node: &mut Node, board: BoardId, takes: Takes) {
     node.command(Command::Standing { service: UDP, board, takes });
 }
 
 /// The flow that the control core was asked to place.
 #[track_caller]
-fn asked(node: &mut Node) -> (EntryRef, Flow) {
+pub fn asked(node: &mut Node) -> (EntryRef, Flow) {
     match only(node.told()) {
-        Event::PlaceDatagrams { entry, flow, service: UDP, pool: 4 } => (entry, flow),
+        Event::PlaceDatagrams { entry, flow, service: UDP, pool: 4, .. } => (entry, flow),
         other => panic!("a flow to place, not {other:?}"),
     }
 }
 
 fn placed(node: &mut Node, entry: EntryRef, board: Option<BoardId>) {
-    node.command(Command::Datagrams { entry, board });
+    let flow = node.worker.core().datagrams.flows.flow(entry).expect("a flow");
+    let placed = board.map_or(DatagramsPlaced::Nowhere, |board| DatagramsPlaced::At(board, Counted::No));
+    node.command(Command::Datagrams { entry, flow, placed });
 }
 
 /// A flow that this board has taken.
@@ -118,6 +122,20 @@ fn settle(node: &mut Node, datagram: &Dgram, board: BoardId) {
     assert_eq!(flow, datagram.flow);
     placed(node, entry, Some(board));
     assert_eq!(sent(node), [(board, datagram.clone().frame()[ethernet::HEADER_LEN..].to_vec())]);
+}
+
+/// The same, with what the control core says; whether it was told that the flow had a board before.
+#[track_caller]
+pub fn settle_as(node: &mut Node, datagram: &Dgram, (had_one, placed): (bool, DatagramsPlaced)) {
+    assert_eq!(node.on_wan(&datagram.frame()), Verdict::Held);
+    match only(node.told()) {
+        Event::PlaceDatagrams { entry, flow, moved, .. } => {
+            assert_eq!((flow, moved), (datagram.flow, had_one));
+            node.command(Command::Datagrams { entry, flow, placed });
+        }
+        other => panic!("a flow to place, not {other:?}"),
+    }
+    assert_eq!(sent(node).len(), 1);
 }
 
 /// The datagrams that went to boards: Fig. 11H.
@@ -134,7 +152,7 @@ fn sent(node: &mut Node) -> Vec<(BoardId, Vec<u8>)> {
     read.collect()
 }
 
-/// Datagrams that are dropped for one of three reasons.
+/// Datagrams that are dropped for one of four reasons.
 pub fn provoke(reason: Drop) -> Verdict {
     let mut rig = with(Setup { datagram_flows: 1024, events: 4_096, ..Setup::default() });
     let datagram = Dgram::on_port(1);
@@ -143,6 +161,12 @@ pub fn provoke(reason: Drop) -> Verdict {
             assert_eq!(rig.on_wan(&datagram.frame()), Verdict::Held);
             let (entry, _) = asked(&mut rig);
             placed(&mut rig, entry, None);
+            rig.on_wan(&datagram.frame())
+        }
+        Drop::OverLimit => {
+            assert_eq!(rig.on_wan(&datagram.frame()), Verdict::Held);
+            let (entry, flow) = asked(&mut rig);
+            rig.command(Command::Datagrams { entry, flow, placed: DatagramsPlaced::OverLimit });
             rig.on_wan(&datagram.frame())
         }
         Drop::DatagramsHeld => {

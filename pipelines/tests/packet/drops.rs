@@ -235,7 +235,9 @@ fn provoke_later(reason: Drop, mut rig: Rig) -> Verdict {
             rig.client(&client.acks(REQUEST_LEN, 100))
         }
         Drop::NoUdpService => rig.on_wan(&super::datagram::Dgram::on_port(1).frame()),
-        Drop::NoUdpBoard | Drop::DatagramsFull | Drop::DatagramsHeld => super::datagram::provoke(reason),
+        Drop::NoUdpBoard | Drop::DatagramsFull | Drop::DatagramsHeld | Drop::OverLimit => {
+            super::datagram::provoke(reason)
+        }
         Drop::NoBoardYet => {
             client.flow.endpoint_port = super::layer4::PORT;
             super::layer4::serve(&mut rig, &[BOARD]);

@@ -12,6 +12,7 @@ mod end;
 mod forward;
 mod handshake;
 mod layer4;
+mod limits;
 mod local;
 mod migrate;
 mod noise;

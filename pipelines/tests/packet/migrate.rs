@@ -3,7 +3,7 @@
 use ipos_pipelines::counters::Happening;
 use ipos_pipelines::counters::LATENCY_BOUNDS_US;
 use ipos_pipelines::entry::State;
-use ipos_pipelines::handoff::{Answer, Command, Event, Place};
+use ipos_pipelines::handoff::{Answer, Command, Counted, Event, Place};
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::ipos::{Header, Protocol, TYPE_PACKET};
 use ipos_wire::tcp::{Flags, Options, Timestamps};
@@ -327,6 +327,7 @@ fn an_acknowledgement_of_another_attempt_than_the_one_in_force_is_undone() {
         flow: place.flow,
         board: OTHER_BOARD,
         migration_id: MIGRATION + 1,
+        counted: Counted::No,
     });
     match only(rig.told()) {
         Event::Abandon { migrated, .. } => assert_eq!(migrated, Some((OTHER_BOARD, MIGRATION + 1))),
@@ -379,8 +380,8 @@ fn the_time_from_the_heads_end_to_the_replay_is_counted_once() {
     let mut client = Client::plain();
     let place = rig.request(&mut client, REQUEST);
     rig.pass(3);
-    let migrated =
-        || Command::Migrated { entry: place.entry, flow: client.flow, board: BOARD, migration_id: MIGRATION };
+    let (entry, flow, counted) = (place.entry, client.flow, Counted::No);
+    let migrated = || Command::Migrated { entry, flow, board: BOARD, migration_id: MIGRATION, counted };
     rig.command(migrated());
     rig.command(migrated());
     let placements = rig.counters.placements.read();

@@ -5,7 +5,9 @@ use ipos_dpdk::mbuf::Mbuf;
 use ipos_pipelines::config::{Role, Timeouts};
 use ipos_pipelines::counters::{Happening, Outcome};
 use ipos_pipelines::entry::State;
-use ipos_pipelines::handoff::{Answer, Command, Event, FlowFilter, FlowPage, Holder, Takes, WorkerId};
+use ipos_pipelines::handoff::{
+    Answer, Command, Counted, DatagramsPlaced, Event, FlowFilter, FlowPage, Holder, Takes, WorkerId,
+};
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{self, Protocol};
 use ipos_wire::tcp::Flags;
@@ -232,6 +234,7 @@ fn decide(random: &mut Random, event: Event) -> Option<Command> {
                 flow: place.flow,
                 board: BOARD,
                 migration_id: MIGRATION,
+                counted: if random.below(2) == 0 { Counted::Client } else { Counted::No },
             }),
         },
         Event::WhoHolds { entry, .. } => match random.below(4) {
@@ -240,18 +243,21 @@ fn decide(random: &mut Random, event: Event) -> Option<Command> {
             2 => Some(Command::Holder { entry, holder: Holder::Board(board, MIGRATION) }),
             _ => None,
         },
-        Event::PlaceDatagrams { entry, .. } => match random.below(4) {
+        Event::PlaceDatagrams { entry, flow, .. } => match random.below(5) {
             0 => None,
-            1 => Some(Command::Datagrams { entry, board: None }),
-            _ => Some(Command::Datagrams { entry, board: Some(board) }),
+            1 => Some(Command::Datagrams { entry, flow, placed: DatagramsPlaced::Nowhere }),
+            2 => Some(Command::Datagrams { entry, flow, placed: DatagramsPlaced::OverLimit }),
+            _ => {
+                Some(Command::Datagrams { entry, flow, placed: DatagramsPlaced::At(board, Counted::Service) })
+            }
         },
         Event::Abandon { entry, flow, .. } => match random.below(4) {
-            0 => Some(Command::Migrated { entry, flow, board, migration_id: 3 }),
+            0 => Some(Command::Migrated { entry, flow, board, migration_id: 3, counted: Counted::Service }),
             1 => Some(Command::Closed { flow, board, migration_id: MIGRATION }),
             2 => Some(Command::Closed { flow, board, migration_id: 0 }),
             _ => Some(Command::Answer { entry, answer }),
         },
-        Event::Flows(_) | Event::Counted(_) | Event::Frame { .. } => None,
+        Event::Flows(_) | Event::Counted(_) | Event::Ended(_) | Event::Frame { .. } => None,
     }
 }
 

@@ -11,6 +11,7 @@ use ipos_pipelines::urlmap::{HeaderRule, PathRule};
 use ipos_wire::ipos::ApplicationName;
 
 use crate::config::read::At;
+use crate::control::admission::Admit;
 use crate::control::placement::{Limits, Policy};
 
 /// `[[service]]`
@@ -44,6 +45,8 @@ pub struct Service {
     pub home: Option<u16>,
     /// What a board may have at most.
     pub limits: Limits,
+    /// How many connections it takes, in all and of each client.
+    pub admit: Admit,
     /// Over so long a board that joins gets its whole weight, seconds.
     pub slow_start_s: u32,
     /// How its boards are checked, if they are.
