@@ -12,6 +12,7 @@ known to be well; `octets` of content that came and were right; `outcome` and `d
 """
 
 import json
+import os
 import socket
 import ssl
 import sys
@@ -30,8 +31,12 @@ _output = threading.Lock()
 def say(what):
     """One JSON line to the program that started this one."""
     with _output:
-        sys.stdout.write(json.dumps(what) + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(json.dumps(what) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Nobody listens any more: not one thread but all have to go.
+            os._exit(1)
 
 
 class Wrong(Exception):
