@@ -1,5 +1,6 @@
 //! Lets things happen to the farm, and waits until all is well again.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -163,12 +164,13 @@ impl<'lab> Farm<'lab> {
         begin.elapsed()
     }
 
-    /// Waits until every board of every service may have new connections.
+    /// Waits until every board has reported again, so that nothing older is believed, and may have new connections of every service.
     fn wait_fit(&self) {
         let mut seen = String::new();
+        let mut reports = Reports::default();
         let deadline = Instant::now() + FIT;
         while Instant::now() < deadline {
-            match self.unfit() {
+            match self.unfit(&mut reports) {
                 Some(unfit) if unfit.is_empty() => return,
                 Some(unfit) => seen = unfit.join("; "),
                 None => "the appliance does not answer".clone_into(&mut seen),
@@ -179,13 +181,11 @@ impl<'lab> Farm<'lab> {
     }
 
     /// Why boards may not have connections; none when the appliance does not answer.
-    fn unfit(&self) -> Option<Vec<String>> {
+    fn unfit(&self, reports: &mut Reports) -> Option<Vec<String>> {
+        let servers = self.lab.try_status("servers")?;
+        let mut unfit = reports.missing(servers.as_array()?);
         let services = self.lab.try_status("services")?;
-        if self.lab.alive_boards().len() != BOARDS as usize {
-            return Some(vec!["not every board is alive".to_owned()]);
-        }
-        let mut unfit = Vec::new();
-        for service in services.as_array().into_iter().flatten() {
+        for service in services.as_array()? {
             for row in service["boards"].as_array().into_iter().flatten() {
                 if let Some(why) = row["unfit"].as_str() {
                     unfit.push(format!("{} of {}: {why}", row["board"], service["name"]));
@@ -193,6 +193,36 @@ impl<'lab> Farm<'lab> {
             }
         }
         Some(unfit)
+    }
+}
+
+/// The boards' reports since somebody began to wait for them.
+#[derive(Default)]
+struct Reports {
+    /// By board: the number of the report that was seen last, and how many new ones were.
+    seen: BTreeMap<String, (Value, usize)>,
+}
+
+impl Reports {
+    /// Takes the rows of the Server State Table; what is missing in them.
+    fn missing(&mut self, rows: &[Value]) -> Vec<String> {
+        let mut missing = Vec::new();
+        if rows.len() != BOARDS as usize {
+            missing.push(format!("{} boards instead of {BOARDS}", rows.len()));
+        }
+        for row in rows {
+            let board = row["name"].as_str().unwrap_or_default();
+            let number = &row["sequence"];
+            let (last, new) = self.seen.entry(board.to_owned()).or_insert_with(|| (number.clone(), 0));
+            if last != number {
+                (*last, *new) = (number.clone(), *new + 1);
+            }
+            // The first may have been on its way.
+            if row["alive"] != true || *new < 2 {
+                missing.push(format!("{board} is not alive, or has not reported again"));
+            }
+        }
+        missing
     }
 }
 
@@ -223,4 +253,27 @@ fn reload_nginx(board: u32) -> Duration {
         workers.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()).then_some(())
     });
     begin.elapsed()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_board_said_before_is_not_believed() {
+        let rows = |sequence: u64, is_alive: bool| -> Vec<Value> {
+            let row =
+                |board| json!({"name": format!("board{board}"), "alive": is_alive, "sequence": sequence});
+            (1..=BOARDS).map(row).collect()
+        };
+        let mut reports = Reports::default();
+        assert_eq!(reports.missing(&rows(7, true)).len(), 3);
+        assert_eq!(reports.missing(&rows(7, true)).len(), 3);
+        assert_eq!(reports.missing(&rows(8, true)).len(), 3, "it may have been on its way");
+        assert!(reports.missing(&rows(1, true)).is_empty(), "a new agent counts from the start");
+        assert_eq!(reports.missing(&rows(2, false)).len(), 3);
+        assert_eq!(reports.missing(&[]).len(), 1);
+    }
 }
