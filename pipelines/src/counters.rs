@@ -188,6 +188,13 @@ counted! {
         DatagramsOverLimit = "datagrams_over_limit", "A flow of datagrams beyond a limit of its service (`[service.admit]`).";
         DatagramsMoved = "datagrams_moved", "A flow of datagrams went to be placed anew: its board was dead or gone.";
         DatagramsIdle = "datagrams_idle", "A flow of datagrams ended idle.";
+        QuicFollowed = "quic_followed", "A QUIC connection came from another address: its id named the board, and a flow was made there.";
+        QuicUnkept = "quic_unkept", "The same without a flow, for one packet: the share of the table is used up, or too many came this second.";
+        QuicMoved = "quic_moved", "A flow went over to the board that a QUIC connection id named.";
+        QuicUnknown = "quic_unknown", "A QUIC packet whose connection id names no board: it went with its flow, or was placed.";
+        QuicBoardGone = "quic_board_gone", "A QUIC packet whose connection id names a board that is dead or gone: it went with its flow, or was placed.";
+        QuicTooShort = "quic_too_short", "A QUIC packet that ends before its connection id names a board: it went with its flow, or was placed.";
+        QuicMalformed = "quic_malformed", "What came for a QUIC packet is none: it went with its flow, or was placed.";
         TooBigTold = "too_big_told", "The sender of a packet that does not fit the farm's MTU was told so (ICMP, fragmentation needed).";
         Originated = "originated", "A packet sent that no received packet asked for (replays, time-outs, the control core's frames).";
         OriginateFailed = "originate_failed", "A packet that the appliance wanted to send found no mbuf, board or queue.";

@@ -19,6 +19,7 @@ use crate::forward;
 use crate::handoff::{BoardId, Counted, DatagramsPlaced, Event, Takes};
 use crate::layer4::HEARD_WITHIN_MS;
 use crate::limit::Limit;
+use crate::quic;
 use crate::table::OutOfMemory;
 use crate::table::shard::{Settled, Shard};
 use crate::table::slab::{EntryRef, Slab};
@@ -128,6 +129,9 @@ pub fn packet(core: &mut Core, packet: &UdpPacket, mbuf: Mbuf) -> Verdict {
     if core.services.table(service).is_some() {
         return alone(core, service, packet, mbuf);
     }
+    if let Some(board) = quic::board(core, service, packet, &mbuf) {
+        return named(core, entry, service, board, packet, mbuf);
+    }
     let Some(entry) = entry else { return first(core, service, packet, mbuf) };
     let Some(found) = core.datagrams.flows.get(entry) else { return Verdict::Drop(Drop::NoUdpService) };
     match (found.stand, found.board) {
@@ -137,6 +141,54 @@ pub fn packet(core: &mut Core, packet: &UdpPacket, mbuf: Mbuf) -> Verdict {
         (Stand::Placed, board) if is_gone(core, service, board) => again(core, entry, service, packet, mbuf),
         (Stand::Placed, board) => forward(core, entry, board, packet, mbuf),
     }
+}
+
+/// A datagram whose connection is a board's by its id, whatever its flow says. The board is not asked: what it has it takes.
+fn named(
+    core: &mut Core,
+    entry: Option<EntryRef>,
+    service: u16,
+    board: BoardId,
+    packet: &UdpPacket,
+    mbuf: Mbuf,
+) -> Verdict {
+    match entry.and_then(|entry| Some((entry, core.datagrams.flows.get(entry)?))) {
+        Some((entry, found)) if found.board() == Some(board) => forward(core, entry, board, packet, mbuf),
+        Some((entry, found)) if found.stand == Stand::Placed => {
+            // The same address and port, another connection: what begins there next goes along.
+            let before = found.board;
+            if let Some(mut found) = core.datagrams.flows.get_mut(entry) {
+                found.board = board;
+            }
+            core.by_board.left(before);
+            core.by_board.joined(board);
+            core.happened(Happening::QuicMoved);
+            forward(core, entry, board, packet, mbuf)
+        }
+        // A connection that begins at this address is being placed; this one is not it.
+        Some(_) => send(core, board, packet, mbuf),
+        None => {
+            if let Some(entry) = follow(core, service, board, packet) {
+                core.happened(Happening::QuicFollowed);
+                return forward(core, entry, board, packet, mbuf);
+            }
+            core.happened(Happening::QuicUnkept);
+            send(core, board, packet, mbuf)
+        }
+    }
+}
+
+/// Makes a flow at the board that a connection id has named; `None` where there is no room for it.
+fn follow(core: &mut Core, service: u16, board: BoardId, packet: &UdpPacket) -> Option<EntryRef> {
+    let Datagrams { flows, new, .. } = &mut core.datagrams;
+    let has_room = flows.len() < flows.capacity() / 2 && new.take(core.now.ms);
+    let flow = DatagramFlow { board, service, stand: Stand::Placed, counted: Counted::No, held: None };
+    let entry = has_room.then(|| flows.insert(&packet.flow, flow, core.now.ms).ok()).flatten()?;
+    core.counters.datagram_flows.add(1);
+    core.by_board.joined(board);
+    let wait_ms = idle_ms(core, service);
+    schedule_in(core, entry, wait_ms);
+    Some(entry)
 }
 
 /// Whether a board is dead, or was taken out.

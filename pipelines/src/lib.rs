@@ -29,6 +29,7 @@ pub mod local;
 pub mod maglev;
 pub mod migrate;
 pub mod parse;
+pub mod quic;
 pub mod recover;
 pub mod reply;
 pub mod request;

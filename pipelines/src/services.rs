@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::answers::Answers;
 use crate::maglev::Maglev;
+use crate::quic::ServerIds;
 use crate::tlsmap::TlsRules;
 use crate::urlmap::UrlMap;
 
@@ -76,6 +77,8 @@ pub struct Services {
     by_udp: Vec<Row>,
     /// Milliseconds after which a flow of datagrams ends, by number, of those that keep flows of datagrams.
     idle_ms: Vec<(u16, u32)>,
+    /// Where QUIC connection ids say which board they are of, by number, of those that go by them.
+    server_ids: Vec<(u16, ServerIds)>,
     /// Addresses of those, sorted, without repetition.
     addresses: Vec<u32>,
     /// Addresses of all, sorted, without repetition.
@@ -146,7 +149,16 @@ impl Services {
             services.iter().flatten().map(|service| service.address.to_bits()).collect();
         known.sort_unstable();
         known.dedup();
-        Ok(Self { services, by_endpoint, by_udp, idle_ms: Vec::new(), addresses, known, tables: Vec::new() })
+        Ok(Self {
+            services,
+            by_endpoint,
+            by_udp,
+            idle_ms: Vec::new(),
+            server_ids: Vec::new(),
+            addresses,
+            known,
+            tables: Vec::new(),
+        })
     }
 
     /// The same with the tables of those that choose boards by hash, by number.
@@ -166,6 +178,20 @@ impl Services {
         idle_ms.sort_unstable();
         self.idle_ms = idle_ms;
         self
+    }
+
+    /// The same with what connection ids say, by number.
+    pub fn with_server_ids(mut self, mut server_ids: Vec<(u16, ServerIds)>) -> Self {
+        server_ids.sort_unstable_by_key(|row| row.0);
+        self.server_ids = server_ids;
+        self
+    }
+
+    /// Where connection ids of this service say which board they are of, if it goes by them.
+    #[inline]
+    pub fn server_ids(&self, number: u16) -> Option<&ServerIds> {
+        let place = self.server_ids.binary_search_by_key(&number, |row| row.0).ok()?;
+        self.server_ids.get(place).map(|row| &row.1)
     }
 
     /// A flow of datagrams of this service ends after so long without one, milliseconds.

@@ -17,6 +17,7 @@ mod limits;
 mod loss;
 mod operate;
 mod placement;
+mod quic;
 mod restart;
 mod shared;
 mod spawn;
@@ -103,7 +104,7 @@ fn main() -> ExitCode {
         (CHECKED, &[health::TESTS][..]),
         (SPAWN, &[spawn::TESTS][..]),
         (UNEQUAL, &[placement::TESTS, fitness::TESTS][..]),
-        (SERVICES, &[kinds::TESTS, tls::TESTS, limits::OF_KINDS][..]),
+        (SERVICES, &[kinds::TESTS, tls::TESTS, limits::OF_KINDS, quic::TESTS][..]),
         (FORWARDED, &[forwarded::TESTS][..]),
         (FORWARDED_WORKERS, &[forwarded::CORE][..]),
     ] {

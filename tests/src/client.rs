@@ -92,10 +92,17 @@ impl Script {
     /// # Panics
     /// When it cannot be started.
     pub fn start(lab: &Lab, namespace: &str, name: &str, arguments: &[&str]) -> Self {
+        Self::start_by("/usr/bin/python3", lab, namespace, name, arguments)
+    }
+
+    /// The same by a Python of its own.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_by(python: &str, lab: &Lab, namespace: &str, name: &str, arguments: &[&str]) -> Self {
         let path = repository().join("tests/clients").join(name);
         let path = path.to_string_lossy();
-        let all: Vec<&str> =
-            ["/usr/bin/python3", "-B", &path].into_iter().chain(arguments.iter().copied()).collect();
+        let all: Vec<&str> = [python, "-B", &path].into_iter().chain(arguments.iter().copied()).collect();
         let mut child = lab
             .command(namespace, &all)
             .stdin(Stdio::piped())

@@ -12,6 +12,9 @@ use crate::wait::wait_until;
 /// Where a running lab keeps its files.
 pub const ROOT: &str = "/run/ipos-lab";
 
+/// Python with what Debian has no package of; `make setup` makes it.
+pub const PYTHON: &str = "/usr/local/lib/ipos-lab/bin/python3";
+
 /// The service's URL.
 pub const URL: &str = "http://198.51.100.1";
 

@@ -35,6 +35,7 @@ pub mod icmp;
 pub mod ipos;
 pub mod ipv4;
 pub mod mac;
+pub mod quic;
 pub mod seq;
 pub mod tcb;
 pub mod tcp;

@@ -160,6 +160,10 @@ impl Live {
             if !service.tls.rows.iter_mut().all(|row| take_out(&mut row.boards, &mut row.weights)) {
                 return Err(alone("a row of the TLS map of service"));
             }
+            if let Some(quic) = &mut service.quic {
+                quic.ids.retain(|(_, board)| *board != place);
+                quic.ids.iter_mut().for_each(|(_, board)| *board -= u16::from(*board > place));
+            }
             // A service whose home goes has none any more.
             let home = service.home.filter(|home| *home != place);
             service.home = home.map(|home| home - u16::from(home > place));
@@ -389,6 +393,7 @@ pub async fn reload(collector: &mut Collector) -> Result<Vec<String>, LiveError>
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::config::quic::Quic;
     use crate::config::tests::{SHORT, good};
 
     /// The short configuration, in force.
@@ -426,6 +431,9 @@ pub(crate) mod tests {
         assert_eq!((&service.boards[..], &service.maps[0].boards[..]), (&[0, 1][..], &[1][..]));
         assert_eq!((&service.weights[..], service.home), (&[20, 100][..], Some(0)));
         assert_eq!(live.without("board2").expect("others are left").services[0].home, None);
+        live.config.services[0].quic = Some(Quic { offset: 1, len: 1, ids: vec![(7, 0), (8, 1)] });
+        let left = live.without("board1").expect("others are left");
+        assert_eq!(left.services[0].quic.as_ref().map(|quic| &quic.ids[..]), Some(&[(8, 0)][..]));
         let names: Vec<&str> = without.boards.iter().map(|board| board.name.value.as_str()).collect();
         assert_eq!(names, ["board2", "board3"]);
     }

@@ -186,7 +186,12 @@ fn told(service: &Service, config: &Config) -> String {
     let boards = (addresses(&service.boards), &service.weights, service.home.map(|home| addresses(&[home])));
     let placement = (service.policy, service.limits, service.admit, service.slow_start_s);
     let (check, start, pages) = (&service.check, &service.start, &service.pages);
-    let kind = (service.kind, service.datagrams, service.table);
+    // By the boards' addresses, as everywhere: their places may have changed.
+    let quic = service.quic.as_ref().map(|quic| {
+        let ids = quic.ids.iter().map(|(id, board)| (*id, addresses(&[*board])));
+        (quic.offset, quic.len, ids.collect::<Vec<_>>())
+    });
+    let kind = (service.kind, service.datagrams, service.table, quic);
     let name = &service.name.value;
     format!("{name} {kind:?} {boards:?} {placement:?} {maps:?} {tls:?} {check:?} {start:?} {pages:?}")
 }

@@ -15,6 +15,7 @@ use super::farm::{Farm, MapDraft, PagesDraft, ServiceDraft, TlsDraft, Weights};
 use super::host::{self, Host};
 use super::model::{Board, Config, Map, Memory, Page, Pages, Port, Service, Tls, TlsRow};
 use super::parse::Draft;
+use super::quic;
 use super::read::{At, Notes};
 use super::size;
 use crate::control::standing::WEIGHT_DEFAULT;
@@ -323,6 +324,7 @@ fn resolve(service: &ServiceDraft, farm: &Farm, host: &impl Host, notes: &Notes)
     });
     let maps: Vec<Map> = maps.collect();
     let tls = tls(&service.tls, farm, notes);
+    let quic_ids = quic::check(service, &boards, notes);
     Service {
         name: service.name.clone(),
         address: at.clone(),
@@ -339,6 +341,7 @@ fn resolve(service: &ServiceDraft, farm: &Farm, host: &impl Host, notes: &Notes)
         policy: service.policy,
         limits: service.limits,
         admit: service.admit,
+        quic: quic_ids,
         slow_start_s: service.slow_start_s,
         check: service.check.clone(),
         start: service.start,

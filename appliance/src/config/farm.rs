@@ -17,6 +17,7 @@ use super::model::{
     Check, CheckHost, CheckPath, ContentType, Datagrams, Device, FlowMode, MacText, Port, RowAnswer, Start,
     Subnet, Table,
 };
+use super::quic::{self, QuicDraft};
 use super::read::{At, Section};
 use crate::control::admission::{Admit, Rate};
 use crate::control::placement::{Limits, Policy};
@@ -72,6 +73,8 @@ pub struct ServiceDraft {
     pub limits: Limits,
     /// How many connections it takes.
     pub admit: Admit,
+    /// Where QUIC connection ids name boards.
+    pub quic: Option<QuicDraft>,
     /// Over so long a board that joins gets its whole weight, seconds.
     pub slow_start_s: u32,
     /// How its application is started and stopped.
@@ -221,7 +224,7 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
     let limits = limits(&section.subsection("limits", "service.limits"));
     let admit = admit(&section.subsection("admit", "service.admit"), kind);
     let (mut maps, mut checked, mut h2c, mut tls) = (Vec::new(), None, false, TlsDraft::default());
-    let mut own = PagesDraft::default();
+    let (mut own, mut quic_ids) = (PagesDraft::default(), None);
     match kind {
         Kind::Http => {
             maps = section.sections("map", "service.map").iter().filter_map(map).collect();
@@ -231,7 +234,11 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
             own = pages(&section.subsection("pages", "service.pages"));
         }
         Kind::Tls => tls = tls_rows(section),
-        Kind::Tcp | Kind::L4 | Kind::Udp => {}
+        Kind::Udp => {
+            let section = section.optional_section("quic", "service.quic");
+            quic_ids = section.and_then(|section| quic::read(&section));
+        }
+        Kind::Tcp | Kind::L4 => {}
     }
     let start = start(section);
     // Of a kind that is none nothing can be said.
@@ -256,6 +263,7 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
         home,
         limits,
         admit,
+        quic: quic_ids,
         slow_start_s,
         check: checked,
         start,

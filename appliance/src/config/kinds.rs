@@ -26,24 +26,28 @@ const OF_HASHED: &[&str] = &["hash", "table_size"];
 /// Keys of connections for which the control core is asked.
 const OF_ADMITTED: &[&str] = &["admit"];
 
+/// Keys of flows that stick by a connection id.
+const OF_QUIC: &[&str] = &["quic"];
+
 /// Keys of datagrams.
 const OF_DATAGRAMS: &[&str] = &["flow", "idle_ms"];
 
 /// Notes every key that the service's kind has no use for.
 pub fn check(section: &Section<'_>, kind: Kind, flow: FlowMode) {
     let (what, useless): (&str, &[&[&'static str]]) = match (kind, flow) {
-        (Kind::Http, _) => ("kind = \"http\"", &[OF_TLS, OF_HASHED, OF_DATAGRAMS]),
-        (Kind::Tls, _) => ("kind = \"tls\"", &[OF_HTTP, OF_HASHED, OF_DATAGRAMS]),
-        (Kind::Tcp, _) => ("kind = \"tcp\"", &[OF_MAPPED, OF_HTTP, OF_TLS, OF_HASHED, OF_DATAGRAMS]),
-        (Kind::L4, _) => {
-            ("kind = \"l4\"", &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_CHOSEN, OF_DATAGRAMS, OF_ADMITTED])
-        }
+        (Kind::Http, _) => ("kind = \"http\"", &[OF_TLS, OF_HASHED, OF_DATAGRAMS, OF_QUIC]),
+        (Kind::Tls, _) => ("kind = \"tls\"", &[OF_HTTP, OF_HASHED, OF_DATAGRAMS, OF_QUIC]),
+        (Kind::Tcp, _) => ("kind = \"tcp\"", &[OF_MAPPED, OF_HTTP, OF_TLS, OF_HASHED, OF_DATAGRAMS, OF_QUIC]),
+        (Kind::L4, _) => (
+            "kind = \"l4\"",
+            &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_CHOSEN, OF_DATAGRAMS, OF_ADMITTED, OF_QUIC],
+        ),
         (Kind::Udp, FlowMode::Connection) => {
             ("kind = \"udp\"", &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_HASHED])
         }
         (Kind::Udp, FlowMode::Datagram) => (
             "flow = \"datagram\"",
-            &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_CHOSEN, OF_ADMITTED, &["idle_ms"]],
+            &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_CHOSEN, OF_ADMITTED, OF_QUIC, &["idle_ms"]],
         ),
     };
     for keys in useless {

@@ -10,6 +10,7 @@ pub mod host;
 pub mod kinds;
 pub mod model;
 pub mod parse;
+pub mod quic;
 pub mod read;
 pub mod size;
 pub mod snapshot;

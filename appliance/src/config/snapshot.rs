@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use ipos_pipelines::answers::{Answers, Page};
 use ipos_pipelines::handoff::{Answer, BOARDS_MAX, BoardId};
 use ipos_pipelines::maglev::{Maglev, Member as Hashed};
+use ipos_pipelines::quic::ServerIds;
 use ipos_pipelines::services::{Service as WorkerService, Services};
 use ipos_pipelines::tlsmap::{self, TlsMap, TlsRules};
 use ipos_pipelines::urlmap::{Action, Rule, UrlMap};
 
 use super::model::{Config, RowAnswer, Service};
+use super::quic::Quic;
 use crate::control::placement::{Member, PoolSettings};
 
 /// How long the number of a pool that nothing names any more stays unused: longer than a request is under way.
@@ -141,8 +143,13 @@ impl Numbers {
         let numbered = open.iter().zip(&config.services);
         let idle_ms = numbered.filter(|(_, service)| service.kind.is_udp());
         let idle_ms = idle_ms.map(|((number, _), service)| (*number, service.datagrams.idle_ms)).collect();
+        let open_numbers: Vec<u16> = open.iter().map(|(number, _)| *number).collect();
         let services = Services::numbered(open, closed)?;
         let services = services.with_tables(next.tables.clone()).with_idle_ms(idle_ms);
+        let numbered = open_numbers.iter().zip(&config.services);
+        let server_ids =
+            numbered.filter_map(|(number, service)| Some((*number, server_ids(service.quic.as_ref()?, ids))));
+        let services = services.with_server_ids(server_ids.collect());
         let pools = next.pools.iter().map(|pool| pool.settings.clone()).collect();
         *self = next;
         Ok(Snapshot { services, pools })
@@ -254,6 +261,12 @@ impl Numbers {
         }
         u16::try_from(place).map_err(|_| SnapshotError::Pools)
     }
+}
+
+/// The server ids of a service, by the boards' numbers.
+fn server_ids(quic: &Quic, ids: &[BoardId]) -> ServerIds {
+    let boards = quic.ids.iter().filter_map(|(id, place)| Some((*id, *ids.get(usize::from(*place))?)));
+    ServerIds::new(quic.offset, quic.len, boards.collect())
 }
 
 /// The pages of a service.

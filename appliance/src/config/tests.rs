@@ -693,3 +693,42 @@ fn limits_for_clients_are_taken_and_their_mistakes_are_named() {
     );
     says(&with_admit("l4", "connections = 5"), "[service.admit]", "`admit` does not apply to kind = \"l4\"");
 }
+
+#[test]
+fn server_ids_of_quic_are_taken_and_their_mistakes_are_named() {
+    let with_quic = |service: &str, quic: &str| {
+        let text = format!("kind = \"udp\"\n{service}\n[service.quic]\n{quic}\n");
+        with("[[service.map]]\npath = \"/a/\"\nboards = [\"board1\"]\n", &text)
+    };
+    let both = |quic: &str| with_quic("boards = [\"board2\", \"board1\"]", quic);
+    let config = good(&both("server_ids = [\"0A01\", \"0a02\"]"));
+    let expected = quic::Quic { offset: 1, len: 2, ids: vec![(0x0a01, 1), (0x0a02, 0)] };
+    assert_eq!(config.services[0].quic, Some(expected));
+    let ids: Vec<_> = (5..7).map(ipos_pipelines::handoff::BoardId).collect();
+    let snapshot = snapshot::Numbers::default().snapshot(&config, &ids, std::time::Instant::now());
+    let services = snapshot.expect("a checked configuration").services;
+    let named = services.server_ids(0).expect("server ids").read(&[0x40, 9, 0x0a, 1]);
+    assert_eq!(named, ipos_pipelines::quic::Named::Board(ids[1]));
+    let before = good(&both("server_ids = [\"0a03\", \"0a02\"]"));
+    assert_eq!(changes::applied(&before, &config), ["service \"web\" changed"], "a reload says so");
+    says(&both("server_id_offset = 1"), "[service.quic]", "`server_ids` is missing in [service.quic]");
+    says(
+        &both("server_ids = [\"0a01\"]"),
+        "server_ids",
+        "`server_ids` has 1 for 2 boards; expected one for each",
+    );
+    says(&both("server_ids = [\"0a01\", \"0A01\"]"), "0A01", "server id \"0A01\" again");
+    says(&both("server_ids = [\"0a01\", \"0a\"]"), "\"0a\"", "server ids of different lengths");
+    for wrong in ["", "0", "0x01", "zz", "+1", "010203040506070809"] {
+        let text = both(&format!("server_ids = [\"{wrong}\", \"02\"]"));
+        says(&text, "server_ids", "expected 1 to 8 octets");
+    }
+    says(
+        &both("server_id_offset = 19\nserver_ids = [\"0a01\", \"0a02\"]"),
+        "server_id_offset",
+        "expected at most 20 together, as connection ids have",
+    );
+    says(&with_quic("", "server_ids = [\"01\"]"), "server_ids", "`server_ids` without `boards`");
+    let datagram = with_quic("flow = \"datagram\"\nboards = [\"board1\"]", "server_ids = [\"01\"]");
+    says(&datagram, "[service.quic]", "`quic` does not apply to flow = \"datagram\"");
+}

@@ -19,6 +19,9 @@ ROOT = "/run/ipos-lab"
 STATE = ROOT + "/state.json"
 PIDS = ROOT + "/pids"
 FILES = ROOT + "/files"
+PYTHON = "/usr/local/lib/ipos-lab/bin/python3"
+"""Python with what Debian has no package of; `make setup` makes it."""
+
 REPOSITORY = os.path.realpath(os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "..", ".."))
 
 SERVICE = "198.51.100.1"

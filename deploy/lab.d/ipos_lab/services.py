@@ -5,7 +5,7 @@ import os
 
 from . import plan
 from .board import nginx, wait_listening
-from .system import Daemon, run
+from .system import Daemon, LabError, inside, run, wait_until
 
 DIRECTORY = plan.ROOT + "/services"
 CONFIG = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "services.toml")
@@ -16,6 +16,8 @@ SESSIONS_PORT = 8443
 OWN_SESSIONS_PORT = 8444
 H2C_PORT = 8090
 WEBSOCKET_PORT = 8091
+HTTP3_PORT = 443
+READY_DEADLINE_S = 10.0
 
 TICKET_KEY_OCTETS = 80
 """Of AES-256, as nginx takes them."""
@@ -99,6 +101,8 @@ def nginx_servers(number):
 
 def prepare(options):
     """Makes the keys that all boards share, as a farm has them, and writes the servers' configurations."""
+    if not os.access(plan.PYTHON, os.X_OK):
+        raise LabError(f"there is no {plan.PYTHON}, which the HTTP/3 server needs; `make setup` makes it")
     os.makedirs(DIRECTORY)
     # sshd wants it, and Debian's service makes it, which does not run here.
     os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
@@ -142,10 +146,29 @@ def start_websocket(number):
                             str(WEBSOCKET_PORT), f"board{number}")
 
 
+def server_id(number):
+    """What the board's QUIC connection ids say, as services.toml has it."""
+    return f"0a{number:02x}"
+
+
+def http3(number):
+    """The board's HTTP/3 server."""
+    return Daemon(f"http3-{number}", f"{plan.board_directory(number)}/http3.log")
+
+
+def start_http3(number):
+    """Starts the HTTP/3 server."""
+    server = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "http3.py")
+    http3(number).start(plan.board_namespace(number), plan.PYTHON, "-B", os.path.normpath(server), plan.SERVICE,
+                        str(HTTP3_PORT), f"board{number}", server_id(number), f"{plan.board_directory(number)}/www",
+                        f"{DIRECTORY}/certificate.pem", f"{DIRECTORY}/certificate.key")
+
+
 def start(number):
     """Starts what a board runs for the services, without waiting. nginx is started with the board."""
     start_sshd(number)
     start_websocket(number)
+    start_http3(number)
 
 
 def wait_serving(number):
@@ -154,3 +177,6 @@ def wait_serving(number):
     wait_listening(number, WEBSOCKET_PORT, websocket(number))
     for port in (TLS_PORT, SESSIONS_PORT, OWN_SESSIONS_PORT, H2C_PORT):
         wait_listening(number, port, nginx(number))
+    name = plan.board_namespace(number)
+    wait_until(f"the HTTP/3 server of {name} listens",
+               lambda: inside(name, "ss", "-Hlun", f"sport = :{HTTP3_PORT}").strip(), READY_DEADLINE_S, http3(number))

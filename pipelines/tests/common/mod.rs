@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod counting;
+pub mod dgram;
 pub mod hello;
 pub mod scripts;
 pub mod seen;

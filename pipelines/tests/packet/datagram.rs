@@ -15,58 +15,19 @@ use ipos_pipelines::table::slab::EntryRef;
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{self, Protocol};
-use ipos_wire::{ethernet, ipv4, udp};
+use ipos_wire::{ethernet, ipv4};
 
-use crate::common::client::{CLIENT, CLIENT_MAC};
+pub use crate::common::dgram::Dgram;
 use crate::common::scripts::REQUEST;
 use crate::common::setup::plain;
 use crate::common::{
     BOARD, BOARD_MAC, Client, Node, OTHER_BOARD, OTHER_BOARD_MAC, Pair, Rig, SERVICE, SERVICE_PORT, Setup,
-    WAN_MAC, only,
+    only,
 };
 
 /// The number of the UDP service, which shares address and port with the `http` one.
-const UDP: u16 = 2;
+pub const UDP: u16 = 2;
 const IDLE_MS: u32 = 5_000;
-
-/// A datagram that a client sends.
-#[derive(Clone, Debug)]
-pub struct Dgram {
-    pub flow: Flow,
-    pub payload: Vec<u8>,
-}
-
-impl Dgram {
-    pub fn on_port(client_port: u16) -> Self {
-        Self::of(CLIENT, client_port)
-    }
-
-    fn of(client: Ipv4Addr, client_port: u16) -> Self {
-        let flow = Flow { client, client_port, endpoint: SERVICE, endpoint_port: SERVICE_PORT };
-        Self { flow, payload: b"query".to_vec() }
-    }
-
-    pub fn frame(&self) -> Vec<u8> {
-        let len = udp::HEADER_LEN + self.payload.len();
-        let mut frame = vec![0; ethernet::HEADER_LEN + ipv4::HEADER_LEN + len];
-        ethernet::Repr { dst: WAN_MAC, src: CLIENT_MAC, ethertype: ethernet::ETHERTYPE_IPV4 }
-            .emit(&mut frame);
-        ipv4::Repr {
-            src: self.flow.client,
-            dst: self.flow.endpoint,
-            protocol: ipv4::PROTOCOL_UDP,
-            ttl: 57,
-            ident: 1,
-            dont_fragment: true,
-            payload_len: len,
-        }
-        .emit(&mut frame[ethernet::HEADER_LEN..]);
-        let repr = udp::Repr { src_port: self.flow.client_port, dst_port: self.flow.endpoint_port };
-        let body = &mut frame[ethernet::HEADER_LEN + ipv4::HEADER_LEN..];
-        repr.emit(body, &self.payload, self.flow.client, self.flow.endpoint);
-        frame
-    }
-}
 
 /// A datagram whose length field says more than there is.
 pub fn cut_short() -> Vec<u8> {
@@ -80,7 +41,7 @@ fn service(kind: Kind) -> Arc<Service> {
     Arc::new(plain(SERVICE, SERVICE_PORT, kind, 4))
 }
 
-fn services() -> Services {
+pub fn services() -> Services {
     let both = vec![(0, service(Kind::Http)), (UDP, service(Kind::Udp))];
     Services::numbered(both, Vec::new()).expect("two protocols").with_idle_ms(vec![(UDP, IDLE_MS)])
 }
@@ -116,7 +77,7 @@ fn placed(node: &mut Node, entry: EntryRef, board: Option<BoardId>) {
 
 /// A flow that this board has taken.
 #[track_caller]
-fn settle(node: &mut Node, datagram: &Dgram, board: BoardId) {
+pub fn settle(node: &mut Node, datagram: &Dgram, board: BoardId) {
     assert_eq!(node.on_wan(&datagram.frame()), Verdict::Held);
     let (entry, flow) = asked(node);
     assert_eq!(flow, datagram.flow);
@@ -139,7 +100,7 @@ pub fn settle_as(node: &mut Node, datagram: &Dgram, (had_one, placed): (bool, Da
 }
 
 /// The datagrams that went to boards: Fig. 11H.
-fn sent(node: &mut Node) -> Vec<(BoardId, Vec<u8>)> {
+pub fn sent(node: &mut Node) -> Vec<(BoardId, Vec<u8>)> {
     let read = node.packets_out().into_iter().map(|out| {
         assert_eq!((out.header.kind, out.header.protocol), (ipos::TYPE_PACKET, Protocol::Udp));
         let board = match out.destination_mac {

@@ -16,6 +16,7 @@ mod limits;
 mod local;
 mod migrate;
 mod noise;
+mod quic;
 mod recover;
 mod reply;
 mod request;

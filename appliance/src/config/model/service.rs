@@ -10,6 +10,7 @@ use ipos_pipelines::tlsmap::Otherwise;
 use ipos_pipelines::urlmap::{HeaderRule, PathRule};
 use ipos_wire::ipos::ApplicationName;
 
+use crate::config::quic::Quic;
 use crate::config::read::At;
 use crate::control::admission::Admit;
 use crate::control::placement::{Limits, Policy};
@@ -47,6 +48,8 @@ pub struct Service {
     pub limits: Limits,
     /// How many connections it takes, in all and of each client.
     pub admit: Admit,
+    /// Where QUIC connection ids name boards.
+    pub quic: Option<Quic>,
     /// Over so long a board that joins gets its whole weight, seconds.
     pub slow_start_s: u32,
     /// How its boards are checked, if they are.
