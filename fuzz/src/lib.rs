@@ -9,6 +9,7 @@ pub mod farm;
 pub mod hello;
 pub mod mutate;
 pub mod packets;
+pub mod quic;
 pub mod requests;
 
 /// A parser under test and the name of its corpus.
@@ -21,7 +22,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "ethernet", check: packets::ethernet },
     Target { name: "arp", check: packets::arp },
     Target { name: "ipv4", check: packets::ipv4 },
@@ -34,4 +35,5 @@ pub const TARGETS: [Target; 12] = [
     Target { name: "assembly", check: requests::assembly },
     Target { name: "path", check: requests::path },
     Target { name: "hello", check: hello::hello },
+    Target { name: "quic", check: quic::quic },
 ];

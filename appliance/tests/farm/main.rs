@@ -3,6 +3,7 @@
 
 #[path = "../../../pipelines/tests/common/mod.rs"]
 mod common;
+mod datagrams;
 mod health;
 mod limits;
 mod server_first;

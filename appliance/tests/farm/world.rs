@@ -12,24 +12,28 @@ use ipos_appliance::control::health::Patience;
 use ipos_appliance::control::holders::AskSettings;
 use ipos_appliance::control::outlet::Outlet;
 use ipos_appliance::control::placement::{PoolSettings, Pools, Rules};
+use ipos_appliance::control::sink::Sink;
 use ipos_appliance::control::standing::WEIGHT_DEFAULT;
 use ipos_pipelines::config::{PortSettings, Role};
-use ipos_pipelines::handoff::{BoardId, PortIndex, WorkerId, queue};
+use ipos_pipelines::handoff::{BoardId, Command, PortIndex, WorkerId, queue};
 use ipos_pipelines::steer::Owners;
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::flow::Flow;
 use ipos_wire::mac::Mac;
 use ipos_wire::tcb::OptionBits;
-use ipos_wire::{ethernet, ipos, ipv4, tcp};
+use ipos_wire::{ethernet, ipos, ipv4, tcp, udp};
 use std::net::Ipv4Addr;
 
 use crate::common::setup::{FARM_PORT, HASH_KEY};
 use crate::common::{
-    Client, Encapsulated, FARM_ADDRESS, FARM_MAC, IN_POLL, Rig, SERVICE, Segment, Setup, WAN_ADDRESS, WAN_MAC,
+    Client, DATAGRAM_SERVICE, Encapsulated, FARM_ADDRESS, FARM_MAC, IN_POLL, Rig, SERVICE, Segment, Setup,
+    WAN_ADDRESS, WAN_MAC,
 };
 
 /// What a check asks.
 pub const CHECK: &[u8] = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+/// The number of the service for datagrams.
+pub const UDP_NUMBER: u16 = 6;
 /// Between two checks of a board, and how long one may take.
 pub const CHECK_MS: u64 = 500;
 const ETHERTYPE: u16 = 0x88b5;
@@ -65,6 +69,10 @@ impl Board {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
     Connection(Board, u64, Flow),
+    /// 0x01 of a flow of datagrams.
+    Flow(Board, Flow),
+    /// 0x02 of a flow of datagrams, with the datagram's payload.
+    Datagram(Board, Vec<u8>),
     Detach(Board, u64),
     Question(Board, u64),
     /// 0x02, with the payload of the segment inside.
@@ -125,14 +133,21 @@ impl World {
 
     /// Other limits, as a reload brings them.
     pub fn limit(&mut self, admit: Admit) {
-        let settings =
-            AdmitSettings { service: 0, endpoint: (SERVICE, 80), protocol: ipos::Protocol::Tcp, admit };
-        self.core.attempts.admission.reconfigure(&[settings]);
+        let of =
+            |service, address, protocol| AdmitSettings { service, endpoint: (address, 80), protocol, admit };
+        let (tcp, udp) = (ipos::Protocol::Tcp, ipos::Protocol::Udp);
+        let settings = [of(0, SERVICE, tcp), of(UDP_NUMBER, DATAGRAM_SERVICE, udp)];
+        self.core.attempts.admission.reconfigure(&settings);
     }
 
-    /// What the limits have admitted.
+    /// What the limits of the service have admitted.
     pub fn admitted(&self) -> Admitted {
         self.core.attempts.admission.shown(0).expect("it has limits").1
+    }
+
+    /// What those of the service for datagrams have.
+    pub fn admitted_flows(&self) -> Admitted {
+        self.core.attempts.admission.shown(UDP_NUMBER).expect("it has limits").1
     }
 
     /// Two boards that have not been heard of yet.
@@ -200,6 +215,12 @@ impl World {
             IN_POLL.set(false);
         }
         self.rig.poll();
+    }
+
+    /// The control core tells the worker something of the test's.
+    pub fn tell(&mut self, command: Command) {
+        self.outlet.tell(WorkerId(0), command);
+        self.turn();
     }
 
     /// Time passes, a millisecond at a time; boards go on reporting.
@@ -294,6 +315,21 @@ impl World {
         self.receives_from(board, &message);
     }
 
+    /// A board takes a flow of datagrams.
+    pub fn takes(&mut self, board: Board, flow: Flow) {
+        let mut message = [0; 16];
+        ipos::Ack { flow, protocol: ipos::Protocol::Udp, trailer: None }.emit(&mut message);
+        self.receives_from(board, &message);
+    }
+
+    /// A board does not take a flow of datagrams: nothing listens.
+    pub fn takes_not(&mut self, board: Board, flow: Flow) {
+        let (reason, trailer) = (ipos::RefusalReason::NoListener, ipos::Trailer::open(0));
+        let mut message = [0; ipos::Refused::LEN];
+        ipos::Refused { flow, protocol: ipos::Protocol::Udp, reason, trailer }.emit(&mut message);
+        self.receives_from(board, &message);
+    }
+
     /// The figure's own acknowledgement, of 30 octets (Fig. 11I).
     pub fn acknowledges_barely(&mut self, board: Board, flow: Flow) {
         let mut message = [0; 16];
@@ -374,6 +410,15 @@ fn read(frame: &[u8]) -> Option<Sent> {
     let bytes = view.payload();
     let header = ipos::Header::parse(bytes).expect("an ipOS header");
     Some(match header.kind {
+        ipos::TYPE_CONNECTION if header.protocol == ipos::Protocol::Udp => {
+            let connection = ipos::UdpConnection::parse(bytes).expect("a UDP Connection Packet");
+            assert_eq!((connection.server, connection.server_port), (board.address(), 80));
+            Sent::Flow(board, connection.flow)
+        }
+        ipos::TYPE_PACKET if header.protocol == ipos::Protocol::Udp => {
+            let packet = Encapsulated::read(frame, ETHERTYPE).packet;
+            Sent::Datagram(board, packet[ipv4::HEADER_LEN + udp::HEADER_LEN..].to_vec())
+        }
         ipos::TYPE_CONNECTION => {
             let connection = ipos::TcpConnection::parse(bytes).expect("a Connection Packet");
             assert_eq!((connection.server, connection.server_port), (board.address(), 80));
