@@ -74,7 +74,9 @@ fn limits_for_clients_that_are_reached_and_not() {
             assert_eq!(asked.len(), usize::from(port <= 5), "{asked:?}");
             if let [Sent::Connection(board, id, flow)] = asked[..] {
                 world.acknowledges(board, flow, id);
+                world.sent();
             }
+            world.rig.segments_out();
         }
         world.pass(1_100);
     });

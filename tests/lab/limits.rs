@@ -24,21 +24,22 @@ pub const OF_KINDS: &[Test] =
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A second address of the client's machine.
-const OTHER: &str = "203.0.113.11";
+pub const OTHER: &str = "203.0.113.11";
 
 /// The second address, until it is dropped.
-struct Other<'lab>(&'lab Lab);
+pub struct Other<'lab>(&'lab Lab);
 
 impl<'lab> Other<'lab> {
-    fn new(lab: &'lab Lab) -> Self {
-        lab.exec("client", &["ip", "address", "add", &format!("{OTHER}/24"), "dev", "router"]);
+    /// The address is there from now on.
+    pub fn new(lab: &'lab Lab) -> Self {
+        lab.exec("client", &["ip", "address", "add", &format!("{OTHER}/24"), "dev", "eth0"]);
         Self(lab)
     }
 }
 
 impl Drop for Other<'_> {
     fn drop(&mut self) {
-        self.0.run("client", &["ip", "address", "del", &format!("{OTHER}/24"), "dev", "router"]);
+        self.0.run("client", &["ip", "address", "del", &format!("{OTHER}/24"), "dev", "eth0"]);
     }
 }
 

@@ -17,7 +17,7 @@ impl Rate {
     }
 }
 
-/// The bucket of one client or service. A token is [`SECOND_NS`] parts, so that each nanosecond adds a whole number of them.
+/// The bucket of one client or service. A token is 10^9 parts, so that each nanosecond adds a whole number of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     parts: u64,

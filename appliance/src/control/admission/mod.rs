@@ -7,7 +7,7 @@
 //! What counts has proven its handshake, since nothing else asks for a board: a flood of SYNs from forged addresses reaches no
 //! count. It counts until its end, which its worker tells ([`ipos_pipelines::ended`]). Cost: for a service without limits one look at
 //! its row; else one look-up of the client. The clients are bounded: [`CLIENTS_MAX`] pairs of client and service, which are let go
-//! of when they have no connection and their bucket is full again, at most [`LOOKS_EACH`] looks a turn.
+//! of when they have no connection and their bucket is full again, at most 64 looks a turn.
 
 mod bucket;
 
