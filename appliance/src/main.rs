@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ipos_appliance::{cli, orders, run, status};
+use ipos_appliance::{cli, cookie, orders, run, status};
 
 fn main() -> ExitCode {
     match cli::Cli::parse().command {
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
             status::main(&status::Wish { what, flow, json, watch, only }, &appliance)
         }
         cli::Command::Board { command } => orders::board(command),
+        cli::Command::Cookie(wish) => cookie::main(&wish),
         cli::Command::Reload { appliance } => orders::reload(&appliance),
     }
 }

@@ -21,7 +21,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "ethernet", check: packets::ethernet },
     Target { name: "arp", check: packets::arp },
     Target { name: "ipv4", check: packets::ipv4 },
@@ -34,4 +34,5 @@ pub const TARGETS: [Target; 12] = [
     Target { name: "assembly", check: requests::assembly },
     Target { name: "path", check: requests::path },
     Target { name: "hello", check: hello::hello },
+    Target { name: "cookie", check: requests::cookie },
 ];

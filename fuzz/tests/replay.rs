@@ -38,7 +38,7 @@ macro_rules! replay {
     };
 }
 
-replay! { ethernet arp ipv4 tcp udp icmp ipos tcb head assembly path hello }
+replay! { ethernet arp ipv4 tcp udp icmp ipos tcb head assembly path hello cookie }
 
 #[test]
 fn every_target_has_a_corpus() {

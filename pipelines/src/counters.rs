@@ -136,6 +136,8 @@ counted! {
         HandshakeProven = "handshake_proven", "A packet that proved its cookie, with data or to a service whose server may speak first: an entry was made.";
         CookieFailed = "cookie_failed", "A non-SYN packet without entry whose cookie does not hold.";
         HeadComplete = "head_complete", "A request head became complete.";
+        CookieMalformed = "session_cookie_malformed", "A request's cookie could not name a board: cut, or not of the appliance's making. Placed as without.";
+        CookieUnknown = "session_cookie_unknown", "A request's cookie named no board of the service: forged, of another key, or of a board that is gone. Placed as without.";
         HelloComplete = "hello_complete", "A TLS ClientHello became complete.";
         Http2Begun = "http2_begun", "A connection began with HTTP/2's preface and was placed as a whole.";
         HelloNotTls = "hello_not_tls", "Refused by an alert: what came for a ClientHello is no TLS.";

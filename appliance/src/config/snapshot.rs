@@ -12,10 +12,11 @@ use ipos_pipelines::answers::{Answers, Page};
 use ipos_pipelines::handoff::{Answer, BOARDS_MAX, BoardId};
 use ipos_pipelines::maglev::{Maglev, Member as Hashed};
 use ipos_pipelines::services::{Service as WorkerService, Services};
+use ipos_pipelines::sessions::{Cookie, KEY_OCTETS, Key, Value};
 use ipos_pipelines::tlsmap::{self, TlsMap, TlsRules};
 use ipos_pipelines::urlmap::{Action, Rule, UrlMap};
 
-use super::model::{Config, RowAnswer, Service};
+use super::model::{Config, CookieMode, RowAnswer, Service};
 use crate::control::placement::{Member, PoolSettings};
 
 /// How long the number of a pool that nothing names any more stays unused: longer than a request is under way.
@@ -79,6 +80,18 @@ pub struct Numbers {
     pools: Vec<Pool>,
     /// Tables of services, by number: those that are as they were are not built again.
     tables: Vec<(u16, Arc<Maglev>)>,
+    /// The key of what the control core is told of cookies, as long as the appliance runs.
+    secret: Secret,
+}
+
+/// A key that has to be given; without one cookies are hashed all the same.
+#[derive(Clone, Copy, Debug)]
+struct Secret(Key);
+
+impl Default for Secret {
+    fn default() -> Self {
+        Self(Key([0; KEY_OCTETS]))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -107,6 +120,11 @@ pub fn board_ids(
 }
 
 impl Numbers {
+    /// None given, and a random key for what is hashed.
+    pub fn new(secret: [u8; KEY_OCTETS]) -> Self {
+        Self { secret: Secret(Key(secret)), ..Self::default() }
+    }
+
     /// Makes the snapshot, and remembers the numbers it gives. `ids` are the numbers of the configuration's boards. Equal lists of
     /// boards of one service are one pool.
     ///
@@ -124,7 +142,8 @@ impl Numbers {
         let mut open = Vec::new();
         for service in &config.services {
             let number = next.number(service)?;
-            let worker_service = Arc::new(next.worker_service(service, number, ids, now)?);
+            let cookie = next.cookie(service, number, config, ids);
+            let worker_service = Arc::new(next.worker_service(service, (number, cookie), ids, now)?);
             next.keep(number, worker_service.clone(), now);
             next.table(service, number, config, ids);
             open.push((number, worker_service));
@@ -185,7 +204,7 @@ impl Numbers {
     fn worker_service(
         &mut self,
         service: &Service,
-        number: u16,
+        (number, cookie): (u16, Option<Cookie>),
         ids: &[BoardId],
         now: Instant,
     ) -> Result<WorkerService, SnapshotError> {
@@ -220,6 +239,24 @@ impl Numbers {
             h2c: service.h2c,
             default_pool,
             answers,
+            cookie,
+        })
+    }
+
+    /// What the workers look for in a service's cookies. All boards of the farm have values: which of them may serve a request is the
+    /// URL map's to say.
+    fn cookie(&self, service: &Service, number: u16, config: &Config, ids: &[BoardId]) -> Option<Cookie> {
+        let cookie = service.cookie.as_ref()?;
+        let Secret(secret) = self.secret;
+        Some(match &cookie.mode {
+            CookieMode::Learn { .. } => Cookie::learned(&cookie.name, number, secret),
+            CookieMode::Encoded { keys, .. } => {
+                let boards = || config.boards.iter().zip(ids);
+                let name = &service.name.value;
+                let of =
+                    |key| boards().map(move |(board, id)| (Value::of(key, name, board.address.value), *id));
+                Cookie::encoded(&cookie.name, number, secret, keys.iter().flat_map(of).collect())
+            }
         })
     }
 

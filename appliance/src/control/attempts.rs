@@ -13,7 +13,7 @@
 //! never (design: system.md, steps 5-7 and 9).
 
 use hdrhistogram::Histogram;
-use ipos_pipelines::handoff::{Answer, BoardId, Command, Place, WorkerId};
+use ipos_pipelines::handoff::{Answer, BoardId, Command, Place, Session, WorkerId};
 use ipos_pipelines::table::slab::EntryRef;
 use ipos_wire::flow::Flow;
 
@@ -22,11 +22,15 @@ use super::context::Context;
 use super::counters::{Did, Ended, Ignored, NoBoard, Reason};
 use super::detaches::Detaches;
 use super::placement::{PoolSettings, Pools, Rules, Wanted};
+use super::sessions::Sessions;
 use super::sink::Message;
 use super::spawn::Spawner;
 use super::under_way::{At, UnderWay};
 
+mod session;
 mod waiting;
+
+use session::{Learned, Wish};
 
 /// The times of `[migration]`, and what every control block is stamped with.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +61,8 @@ pub struct Attempts {
     pub detaches: Detaches,
     /// What boards may start.
     pub spawner: Spawner,
+    /// The Cookie Map.
+    pub sessions: Sessions,
     /// From a request's first Connection Packet to the acknowledgement, nanoseconds, since [`Self::take_latency`].
     latency: Histogram<u64>,
 }
@@ -66,6 +72,7 @@ pub struct Attempts {
 struct Request {
     worker: WorkerId,
     place: Place,
+    wish: Wish,
     asked: Option<Asked>,
     /// Attempts made, this one included.
     made: u32,
@@ -89,6 +96,7 @@ impl Request {
         Self {
             worker,
             place,
+            wish: Wish::default(),
             asked: None,
             made: 0,
             tried: BoardSet::default(),
@@ -106,6 +114,7 @@ impl Request {
     fn begin(&mut self, worker: WorkerId, place: &Place, deadline_ns: u64, repeat: bool) {
         self.worker = worker;
         self.place = *place;
+        self.wish = Wish::default();
         self.asked = None;
         self.made = 0;
         self.tried.clear();
@@ -147,6 +156,7 @@ impl Attempts {
             requests: UnderWay::new(settings.capacity.saturating_mul(2), settings.retry_ns),
             detaches: Detaches::new(settings.retry_ns, settings.tries),
             spawner: Spawner::default(),
+            sessions: Sessions::default(),
             latency: latency_histogram(),
         }
     }
@@ -169,12 +179,18 @@ impl Attempts {
     }
 
     /// A worker wants a board for a request.
-    pub fn place(&mut self, ctx: &mut Context<'_>, worker: WorkerId, place: &Place) {
+    pub fn place(&mut self, ctx: &mut Context<'_>, worker: WorkerId, place: &Place, session: Session) {
         ctx.counters.count(Did::Placed);
         self.supersede(ctx, &place.flow);
+        let wish = self.wish(ctx, place, session);
         let has_room = self.requests.count() < self.settings.capacity;
         match has_room.then(|| self.enter(ctx, worker, place, false)).flatten() {
-            Some(at) => self.ask_next(ctx, at),
+            Some(at) => {
+                if let Some(request) = self.requests.get_mut(at) {
+                    request.wish = wish;
+                }
+                self.ask_next(ctx, at);
+            }
             None => {
                 ctx.counters.count(Did::AttemptsFull);
                 self.pools.failed(ctx.now_ns, &place.flow, place.pool, NoBoard::AttemptsFull);
@@ -277,12 +293,14 @@ impl Attempts {
             return ctx.counters.ignore(Ignored::WrongBoard);
         }
         let (worker, entry, service) = (request.worker, request.place.entry, request.place.service);
+        let learned = Learned::of(request);
         if let Some(sent_ns) = request.first_sent_ns.filter(|_| !request.repeat) {
             self.latency.saturating_record(ctx.now_ns.saturating_sub(sent_ns).max(1));
         }
         self.requests.remove(at);
         ended(ctx, board, Ended::Acknowledged);
         self.spawner.placed(ctx.now_ns, service, board);
+        self.learn(ctx, &learned, board);
         ctx.sink.tell(worker, Command::Migrated { entry, flow, board, migration_id: asked.id });
     }
 
@@ -376,7 +394,8 @@ impl Attempts {
         let Some(request) = requests.get_mut(at) else { return };
         let (flow, pool) = (request.place.flow, request.place.pool);
         let mut choose = |request: &Request| {
-            let wanted = Wanted { flow: &flow, pool, tried: &request.tried, after: request.after };
+            let (tried, after, session) = (&request.tried, request.after, request.wish.board);
+            let wanted = Wanted { flow: &flow, pool, tried, after, session };
             pools.choose(ctx.boards, ctx.now_ns, &wanted)
         };
         let mut next = choose(request);
@@ -449,6 +468,7 @@ impl Attempts {
             self.overdue(ctx, at);
         }
         self.detaches.tick(ctx);
+        self.age_sessions(ctx);
         if self.spawner.tick(ctx) {
             self.retry_waiting(ctx);
         }

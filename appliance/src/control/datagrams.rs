@@ -98,8 +98,13 @@ impl Datagrams {
     /// Asks the best board that has not been asked yet.
     fn ask_next(&mut self, ctx: &mut Context<'_>, pools: &mut Pools, at: At) {
         let Some(request) = self.requests.get_mut(at) else { return };
-        let wanted =
-            Wanted { flow: &request.flow, pool: request.pool, tried: &request.tried, after: request.after };
+        let wanted = Wanted {
+            flow: &request.flow,
+            pool: request.pool,
+            tried: &request.tried,
+            after: request.after,
+            session: None,
+        };
         match pools.choose(ctx.boards, ctx.now_ns, &wanted) {
             Ok(board) => {
                 (request.asked, request.sent) = (Some(board), 0);

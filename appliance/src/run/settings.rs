@@ -11,7 +11,7 @@ use ipos_wire::mac::Mac;
 
 use crate::admin::collector::About;
 use crate::admin::rows::UrlRow;
-use crate::config::model::{Board, Check, Config};
+use crate::config::model::{Board, Check, Config, CookieMode};
 use crate::config::snapshot::Snapshot;
 use crate::control::attempts::AttemptSettings;
 use crate::control::board::BoardSettings;
@@ -22,6 +22,7 @@ use crate::control::health::Patience;
 use crate::control::holders::AskSettings;
 use crate::control::operate::Farm;
 use crate::control::placement::{PoolSettings, Pools, Rules};
+use crate::control::sessions::MapSettings;
 use crate::control::snapshot::ServiceName;
 use crate::control::spawn::ServiceSettings;
 use crate::control::standings::HashedService;
@@ -159,6 +160,7 @@ pub fn farm(
         checks: checks(config, &names),
         hashed: hashed(config, &names),
         starts: starts(config, &names),
+        sessions: sessions(config, &names),
         timeouts: timeouts(config),
         deadline_ns: ms(migration.deadline_ms.value),
     };
@@ -212,6 +214,20 @@ pub fn starts(config: &Config, services: &[ServiceName]) -> Vec<Option<ServiceSe
         }
     }
     starts
+}
+
+/// The Cookie Maps, by number of service.
+pub fn sessions(config: &Config, services: &[ServiceName]) -> Vec<Option<MapSettings>> {
+    let numbers = services.iter().map(|service| usize::from(service.number));
+    let mut maps = vec![None; numbers.max().map_or(0, |most| most + 1)];
+    for (service, name) in config.services.iter().zip(services) {
+        let mode = service.cookie.as_ref().map(|cookie| &cookie.mode);
+        let Some(CookieMode::Learn { entries, idle_s }) = mode else { continue };
+        if let Some(place) = maps.get_mut(usize::from(name.number)) {
+            *place = Some(MapSettings { entries: *entries as usize, idle_ns: ms(1000) * u64::from(*idle_s) });
+        }
+    }
+    maps
 }
 
 /// The workers' deadlines: a request that may wait for a start is not given up before the control core says so.

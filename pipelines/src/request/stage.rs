@@ -17,9 +17,9 @@ use super::hello;
 use super::route::route;
 use crate::config::WINDOW_SCALE;
 use crate::core::Core;
-use crate::counters::{Drop, Happening};
+use crate::counters::{Drop, Happening, WorkerCounters};
 use crate::entry::{Pending, State, Timestamps};
-use crate::handoff::{Answer, Endpoint, Event, Place};
+use crate::handoff::{Answer, Endpoint, Event, Place, Session};
 use crate::handshake::cookie::{Cookie, ecn_from_tsecr};
 use crate::handshake::echo;
 use crate::local;
@@ -74,7 +74,7 @@ fn server_first(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &Mbu
         return Verdict::Drop(Drop::OldSegment);
     };
     core.happened(Happening::ServerFirst);
-    ask_for_board(core, entry, pool);
+    ask_for_board(core, entry, pool, Session::None);
     Verdict::Held
 }
 
@@ -107,6 +107,7 @@ fn admit(core: &mut Core, packet: &TcpPacket, mbuf: &Mbuf, proof: Proof) -> Resu
         kind: proof.kind,
         ack_repeats: 0,
         pool: 0,
+        session: Session::None,
         established_us: core.now.unix_us,
         since_ms: core.now.ms,
         complete_us: 0,
@@ -224,8 +225,8 @@ fn drop_reason(error: AssemblyError) -> Drop {
 pub(super) enum Step {
     /// Octets are missing.
     Incomplete,
-    /// All that the choice needs: the pool, and what became complete.
-    Complete { pool: u16, what: Happening },
+    /// All that the choice needs: the pool, what became complete, and the session.
+    Complete { pool: u16, what: Happening, session: Session },
     /// A row of the URL map has the appliance answer; path and query lie there in the stream.
     Answer(Answer, OffsetRange),
     /// A request head that is refused.
@@ -260,20 +261,21 @@ fn progress(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf, ta
             (Ok(()), Taken::Nothing { probe: true }) => Verdict::Answered,
             (Ok(()), Taken::Nothing { probe: false }) => Verdict::Drop(Drop::OldSegment),
         },
-        Step::Complete { pool, what } => {
+        Step::Complete { pool, what, session } => {
             core.happened(what);
-            ask_for_board(core, entry, pool);
+            ask_for_board(core, entry, pool, session);
             Verdict::Held
         }
     }
 }
 
 /// All that the choice needs is known: from Temporary to Forward-Connect.
-fn ask_for_board(core: &mut Core, entry: EntryRef, pool: u16) {
+fn ask_for_board(core: &mut Core, entry: EntryRef, pool: u16, session: Session) {
     core.change_state(entry, State::ForwardConnect);
     let (since_ms, complete_us) = (core.now.ms, core.now.unix_us);
     if let Some(pending) = core.pending_of(entry) {
         pending.pool = pool;
+        pending.session = session;
         pending.event_owed = true;
         pending.since_ms = since_ms;
         pending.complete_us = complete_us;
@@ -298,7 +300,9 @@ fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
     let step = match pending.kind {
         Kind::Tls => hello::step(&mut pending.hello, contiguous, service, buffer),
         // Of the last three nothing is ever looked at here.
-        Kind::Http | Kind::Tcp | Kind::L4 | Kind::Udp => head(&mut pending.scan, contiguous, service, buffer),
+        Kind::Http | Kind::Tcp | Kind::L4 | Kind::Udp => {
+            head(&mut pending.scan, contiguous, service, (buffer, &core.counters))
+        }
     };
     Some(match step {
         Some(step) => step,
@@ -310,11 +314,17 @@ fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
 }
 
 /// The request head; `None` while it is incomplete.
-fn head(scan: &mut HeadScan, contiguous: &[u8], service: &Service, buffer: &mut [u8]) -> Option<Step> {
+fn head(
+    scan: &mut HeadScan,
+    contiguous: &[u8],
+    service: &Service,
+    (buffer, counters): (&mut [u8], &WorkerCounters),
+) -> Option<Step> {
     if service.h2c {
         match preface(contiguous) {
             Preface::Whole => {
-                return Some(Step::Complete { pool: service.default_pool, what: Happening::Http2Begun });
+                let (pool, session) = (service.default_pool, Session::None);
+                return Some(Step::Complete { pool, what: Happening::Http2Begun, session });
             }
             Preface::Begun => return None,
             Preface::Not => {}
@@ -325,7 +335,10 @@ fn head(scan: &mut HeadScan, contiguous: &[u8], service: &Service, buffer: &mut 
         Head::Bad(reason) => Some(Step::Bad(reason)),
         Head::TooLong => Some(Step::Wrong(Answer::HeadTooLarge, None)),
         Head::Complete(request) => {
-            let complete = |pool| Step::Complete { pool, what: Happening::HeadComplete };
+            let complete = |pool| {
+                let session = session(service, &request, counters);
+                Step::Complete { pool, what: Happening::HeadComplete, session }
+            };
             Some(match route(&service.urls, &request, buffer) {
                 Ok(Some(Action::Pool(pool))) => complete(pool),
                 Ok(Some(Action::Answer(answer))) => Step::Answer(answer, resource_in_stream(&request)),
@@ -334,6 +347,16 @@ fn head(scan: &mut HeadScan, contiguous: &[u8], service: &Service, buffer: &mut 
             })
         }
     }
+}
+
+/// The session that a request's cookie names, in services that look for one.
+fn session(service: &Service, request: &Request<'_>, counters: &WorkerCounters) -> Session {
+    let Some(cookie) = &service.cookie else { return Session::None };
+    let (session, fault) = cookie.session(request);
+    if let Some(fault) = fault {
+        counters.happening(fault).add(1);
+    }
+    session
 }
 
 /// Where path and query lie in the client's stream: they end the target, which a space follows.
@@ -373,7 +396,8 @@ pub fn place_if_owed(core: &mut Core, entry: EntryRef) {
         return;
     }
     let Some(place) = place(core, entry) else { return };
-    let told = core.tell(Event::Place(place));
+    let session = core.pending_of(entry).map_or(Session::None, |pending| pending.session);
+    let told = core.tell(Event::Place(place, session));
     if let Some(pending) = core.pending_of(entry) {
         pending.event_owed = !told;
     }
