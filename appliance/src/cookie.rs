@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use ipos_pipelines::sessions::Value;
 
 use crate::cli::CookieWish;
-use crate::config::host::ThisHost;
+use crate::config::host::AnyHost;
 use crate::config::model::{Config, CookieMode, Service};
 use crate::config::{self, ConfigError};
 
@@ -36,7 +36,8 @@ pub fn main(wish: &CookieWish) -> ExitCode {
 }
 
 fn said(wish: &CookieWish) -> Result<String, CookieError> {
-    let config = config::load(Path::new(&wish.config), &ThisHost::read())?;
+    // Wherever the boards' configurations are made.
+    let config = config::load(Path::new(&wish.config), &AnyHost)?;
     line(&config, wish)
 }
 
@@ -56,7 +57,7 @@ fn line(config: &Config, wish: &CookieWish) -> Result<String, CookieError> {
     })?;
     let (name, key, attributes) = named(service).ok_or_else(|| {
         CookieError::Unknown(format!(
-            "service \"{}\" has no cookie whose values name boards; expected [service.cookie] with mode = \"encoded\"",
+            "service \"{}\" has no cookie whose values name boards; expected [service.cookie] with mode = \"encoded\" or \"insert\"",
             wish.service
         ))
     })?;
@@ -68,7 +69,9 @@ fn named(service: &Service) -> Option<(&str, &ipos_pipelines::sessions::Key, &co
     let cookie = service.cookie.as_ref()?;
     match &cookie.mode {
         CookieMode::Learn { .. } => None,
-        CookieMode::Encoded { keys, attributes } => Some((&cookie.name, keys.first()?, attributes)),
+        CookieMode::Encoded { keys, attributes } | CookieMode::Insert { keys, attributes } => {
+            Some((&cookie.name, keys.first()?, attributes))
+        }
     }
 }
 

@@ -168,6 +168,7 @@ counted! {
         AnsweredUnavailable = "answered_503", "Answered 503 by the appliance.";
         ResetUnplaced = "reset_unplaced", "A connection that no board took was reset: its service has no words to say so in.";
         Redirected = "redirected", "Answered with a redirect by the appliance.";
+        CookieGiven = "session_cookie_given", "Answered with a redirect to the same path and a cookie that names a board.";
         ResetSent = "reset_sent", "A RST was sent to a client.";
         ProbeClosed = "probe_closed", "A connection that was closed without a request was answered with FIN-ACK.";
         HolderAsked = "holder_asked", "The farm was asked who holds an endpoint.";

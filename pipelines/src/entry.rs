@@ -200,6 +200,8 @@ pub struct Pending {
     pub pool: u16,
     /// The session that the request belongs to.
     pub session: Session,
+    /// Where its path and query lie in the client's stream, where the control core may have it redirected.
+    pub resource: OffsetRange,
     /// When the cookie was proven, Unix microseconds.
     pub established_us: u64,
     /// When the present state began, [`crate::clock::Now::ms`].

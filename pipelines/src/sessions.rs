@@ -11,20 +11,25 @@
 use std::fmt;
 use std::hash::Hasher as _;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use siphasher::sip::SipHasher24;
 use siphasher::sip128::{Hasher128 as _, SipHasher24 as SipHasher24Wide};
 
+use crate::answers::{LOCATION_OCTETS_MAX, Page};
 use crate::counters::Happening;
 use crate::handoff::{BoardId, Session, SessionKey};
-use crate::request::cookie;
-use crate::request::head::Request;
+use crate::request::cookie::{self, Found};
+use crate::request::head::{Request, Version};
 
 /// Octets of a key.
 pub const KEY_OCTETS: usize = 16;
 
 /// Octets of an encoded value: hexadecimal digits.
 pub const VALUE_OCTETS: usize = 32;
+
+/// The longest path and query that a client is redirected to, octets.
+const RESOURCE_OCTETS_MAX: usize = LOCATION_OCTETS_MAX - 64;
 
 /// A secret; it is not shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,6 +80,8 @@ impl fmt::Display for Value {
 enum Mode {
     Learn,
     Encoded(Box<[(Value, BoardId)]>),
+    /// The same, and the appliance gives one to clients that have none: with these answers, by board.
+    Insert(Box<[(Value, BoardId)]>, Box<[(BoardId, Arc<Page>)]>),
 }
 
 /// What a service says of its cookie.
@@ -100,17 +107,57 @@ impl Cookie {
         Self { name: name.as_bytes().into(), secret, service, mode: Mode::Encoded(values.into()) }
     }
 
-    /// The session of a request, and what is to be counted about it.
-    pub fn session(&self, request: &Request<'_>) -> (Session, Option<Happening>) {
+    /// One whose values name these boards, and that clients are given: by a redirect with what stands behind `Set-Cookie:` for a board.
+    pub fn inserted(
+        name: &str,
+        service: u16,
+        secret: Key,
+        mut values: Vec<(Value, BoardId)>,
+        given: impl IntoIterator<Item = (BoardId, String)>,
+    ) -> Self {
+        values.sort_unstable();
+        let pages = given.into_iter().map(|(board, cookie)| (board, Arc::new(Page::assign(&cookie))));
+        let mut pages: Vec<_> = pages.collect();
+        pages.sort_unstable_by_key(|(board, _)| *board);
+        let mode = Mode::Insert(values.into(), pages.into());
+        Self { name: name.as_bytes().into(), secret, service, mode }
+    }
+
+    /// The answer that gives a client the cookie of a board.
+    pub fn page(&self, board: BoardId) -> Option<&Arc<Page>> {
+        let Mode::Insert(_, pages) = &self.mode else { return None };
+        let place = pages.binary_search_by_key(&board, |(known, _)| *known).ok()?;
+        pages.get(place).map(|(_, page)| page)
+    }
+
+    /// The session of a client's request, and what is to be counted about it.
+    pub fn session(&self, request: &Request<'_>, client: Ipv4Addr) -> (Session, Option<Happening>) {
         let found = cookie::find(request.head, &self.name);
-        let Some(value) = found.value else { return (Session::None, None) };
-        match &self.mode {
-            Mode::Learn => (Session::Learned(self.key_of(&[value])), None),
-            Mode::Encoded(values) => match board_of(values, value) {
-                Ok(board) => (Session::Named { board, again: None }, None),
-                Err(fault) => (Session::None, Some(fault)),
-            },
+        let learned = |value| Session::Learned(self.key_of(&[value]));
+        let (values, again) = match &self.mode {
+            Mode::Learn => return (found.value.map_or(Session::None, learned), None),
+            Mode::Encoded(values) => (values, None),
+            Mode::Insert(values, _) => (values, self.redirectable(request, &found, client)),
+        };
+        match found.value.map(|value| board_of(values, value)) {
+            Some(Ok(board)) => (Session::Named { board, again }, None),
+            nothing => (again.map_or(Session::None, Session::Fresh), nothing.and_then(Result::err)),
         }
+    }
+
+    /// The hash of a request that may be redirected to itself: one without a body, that every client repeats, and whose path no
+    /// client takes for a host. Of a client that comes again without the cookie it is the same.
+    fn redirectable(&self, request: &Request<'_>, found: &Found<'_>, client: Ipv4Addr) -> Option<SessionKey> {
+        let is_safe = matches!(request.method, b"GET" | b"HEAD") && !found.is_bound;
+        let is_own_path = match request.resource {
+            // Browsers take a backslash for a slash, and what follows two of them for a host.
+            [b'/', b'/' | b'\\', ..] => false,
+            [b'/', ..] => request.resource.len() <= RESOURCE_OCTETS_MAX,
+            _ => false,
+        };
+        // An older client does not know the status.
+        let is_new = request.version == Version::Http11;
+        (is_safe && is_own_path && is_new).then(|| self.key_of(&[&client.octets(), request.head]))
     }
 
     /// A keyed hash of something of this service.
@@ -146,7 +193,7 @@ mod tests {
     fn session(cookie: &Cookie, fields: &str) -> (Session, Option<Happening>) {
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         let Head::Complete(request) = parse(head.as_bytes()) else { panic!("a good head: {head}") };
-        cookie.session(&request)
+        cookie.session(&request, address(200))
     }
 
     fn encoded() -> Cookie {
@@ -205,6 +252,52 @@ mod tests {
             assert_eq!(told, (Session::None, Some(Happening::CookieUnknown)));
         }
         assert_eq!(session(&cookie, ""), (Session::None, None));
+    }
+
+    #[test]
+    fn a_client_without_a_board_may_be_given_one_where_its_request_can_be_repeated() {
+        let values = vec![(Value::of(&KEY, "web", address(1)), BoardId(1))];
+        let given = [(BoardId(1), "srv=1".to_owned()), (BoardId(0), "srv=0".to_owned())];
+        let cookie = Cookie::inserted("srv", 3, Key([1; KEY_OCTETS]), values, given);
+        assert!(cookie.page(BoardId(1)).is_some() && cookie.page(BoardId(2)).is_none());
+        let asked = |line: &str, fields: &str, client: u8| {
+            let head = format!("{line}\r\nHost: a\r\n{fields}\r\n");
+            let Head::Complete(request) = parse(head.as_bytes()) else { panic!("a good head: {head}") };
+            cookie.session(&request, address(client))
+        };
+        let fresh = |line: &str, fields: &str, client: u8| match asked(line, fields, client) {
+            (Session::Fresh(key), None) => key,
+            other => panic!("{line} {fields}: {other:?}"),
+        };
+        let get = "GET /a?b=c HTTP/1.1";
+        let first = fresh(get, "", 200);
+        assert_eq!(fresh(get, "", 200), first, "the same again");
+        for other in
+            [fresh(get, "", 201), fresh(get, "X: y\r\n", 200), fresh("HEAD /a?b=c HTTP/1.1", "", 200)]
+        {
+            assert_ne!(other, first);
+        }
+        fresh(get, "Content-Length: 0\r\n", 200);
+        let long = format!("GET /{} HTTP/1.1", "x".repeat(RESOURCE_OCTETS_MAX));
+        for (line, fields) in [
+            ("POST /a HTTP/1.1", ""),
+            ("OPTIONS * HTTP/1.1", ""),
+            ("GET http://a HTTP/1.1", ""),
+            ("GET //evil.example/ HTTP/1.1", ""),
+            ("GET /\\evil.example/ HTTP/1.1", ""),
+            ("GET /a HTTP/1.0", ""),
+            (&long, ""),
+            (get, "Content-Length: 1\r\n"),
+            (get, "Transfer-Encoding: chunked\r\n"),
+            (get, "Connection: upgrade\r\nUpgrade: websocket\r\n"),
+        ] {
+            assert_eq!(asked(line, fields, 200), (Session::None, None), "{line} {fields}");
+        }
+        let named = format!("Cookie: srv={}\r\n", Value::of(&KEY, "web", address(1)));
+        assert!(matches!(asked(get, &named, 200).0, Session::Named { board: BoardId(1), again: Some(_) }));
+        assert!(matches!(asked("POST /a HTTP/1.1", &named, 200).0, Session::Named { again: None, .. }));
+        let (forged, fault) = asked(get, "Cookie: srv=1\r\n", 200);
+        assert!(matches!(forged, Session::Fresh(_)) && fault == Some(Happening::CookieMalformed));
     }
 
     #[test]

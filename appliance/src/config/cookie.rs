@@ -18,6 +18,8 @@ pub enum Mode {
     Learn,
     /// The application's servers, as the operator tells them.
     Encoded,
+    /// The appliance.
+    Insert,
 }
 
 /// Keys, as they are written.
@@ -49,7 +51,7 @@ const OF_NAMED: &[&str] =
 
 /// Reads the section.
 pub fn read(section: &Section<'_>) -> Option<CookieDraft> {
-    let words = [("learn", Mode::Learn), ("encoded", Mode::Encoded)];
+    let words = [("learn", Mode::Learn), ("encoded", Mode::Encoded), ("insert", Mode::Insert)];
     let mode = section.required_choice("mode", &words).map(|mode| mode.value);
     let name = section
         .required::<CookieName>("name", "the name of a cookie, such as \"JSESSIONID\", of at most 64 octets");
@@ -62,6 +64,7 @@ pub fn read(section: &Section<'_>) -> Option<CookieDraft> {
     match mode {
         Some(Mode::Learn) => section.does_not_apply(OF_NAMED, "mode = \"learn\""),
         Some(Mode::Encoded) => section.does_not_apply(OF_LEARNED, "mode = \"encoded\""),
+        Some(Mode::Insert) => section.does_not_apply(OF_LEARNED, "mode = \"insert\""),
         None => {}
     }
     let has_any = ["key", "key_file"].iter().any(|key| section.holds(key));
@@ -137,6 +140,7 @@ pub fn resolve(draft: &CookieDraft, host: &impl Host, notes: &Notes) -> Cookie {
     let mode = match draft.mode {
         Mode::Learn => CookieMode::Learn { entries: draft.entries, idle_s: draft.idle_s },
         Mode::Encoded => CookieMode::Encoded { keys: all_keys(draft, host, notes), attributes },
+        Mode::Insert => CookieMode::Insert { keys: all_keys(draft, host, notes), attributes },
     };
     Cookie { name: draft.name.clone(), mode }
 }

@@ -96,7 +96,7 @@ fn sessions(config: &Config) -> u64 {
     let modes = config.services.iter().filter_map(|service| Some(&service.cookie.as_ref()?.mode));
     let entries = modes.map(|mode| match mode {
         CookieMode::Learn { entries, .. } => u64::from(*entries),
-        CookieMode::Encoded { .. } => 0,
+        CookieMode::Encoded { .. } | CookieMode::Insert { .. } => 0,
     });
     entries.sum()
 }

@@ -248,14 +248,19 @@ impl Numbers {
     fn cookie(&self, service: &Service, number: u16, config: &Config, ids: &[BoardId]) -> Option<Cookie> {
         let cookie = service.cookie.as_ref()?;
         let Secret(secret) = self.secret;
+        let boards = || config.boards.iter().zip(ids);
+        let of = |key| {
+            let name = &service.name.value;
+            boards().map(move |(board, id)| (Value::of(key, name, board.address.value), *id))
+        };
+        let values = cookie.keys().iter().flat_map(of).collect();
         Some(match &cookie.mode {
             CookieMode::Learn { .. } => Cookie::learned(&cookie.name, number, secret),
-            CookieMode::Encoded { keys, .. } => {
-                let boards = || config.boards.iter().zip(ids);
-                let name = &service.name.value;
-                let of =
-                    |key| boards().map(move |(board, id)| (Value::of(key, name, board.address.value), *id));
-                Cookie::encoded(&cookie.name, number, secret, keys.iter().flat_map(of).collect())
+            CookieMode::Encoded { .. } => Cookie::encoded(&cookie.name, number, secret, values),
+            CookieMode::Insert { keys, attributes } => {
+                let given = keys.first().into_iter().flat_map(of);
+                let given = given.map(|(value, id)| (id, format!("{}={value}{attributes}", cookie.name)));
+                Cookie::inserted(&cookie.name, number, secret, values, given)
             }
         })
     }

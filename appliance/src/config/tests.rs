@@ -732,6 +732,10 @@ fn a_cookie_is_learned_or_names_boards_and_each_mistake_is_told() {
         "key_file",
         "beside",
     );
+    let inserted = with_cookie(&format!("mode = \"insert\"\nname = \"srv\"\n{key}\nmax_age_s = 5"));
+    let mode = good(&inserted).services[0].cookie.clone().map(|cookie| cookie.mode);
+    assert!(matches!(mode, Some(CookieMode::Insert { attributes, .. }) if attributes.max_age_s == Some(5)));
+    says(&inserted.replace("max_age_s", "idle_s"), "idle_s", "does not apply to mode = \"insert\"");
     let policy = with_cookie("mode = \"learn\"\nname = \"a\"").replacen(
         "port = 80\n",
         "port = 80\npolicy = \"least-load\"\n",
@@ -764,7 +768,10 @@ fn every_board_of_the_farm_has_a_value_for_each_key() {
             let value = Value::of(&key, "web", board.address.value);
             let head = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: srv={value}\r\n\r\n");
             let Head::Complete(request) = parse(head.as_bytes()) else { panic!("a good head") };
-            assert_eq!(cookie.session(&request).0, Session::Named { board: id, again: None });
+            assert_eq!(
+                cookie.session(&request, [203, 0, 113, 7].into()).0,
+                Session::Named { board: id, again: None }
+            );
         }
     }
 }

@@ -183,6 +183,9 @@ impl Attempts {
         ctx.counters.count(Did::Placed);
         self.supersede(ctx, &place.flow);
         let wish = self.wish(ctx, place, session);
+        if self.give(ctx, worker, place, &wish) {
+            return;
+        }
         let has_room = self.requests.count() < self.settings.capacity;
         match has_room.then(|| self.enter(ctx, worker, place, false)).flatten() {
             Some(at) => {
@@ -393,6 +396,9 @@ impl Attempts {
         let Self { requests, pools, .. } = self;
         let Some(request) = requests.get_mut(at) else { return };
         let (flow, pool) = (request.place.flow, request.place.pool);
+        if request.waits_for_its_board(ctx) {
+            return self.requests.start_timer(at, ctx.now_ns);
+        }
         let mut choose = |request: &Request| {
             let (tried, after, session) = (&request.tried, request.after, request.wish.board);
             let wanted = Wanted { flow: &flow, pool, tried, after, session };

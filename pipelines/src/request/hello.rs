@@ -6,9 +6,9 @@
 
 use ipos_wire::tls::{ClientHello, HelloError, RecordScan, message};
 
-use super::stage::Step;
+use super::stage::{Asked, Step};
 use crate::counters::Happening;
-use crate::handoff::{Alert, Answer, Session};
+use crate::handoff::{Alert, Answer};
 use crate::services::Service;
 use crate::tlsmap::Refusal;
 
@@ -30,7 +30,7 @@ pub(super) fn step(
         Err(error) => return Some(refused(*error)),
     };
     Some(match pool {
-        Ok(pool) => Step::Complete { pool, what: Happening::HelloComplete, session: Session::None },
+        Ok(pool) => Step::Complete { pool, what: Happening::HelloComplete, session: Asked::default() },
         Err(refusal) => {
             let reason = match refusal {
                 Refusal::UnknownName => Happening::NameUnknown,

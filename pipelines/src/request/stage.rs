@@ -5,6 +5,8 @@
 //! appliance's own. A service whose server may speak first has no head: [`Event::Place`] at once. Owner: the worker. Cost:
 //! one copy of the new octets, one look at each octet of the head.
 
+use std::net::Ipv4Addr;
+
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::seq::Seq;
 use ipos_wire::tcb::OptionBits;
@@ -74,7 +76,7 @@ fn server_first(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &Mbu
         return Verdict::Drop(Drop::OldSegment);
     };
     core.happened(Happening::ServerFirst);
-    ask_for_board(core, entry, pool, Session::None);
+    ask_for_board(core, entry, pool, Asked::default());
     Verdict::Held
 }
 
@@ -108,6 +110,7 @@ fn admit(core: &mut Core, packet: &TcpPacket, mbuf: &Mbuf, proof: Proof) -> Resu
         ack_repeats: 0,
         pool: 0,
         session: Session::None,
+        resource: OffsetRange::default(),
         established_us: core.now.unix_us,
         since_ms: core.now.ms,
         complete_us: 0,
@@ -226,13 +229,20 @@ pub(super) enum Step {
     /// Octets are missing.
     Incomplete,
     /// All that the choice needs: the pool, what became complete, and the session.
-    Complete { pool: u16, what: Happening, session: Session },
+    Complete { pool: u16, what: Happening, session: Asked },
     /// A row of the URL map has the appliance answer; path and query lie there in the stream.
     Answer(Answer, OffsetRange),
     /// A request head that is refused.
     Bad(BadReason),
     /// To be answered, and counted for a reason of its own where the answer alone does not tell it.
     Wrong(Answer, Option<Happening>),
+}
+
+/// The session of a request, and where its path and query lie in the stream, where it may be redirected.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Asked {
+    session: Session,
+    resource: OffsetRange,
 }
 
 fn progress(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf, taken: Taken) -> Verdict {
@@ -270,12 +280,12 @@ fn progress(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf, ta
 }
 
 /// All that the choice needs is known: from Temporary to Forward-Connect.
-fn ask_for_board(core: &mut Core, entry: EntryRef, pool: u16, session: Session) {
+fn ask_for_board(core: &mut Core, entry: EntryRef, pool: u16, session: Asked) {
     core.change_state(entry, State::ForwardConnect);
     let (since_ms, complete_us) = (core.now.ms, core.now.unix_us);
     if let Some(pending) = core.pending_of(entry) {
         pending.pool = pool;
-        pending.session = session;
+        (pending.session, pending.resource) = (session.session, session.resource);
         pending.event_owed = true;
         pending.since_ms = since_ms;
         pending.complete_us = complete_us;
@@ -301,7 +311,8 @@ fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
         Kind::Tls => hello::step(&mut pending.hello, contiguous, service, buffer),
         // Of the last three nothing is ever looked at here.
         Kind::Http | Kind::Tcp | Kind::L4 | Kind::Udp => {
-            head(&mut pending.scan, contiguous, service, (buffer, &core.counters))
+            let client = core.shard.flow(entry)?.client;
+            head(&mut pending.scan, contiguous, (service, client), (buffer, &core.counters))
         }
     };
     Some(match step {
@@ -317,13 +328,13 @@ fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
 fn head(
     scan: &mut HeadScan,
     contiguous: &[u8],
-    service: &Service,
+    (service, client): (&Service, Ipv4Addr),
     (buffer, counters): (&mut [u8], &WorkerCounters),
 ) -> Option<Step> {
     if service.h2c {
         match preface(contiguous) {
             Preface::Whole => {
-                let (pool, session) = (service.default_pool, Session::None);
+                let (pool, session) = (service.default_pool, Asked::default());
                 return Some(Step::Complete { pool, what: Happening::Http2Begun, session });
             }
             Preface::Begun => return None,
@@ -336,7 +347,7 @@ fn head(
         Head::TooLong => Some(Step::Wrong(Answer::HeadTooLarge, None)),
         Head::Complete(request) => {
             let complete = |pool| {
-                let session = session(service, &request, counters);
+                let session = session(service, &request, client, counters);
                 Step::Complete { pool, what: Happening::HeadComplete, session }
             };
             Some(match route(&service.urls, &request, buffer) {
@@ -350,13 +361,13 @@ fn head(
 }
 
 /// The session that a request's cookie names, in services that look for one.
-fn session(service: &Service, request: &Request<'_>, counters: &WorkerCounters) -> Session {
-    let Some(cookie) = &service.cookie else { return Session::None };
-    let (session, fault) = cookie.session(request);
+fn session(service: &Service, request: &Request<'_>, client: Ipv4Addr, counters: &WorkerCounters) -> Asked {
+    let Some(cookie) = &service.cookie else { return Asked::default() };
+    let (session, fault) = cookie.session(request, client);
     if let Some(fault) = fault {
         counters.happening(fault).add(1);
     }
-    session
+    Asked { session, resource: resource_in_stream(request) }
 }
 
 /// Where path and query lie in the client's stream: they end the target, which a space follows.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use ipos_pipelines::counters::Happening;
-use ipos_pipelines::handoff::{BoardId, Command, Event, Session, SessionKey};
+use ipos_pipelines::entry::State;
+use ipos_pipelines::handoff::{Answer, BoardId, Command, Event, Session, SessionKey};
 use ipos_pipelines::services::{Kind, Service, Services};
 use ipos_pipelines::sessions::{Cookie, Key, Value};
 use ipos_pipelines::verdict::Verdict;
@@ -118,4 +119,47 @@ fn the_session_outlives_a_full_queue_and_a_reload() {
         }
         other => panic!("the request that was owed, not {other:?}"),
     }
+}
+
+/// A cookie that clients are given.
+fn inserted() -> Cookie {
+    let values = vec![(value(11), BoardId(1)), (value(12), BoardId(2))];
+    let given = [(BoardId(1), format!("srv={}; Path=/", value(11)))];
+    Cookie::inserted("srv", 0, SECRET, values, given)
+}
+
+#[test]
+fn a_client_is_given_its_cookie_by_a_redirect_to_the_same_place() {
+    let mut rig = rig(inserted());
+    let mut client = Client::new();
+    rig.shake(&mut client);
+    // Empty lines before the request do not belong to it.
+    let request = "\r\nGET /a/%62?c=d&e HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(rig.client(&client.data(0, request.as_bytes())), Verdict::Held);
+    let entry = match only(rig.told()) {
+        Event::Place(place, Session::Fresh(_)) => place.entry,
+        other => panic!("a request whose client may be given a cookie, not {other:?}"),
+    };
+    rig.command(Command::Answer { entry, answer: Answer::Assign(BoardId(1)) });
+    assert_eq!(rig.state(&client.flow), Some(State::Local));
+    let answer = String::from_utf8(rig.answer().payload).expect("text");
+    let expected = format!(
+        "HTTP/1.1 307 Temporary Redirect\r\nLocation: /a/%62?c=d&e\r\nSet-Cookie: srv={}; Path=/\r\n\
+         Cache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        value(11)
+    );
+    assert_eq!(answer, expected);
+    assert_eq!(rig.happened(Happening::CookieGiven), 1);
+}
+
+#[test]
+fn a_board_that_a_reload_took_away_meanwhile_is_given_to_nobody() {
+    let mut rig = rig(inserted());
+    let mut client = Client::new();
+    rig.shake(&mut client);
+    assert_eq!(rig.client(&client.data(0, get("").as_bytes())), Verdict::Held);
+    let entry = rig.placed().entry;
+    rig.command(Command::Answer { entry, answer: Answer::Assign(BoardId(2)) });
+    assert!(rig.answer().payload.starts_with(b"HTTP/1.1 503"));
+    assert_eq!(rig.happened(Happening::CookieGiven), 0);
 }

@@ -32,6 +32,13 @@ pub enum CookieMode {
         /// What goes with the value.
         attributes: Attributes,
     },
+    /// Its values name boards, and the appliance gives it to clients that have none.
+    Insert {
+        /// The key that makes values, and one that made them before.
+        keys: Vec<Key>,
+        /// What goes with the value.
+        attributes: Attributes,
+    },
 }
 
 impl Cookie {
@@ -39,7 +46,7 @@ impl Cookie {
     pub fn keys(&self) -> &[Key] {
         match &self.mode {
             CookieMode::Learn { .. } => &[],
-            CookieMode::Encoded { keys, .. } => keys,
+            CookieMode::Encoded { keys, .. } | CookieMode::Insert { keys, .. } => keys,
         }
     }
 }

@@ -1,5 +1,6 @@
-use ipos_pipelines::handoff::{Command, WorkerId};
+use ipos_pipelines::handoff::{Answer, Command, WorkerId};
 
+use super::super::super::boards::Boards;
 use super::super::super::boards::tests::{MS, alive, farm};
 use super::super::super::counters::Reason;
 use super::super::super::placement::{Policy, PoolSettings, Pools, Rules};
@@ -167,6 +168,39 @@ fn sessions_of_a_board_that_is_dead_refuses_or_is_silent_belong_to_the_next_that
 }
 
 #[test]
+fn after_a_start_a_session_waits_for_its_board_to_be_heard_of() {
+    let named = Session::Named { board: board(2), again: Some(key(7)) };
+    let just_started = || {
+        let mut farm = Farm::new();
+        farm.world.boards = boards_with_two_heard();
+        farm.port = 1;
+        let place = farm.world.request(1);
+        farm.attempts.place(&mut farm.world.at(1), WORKER, &place, named);
+        assert!(farm.asked().is_empty() && farm.world.out.told.is_empty(), "neither a board nor a cookie");
+        farm
+    };
+    let mut farm = just_started();
+    alive(&mut farm.world.boards, 2, 50, 0);
+    farm.attempts.tick(&mut farm.world.at(60));
+    assert_eq!(farm.asked().first().map(|asked| asked.0), Some(2));
+    // One that is never heard of is not waited for beyond the deadline.
+    let mut farm = just_started();
+    for on in 0..2 {
+        alive(&mut farm.world.boards, on, 3000, 0);
+    }
+    farm.attempts.tick(&mut farm.world.at(2990));
+    assert!(farm.asked().is_empty());
+    farm.attempts.tick(&mut farm.world.at(3100));
+    assert!(farm.asked().first().is_some_and(|asked| asked.0 < 2));
+}
+
+fn boards_with_two_heard() -> Boards {
+    let mut boards = farm(3);
+    (0..2).for_each(|id| alive(&mut boards, id, 0, 0));
+    boards
+}
+
+#[test]
 fn a_row_that_does_not_name_the_sessions_board_ignores_it_and_leaves_it_alone() {
     let mut farm = Farm::new();
     let client = (1..=250).find(|client| farm.serve(0, *client, Session::None) == 2).expect("one of board 2");
@@ -188,6 +222,60 @@ fn a_request_that_no_board_took_teaches_nothing() {
     farm.attempts.abandon(&mut farm.world.at(1), place.entry, place.flow, None);
     farm.attempts.acknowledged(&mut farm.world.at(1), board(on), place.flow, id);
     assert_eq!((farm.did(Did::SessionLearned), farm.attempts.sessions.count(0)), (0, Some((0, 4))));
+}
+
+/// The board that a request's client is given.
+fn given(farm: &mut Farm, pool: u16, session: Session) -> Option<u16> {
+    farm.port += 1;
+    let mut place = farm.world.request(farm.port);
+    place.pool = pool;
+    farm.attempts.place(&mut farm.world.at(farm.now_ms), WORKER, &place, session);
+    let asked = farm.asked();
+    let told = std::mem::take(&mut farm.world.out.told);
+    match (told.as_slice(), asked.as_slice()) {
+        ([(_, Command::Answer { entry, answer: Answer::Assign(board) })], []) if *entry == place.entry => {
+            Some(board.0)
+        }
+        ([], [_]) => None,
+        other => panic!("a cookie or a board, not {other:?}"),
+    }
+}
+
+#[test]
+fn a_client_without_a_cookie_is_given_one_once_and_then_served_without() {
+    let mut farm = Farm::new();
+    let own = given(&mut farm, 0, Session::Fresh(key(1))).expect("a cookie");
+    assert_eq!(farm.attempts.count(), 0, "nothing is under way");
+    let named = Session::Named { board: board(own), again: Some(key(2)) };
+    assert_eq!(farm.serve(0, 1, named), own);
+    assert_eq!(given(&mut farm, 0, Session::Fresh(key(1))), None, "it does not keep it");
+    assert_eq!(farm.did(Did::CookieWithheld), 1);
+    assert!(given(&mut farm, 0, Session::Fresh(key(3))).is_some(), "another request");
+    farm.now_ms += 20_000;
+    (0..3).for_each(|id| alive(&mut farm.world.boards, id, farm.now_ms, 0));
+    assert!(given(&mut farm, 0, Session::Fresh(key(1))).is_some());
+}
+
+#[test]
+fn a_cookie_of_a_board_that_cannot_serve_is_replaced_and_one_of_another_row_is_not() {
+    let mut farm = Farm::new();
+    let named = |on, request| Session::Named { board: board(on), again: Some(key(request)) };
+    assert_eq!(given(&mut farm, 1, named(2, 1)), None, "its session lives");
+    assert_eq!(farm.did(Did::SessionOtherRow), 1);
+    farm.drain(2, Some(50));
+    assert_eq!(farm.serve(0, 1, named(2, 2)), 2);
+    farm.now_ms = 60;
+    let other = given(&mut farm, 0, named(2, 3)).expect("another cookie");
+    assert_ne!(other, 2);
+    assert_eq!((farm.did(Did::SessionAnew), given(&mut farm, 0, named(2, 3))), (1, None));
+    // A request that cannot be repeated is placed as it is.
+    assert_eq!(given(&mut farm, 0, Session::Named { board: board(2), again: None }), None);
+    // Nobody is there to be given.
+    (0..3).for_each(|on| farm.drain(on, None));
+    farm.port += 1;
+    let place = farm.world.request(farm.port);
+    farm.attempts.place(&mut farm.world.at(60), WORKER, &place, Session::Fresh(key(9)));
+    assert!(farm.world.out.commands()[0].contains("Unavailable"));
 }
 
 #[test]

@@ -96,7 +96,7 @@ pub struct Wanted<'a> {
 /// Whether a request may go to the board that its session is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Honours {
-    /// It may.
+    /// It may, or the appliance has just started and cannot tell yet.
     Yes,
     /// The board cannot have it: dead, drained, gone, beyond a limit, ...
     NotNow,
@@ -215,7 +215,7 @@ impl Pools {
         let rules = self.rules(pool.service);
         let need = rules.need(boards.options(), (flow.endpoint, flow.endpoint_port));
         let fit = boards.board(board).is_some_and(|board| board.fit_for_session(now_ns, &need).is_ok());
-        if fit { Honours::Yes } else { Honours::NotNow }
+        if fit || boards.is_unheard(board, now_ns) { Honours::Yes } else { Honours::NotNow }
     }
 
     /// Counts a request that got no board, and keeps that.

@@ -6,6 +6,8 @@
 
 pub mod table;
 
+use std::net::Ipv4Addr;
+
 use ipos_pipelines::handoff::{BoardId, SessionKey};
 
 use super::boards::Boards;
@@ -13,6 +15,12 @@ pub use table::{Entry, Place, Put, Table};
 
 /// Sessions that age out in one turn, of all services, at most.
 const EXPIRE_MAX: usize = 64;
+
+/// A client that comes again without the cookie that it was given within so long does not keep cookies, nanoseconds.
+const GIVEN_NS: u64 = 10_000_000_000;
+
+/// Requests that are remembered for it.
+const GIVEN_MAX: usize = 16_384;
 
 /// Slots that are looked at for one page of a listing.
 pub const PAGE_SLOTS: usize = 1024;
@@ -34,12 +42,20 @@ struct Map {
 }
 
 /// The Cookie Maps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sessions {
     /// By number of service.
     maps: Vec<Option<Map>>,
     /// Whose turn it is to age.
     turn: usize,
+    /// Requests whose clients were given a cookie a short while ago.
+    given: Table,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { maps: Vec::new(), turn: 0, given: Table::new(GIVEN_MAX) }
+    }
 }
 
 /// A page of a listing.
@@ -106,11 +122,23 @@ impl Sessions {
         Some(self.map(service)?.table.put(key, Place { board, address }, now_ns))
     }
 
+    /// Whether a client may be given a cookie for this request: not when it came with the same a short while ago and was given one
+    /// then. Whoever does not keep cookies is so redirected once, and served as long as it comes often enough.
+    pub fn may_give(&mut self, now_ns: u64, request: SessionKey) -> bool {
+        let last_ns = self.given.peek(request).map(|entry| entry.used_ns);
+        if self.given.use_(request, now_ns).is_none() {
+            let nowhere = Place { board: BoardId(0), address: Ipv4Addr::UNSPECIFIED };
+            self.given.put(request, nowhere, now_ns);
+        }
+        last_ns.is_none_or(|last_ns| now_ns.saturating_sub(last_ns) >= GIVEN_NS)
+    }
+
     /// Lets sessions age, a few at a time. How many went.
     pub fn tick(&mut self, now_ns: u64) -> usize {
         let count = self.maps.len();
         self.turn = if self.turn + 1 < count { self.turn + 1 } else { 0 };
         let (first, last) = self.maps.split_at_mut(self.turn);
+        self.given.expire(now_ns.saturating_sub(GIVEN_NS), EXPIRE_MAX);
         let mut gone = 0;
         for map in last.iter_mut().chain(first).flatten() {
             if gone < EXPIRE_MAX {
@@ -199,6 +227,21 @@ mod tests {
         assert_eq!(sessions.find(&boards, MS, 0, key(1)), Some(Err(GoneBoard)));
         assert_eq!(sessions.learn(&boards, MS, 0, key(1), BoardId(0)), Some(Put::Moved));
         assert_eq!(sessions.find(&boards, MS, 0, key(1)), Some(Ok(BoardId(0))));
+    }
+
+    #[test]
+    fn a_client_is_given_a_cookie_once_and_again_only_after_a_pause() {
+        let mut sessions = Sessions::default();
+        assert!(sessions.may_give(0, key(1)) && sessions.may_give(0, key(2)));
+        assert!(!sessions.may_give(9_000 * MS, key(1)));
+        assert!(!sessions.may_give(18_000 * MS, key(1)), "it comes often");
+        sessions.tick(18_000 * MS);
+        assert_eq!(sessions.given.len(), 1, "what is over is forgotten");
+        assert!(sessions.may_give(28_000 * MS, key(1)));
+        for number in 0..2 * GIVEN_MAX as u64 {
+            assert!(sessions.may_give(28_000 * MS, key(100 + number)));
+        }
+        assert_eq!(sessions.given.len(), GIVEN_MAX);
     }
 
     #[test]
