@@ -48,6 +48,9 @@ pub enum Command {
         /// Again every second, until a signal; of flows the first thousand
         #[arg(long)]
         watch: bool,
+        /// Of flows and cookies: so many rows at most
+        #[arg(long)]
+        limit: Option<usize>,
         /// See there.
         #[command(flatten)]
         only: Only,

@@ -9,8 +9,8 @@ fn main() -> ExitCode {
     match cli::Cli::parse().command {
         cli::Command::Run { config } => run::main(&config),
         cli::Command::Check { config } => run::check(&config),
-        cli::Command::Status { what, flow, json, watch, only, appliance } => {
-            status::main(&status::Wish { what, flow, json, watch, only }, &appliance)
+        cli::Command::Status { what, flow, json, watch, only, limit, appliance } => {
+            status::main(&status::Wish { what, flow, json, watch, only, limit }, &appliance)
         }
         cli::Command::Board { command } => orders::board(command),
         cli::Command::Cookie(wish) => cookie::main(&wish),

@@ -4,6 +4,7 @@
 //! belongs to the board that took it; so does one whose board cannot serve it any more. Values that name their board themselves
 //! ([`ipos_pipelines::sessions`]) need no table.
 
+pub mod rows;
 pub mod table;
 
 use std::net::Ipv4Addr;
