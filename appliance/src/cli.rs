@@ -48,6 +48,9 @@ pub enum Command {
         /// Again every second, until a signal; of flows the first thousand
         #[arg(long)]
         watch: bool,
+        /// Of flows and cookies: so many rows at most
+        #[arg(long)]
+        limit: Option<usize>,
         /// See there.
         #[command(flatten)]
         only: Only,
@@ -61,12 +64,31 @@ pub enum Command {
         #[command(subcommand)]
         command: BoardCommand,
     },
+    /// Print what a board's servers set so that a client stays with them (mode "encoded" of [service.cookie])
+    Cookie(CookieWish),
     /// Read the configuration again and apply it whole, or say why not and change nothing (as SIGHUP does)
     Reload {
         /// See there.
         #[command(flatten)]
         appliance: Appliance,
     },
+}
+
+/// Whose cookie is printed.
+#[derive(Clone, Debug, Args)]
+pub struct CookieWish {
+    /// The service
+    #[arg(long)]
+    pub service: String,
+    /// The board that the value names
+    #[arg(long)]
+    pub board: String,
+    /// The value alone, without name and attributes
+    #[arg(long)]
+    pub value: bool,
+    /// The configuration file
+    #[arg(long, default_value = CONFIG)]
+    pub config: PathBuf,
 }
 
 /// Which appliance is talked to.

@@ -8,6 +8,7 @@ pub mod cli;
 mod client;
 mod config;
 pub mod control;
+pub mod cookie;
 mod epoch;
 pub mod orders;
 pub mod run;

@@ -31,6 +31,7 @@ use crate::config::snapshot::{Numbers, Snapshot};
 use crate::config::{self, size};
 use crate::control::core::Core;
 use crate::control::outlet::Outlet;
+use crate::control::sessions::Sessions;
 use crate::control::snapshot::ServiceName;
 use crate::control::spawn::Spawner;
 use crate::control::turn::{Pages, Request, Turn};
@@ -106,7 +107,7 @@ struct Common<'a> {
 }
 
 fn run(path: &Path, config: Config) -> anyhow::Result<()> {
-    let mut numbers = Numbers::default();
+    let mut numbers = Numbers::new(random());
     let ids: Vec<BoardId> = (0..config.boards.len() as u16).map(BoardId).collect();
     let snapshot = numbers.snapshot(&config, &ids, Instant::now())?;
     let appliance = &config.appliance;
@@ -169,6 +170,7 @@ fn start(
     let mut core = Core::new(core_settings, Box::new(random), 0);
     core.attempts.spawner = Spawner::new(settings::starts(config, &services));
     core.attempts.admission.reconfigure(&settings::admits(config, &services));
+    core.attempts.sessions = Sessions::new(&settings::sessions(config, &services));
     let lanes = launch(common, &core, &mempool, &counters, &mut ports)?;
     let outlet = Outlet::new(
         lanes.commands,

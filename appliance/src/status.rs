@@ -31,8 +31,10 @@ pub struct Wish {
     pub json: bool,
     /// Again every second.
     pub watch: bool,
-    /// Which flows.
+    /// Which flows, or sessions.
     pub only: Only,
+    /// How many rows of them.
+    pub limit: Option<usize>,
 }
 
 /// Asks and prints.
@@ -41,8 +43,9 @@ pub fn main(wish: &Wish, appliance: &Appliance) -> ExitCode {
 }
 
 fn show(wish: &Wish, appliance: &Appliance) -> Result<(), ClientError> {
-    if wish.what != What::Flows && wish.only != Only::default() {
-        let what = "--client, --service, --board and --state choose among flows: `status flows`";
+    let is_paged = matches!(wish.what, What::Flows | What::Cookies);
+    if !is_paged && (wish.only != Only::default() || wish.limit.is_some()) {
+        let what = "--client, --service, --board, --state and --limit are for `status flows`, and some for `status cookies`";
         return Err(ClientError::Appliance(what.to_owned()));
     }
     if wish.what != What::Flow && !wish.flow.is_empty() {
@@ -53,14 +56,14 @@ fn show(wish: &Wish, appliance: &Appliance) -> Result<(), ClientError> {
     let mut connection = Connection::open(appliance)?;
     let mut out = std::io::stdout().lock();
     if !wish.watch {
-        return once(wish, &mut connection, &mut out, usize::MAX);
+        return once(wish, &mut connection, &mut out, wish.limit.unwrap_or(usize::MAX));
     }
     let clears = out.is_terminal() && !wish.json;
     loop {
         if clears {
             out.write_all(CLEAR.as_bytes()).map_err(ClientError::Print)?;
         }
-        once(wish, &mut connection, &mut out, WATCH_FLOWS)?;
+        once(wish, &mut connection, &mut out, wish.limit.unwrap_or(WATCH_FLOWS))?;
         std::thread::sleep(WATCH);
     }
 }
@@ -71,8 +74,8 @@ fn once(
     out: &mut impl Write,
     most: usize,
 ) -> Result<(), ClientError> {
-    if wish.what == What::Flows {
-        return flows(wish, connection, out, most);
+    if matches!(wish.what, What::Flows | What::Cookies) {
+        return pages(wish, connection, out, most);
     }
     let flow = wish.flow.first_chunk().copied();
     let rows = connection.ask(&Query { flow, ..Query::table(wish.what) })?["rows"].take();
@@ -84,8 +87,8 @@ fn once(
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(ClientError::Print)
 }
 
-/// Flows come page by page, and are printed as they come: there may be millions.
-fn flows(
+/// Flows and sessions come page by page, and are printed as they come: there may be millions.
+fn pages(
     wish: &Wish,
     connection: &mut Connection,
     out: &mut impl Write,
@@ -93,18 +96,19 @@ fn flows(
 ) -> Result<(), ClientError> {
     let mut next = Some(Next { worker: 0, cursor: 0 });
     let mut print = |text: &str| out.write_all(text.as_bytes()).map_err(ClientError::Print);
-    print(&if wish.json { "[".to_owned() } else { tables::flow_titles() })?;
+    print(&if wish.json { "[".to_owned() } else { tables::paged_titles(wish.what) })?;
     let mut printed = 0;
     while let Some(Next { worker, cursor }) = next {
-        let query = Query { worker, cursor, only: wish.only.clone(), ..Query::table(What::Flows) };
+        let query = Query { worker, cursor, only: wish.only.clone(), ..Query::table(wish.what) };
         let mut answer = connection.ask(&query)?;
         next = serde_json::from_value(answer["next"].take())?;
-        for row in answer["rows"].as_array().map_or(&[][..], Vec::as_slice) {
+        let rows = answer["rows"].as_array().map_or(&[][..], Vec::as_slice);
+        for row in rows.iter().take(most - printed) {
             if wish.json {
                 let separator = if printed > 0 { "," } else { "" };
                 print(&format!("{separator}{row}"))?;
             } else {
-                print(&tables::flow(row))?;
+                print(&tables::paged(wish.what, row))?;
             }
             printed += 1;
         }

@@ -22,7 +22,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     Target { name: "ethernet", check: packets::ethernet },
     Target { name: "arp", check: packets::arp },
     Target { name: "ipv4", check: packets::ipv4 },
@@ -36,4 +36,5 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "path", check: requests::path },
     Target { name: "hello", check: hello::hello },
     Target { name: "quic", check: quic::quic },
+    Target { name: "cookie", check: requests::cookie },
 ];

@@ -1,9 +1,11 @@
-//! Targets for the client's request: assembly of its stream, its head, its path.
+//! Targets for the client's request: assembly of its stream, its head, its path, its cookie.
 
 use ipos_pipelines::request::assembly::{Assembly, AssemblyError, MAX_RANGES, OffsetRange, WINDOW};
+use ipos_pipelines::request::cookie;
 use ipos_pipelines::request::fields::fields;
 use ipos_pipelines::request::head::{self, Head, HeadScan, MAX_HEAD_OCTETS};
 use ipos_pipelines::request::path::{self, PATH_OCTETS, PathFault, Slash, normalise_as};
+use ipos_pipelines::sessions::Value;
 
 /// Most operations of one assembly input; more would only make it slower.
 const OPERATIONS_MAX: usize = 64;
@@ -36,6 +38,38 @@ pub fn head(octets: &[u8]) {
         len += 1 + len / 64;
     }
     assert_eq!(scan.advance(octets), whole);
+}
+
+/// Cookies: what is found in any octets is what a slow reading of them finds; a value that names a board has one spelling.
+pub fn cookie(octets: &[u8]) {
+    let found = cookie::find(octets, b"sid");
+    assert_eq!(found.value, slowly(octets), "by a slow reading");
+    let value = found.value.unwrap_or(octets);
+    if let Some(read) = Value::parse(value) {
+        assert_eq!(read.to_string().as_bytes(), value);
+    }
+}
+
+/// The first cookie `sid` of all fields that are called Cookie.
+fn slowly(head: &[u8]) -> Option<&[u8]> {
+    fn trimmed(text: &[u8]) -> &[u8] {
+        let is_blank = |octet: &u8| matches!(octet, b' ' | b'\t' | b'\r');
+        let text = text.iter().position(|octet| !is_blank(octet)).map_or(&[][..], |start| &text[start..]);
+        text.iter().rposition(|octet| !is_blank(octet)).map_or(&[][..], |end| &text[..=end])
+    }
+    let whole = &head[..head.iter().rposition(|octet| *octet == b'\n')?];
+    let lines = whole.split(|octet| *octet == b'\n').skip(1);
+    let fields = lines.filter_map(|line| {
+        let colon = line.iter().position(|octet| *octet == b':')?;
+        line[..colon].eq_ignore_ascii_case(b"cookie").then_some(&line[colon + 1..])
+    });
+    let mut pairs = fields.flat_map(|field| field.split(|octet| *octet == b';')).filter_map(|pair| {
+        let equals = pair.iter().position(|octet| *octet == b'=')?;
+        (trimmed(&pair[..equals]) == b"sid").then_some(trimmed(&pair[equals + 1..]))
+    });
+    let value = pairs.next()?;
+    let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+    Some(inner.unwrap_or(value)).filter(|value| !value.is_empty())
 }
 
 /// Paths: the normal form is no longer than the path, has neither empty nor dot segments, and is its own normal form, in both

@@ -71,7 +71,7 @@ macro_rules! explore {
     };
 }
 
-explore! { ethernet arp ipv4 tcp udp icmp ipos tcb head assembly path hello quic }
+explore! { ethernet arp ipv4 tcp udp icmp ipos tcb head assembly path hello quic cookie }
 
 #[test]
 fn exploration_finds_a_broken_parser() {

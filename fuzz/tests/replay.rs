@@ -38,7 +38,7 @@ macro_rules! replay {
     };
 }
 
-replay! { ethernet arp ipv4 tcp udp icmp ipos tcb head assembly path hello quic }
+replay! { ethernet arp ipv4 tcp udp icmp ipos tcb head assembly path hello quic cookie }
 
 #[test]
 fn every_target_has_a_corpus() {

@@ -87,6 +87,7 @@ pub fn services() -> anyhow::Result<Arc<Services>> {
         h2c: false,
         default_pool: POOL,
         answers: Default::default(),
+        cookie: None,
     };
     Ok(Arc::new(Services::new(vec![service]).context("the service")?))
 }

@@ -67,6 +67,19 @@ impl Page {
             takes_resource: target.takes_resource,
         })
     }
+
+    /// A redirect to the same path and query that gives the client a cookie, as it stands behind `Set-Cookie:`.
+    pub fn assign(cookie: &str) -> Self {
+        let end = format!(
+            "\r\nSet-Cookie: {cookie}\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        Self {
+            start: (*b"HTTP/1.1 307 Temporary Redirect\r\nLocation: ").into(),
+            end: end.into_bytes().into(),
+            body: Box::default(),
+            takes_resource: true,
+        }
+    }
 }
 
 /// Why there is no such redirect.

@@ -137,6 +137,8 @@ counted! {
         HandshakeProven = "handshake_proven", "A packet that proved its cookie, with data or to a service whose server may speak first: an entry was made.";
         CookieFailed = "cookie_failed", "A non-SYN packet without entry whose cookie does not hold.";
         HeadComplete = "head_complete", "A request head became complete.";
+        CookieMalformed = "session_cookie_malformed", "A request's cookie could not name a board: cut, or not of the appliance's making. Placed as without.";
+        CookieUnknown = "session_cookie_unknown", "A request's cookie named no board of the service: forged, of another key, or of a board that is gone. Placed as without.";
         HelloComplete = "hello_complete", "A TLS ClientHello became complete.";
         Http2Begun = "http2_begun", "A connection began with HTTP/2's preface and was placed as a whole.";
         HelloNotTls = "hello_not_tls", "Refused by an alert: what came for a ClientHello is no TLS.";
@@ -168,6 +170,7 @@ counted! {
         ResetUnplaced = "reset_unplaced", "A connection that no board took was reset: its service has no words to say so in.";
         ResetOverLimit = "reset_over_limit", "A connection beyond a limit of its service (`[service.admit]`) was reset: its service has no words to say so in.";
         Redirected = "redirected", "Answered with a redirect by the appliance.";
+        CookieGiven = "session_cookie_given", "Answered with a redirect to the same path and a cookie that names a board.";
         ResetSent = "reset_sent", "A RST was sent to a client.";
         ProbeClosed = "probe_closed", "A connection that was closed without a request was answered with FIN-ACK.";
         HolderAsked = "holder_asked", "The farm was asked who holds an endpoint.";

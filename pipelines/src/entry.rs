@@ -11,7 +11,7 @@ use ipos_wire::tls::RecordScan;
 
 use crate::answers::Page;
 use crate::config::WINDOW_SCALE;
-use crate::handoff::{Answer, BoardId, Counted, PortIndex, Table};
+use crate::handoff::{Answer, BoardId, Counted, PortIndex, Session, Table};
 use crate::handshake::cookie::{COOKIE_AGE_MAX_SLOTS, Cookie};
 use crate::request::assembly::{Handle, OffsetRange, WINDOW};
 use crate::request::head::HeadScan;
@@ -202,6 +202,10 @@ pub struct Pending {
     pub ack_repeats: u8,
     /// The pool that the URL map named.
     pub pool: u16,
+    /// The session that the request belongs to.
+    pub session: Session,
+    /// Where its path and query lie in the client's stream, where the control core may have it redirected.
+    pub resource: OffsetRange,
     /// When the cookie was proven, Unix microseconds.
     pub established_us: u64,
     /// When the present state began, [`crate::clock::Now::ms`].

@@ -232,6 +232,7 @@ mod tests {
             h2c: false,
             default_pool: 0,
             answers: Default::default(),
+            cookie: None,
         };
         Services::new(vec![service]).expect("one service")
     }

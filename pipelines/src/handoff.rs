@@ -6,6 +6,7 @@
 
 mod answer;
 mod flows;
+mod session;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::table::slab::EntryRef;
 
 pub use answer::{Alert, Answer, RetryAfter};
 pub use flows::{FLOW_PAGE_ROWS, FlowCount, FlowFilter, FlowPage, FlowRow, Table};
+pub use session::{Session, SessionKey};
 
 /// A worker's number, from 0: which shard owns a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,7 +56,7 @@ pub const PORTS_MAX: usize = 8;
 pub enum Event {
     /// A request head is complete: choose a board and migrate the endpoint to it (system.md, step 5). The entry is in
     /// Forward-Connect until [`Command::Migrated`] or [`Command::Answer`] comes.
-    Place(Place),
+    Place(Place, Session),
     /// The client retransmits what the board should have: send the Connection Packet of the same attempt again, to the
     /// same board and to no other (system.md, step 9). Answered like [`Event::Place`]; failure means [`Answer::Reset`].
     Repeat {

@@ -35,6 +35,7 @@ pub mod reply;
 pub mod request;
 pub mod segment;
 pub mod services;
+pub mod sessions;
 pub mod steer;
 pub mod table;
 pub mod tlsmap;

@@ -96,6 +96,8 @@ const fn text(answer: Answer) -> Option<(&'static str, Happening)> {
         Answer::Alert(alert) => (alert_record(alert), Happening::AlertSent),
         // Its text is the service's; this one stands for a number that the service does not have.
         Answer::Redirect(_) => (short!("404 Not Found", "14"), Happening::Redirected),
+        // The same.
+        Answer::Assign(_) => (short!("404 Not Found", "14"), Happening::CookieGiven),
         Answer::Reset => return None,
     })
 }
@@ -175,7 +177,8 @@ fn copy(parts: &[&[u8]; 4], offset: usize, target: &mut [u8]) -> usize {
 /// Answers the client of an entry that nobody else will serve, in the words of its service's kind. A RST ends the entry at
 /// once; anything else moves it to the Local Table.
 pub fn answer(core: &mut Core, entry: EntryRef, answer: Answer) {
-    answer_about(core, entry, answer, OffsetRange::default());
+    let resource = core.pending_of(entry).map(|pending| pending.resource);
+    answer_about(core, entry, answer, resource.unwrap_or_default());
 }
 
 /// The same for a request whose path and query lie there in the client's stream: a redirect may repeat them.
@@ -192,7 +195,13 @@ pub fn answer_about(core: &mut Core, entry: EntryRef, answer: Answer, resource: 
         return if answer == Answer::Reset { reset(core, entry) } else { core.remove(entry) };
     };
     let service = services.service(pending.service);
-    let page_of = |answer| service.and_then(|service| service.answers.page(answer)).map(Arc::clone);
+    let page_of = |answer| {
+        let page = match answer {
+            Answer::Assign(board) => service?.cookie.as_ref()?.page(board),
+            _ => service?.answers.page(answer),
+        };
+        page.map(Arc::clone)
+    };
     let (mut said, mut page) = (answer, page_of(answer));
     let resource_octets = usize::from(resource.end.saturating_sub(resource.start));
     if page
@@ -200,8 +209,8 @@ pub fn answer_about(core: &mut Core, entry: EntryRef, answer: Answer, resource: 
         .is_some_and(|page| page.takes_resource && page.start.len() + resource_octets > LOCATION_OCTETS_MAX)
     {
         (said, page) = (Answer::UriTooLong, page_of(Answer::UriTooLong));
-    } else if matches!(said, Answer::Redirect(_)) && page.is_none() {
-        // A reload has taken the row away since.
+    } else if matches!(said, Answer::Redirect(_) | Answer::Assign(_)) && page.is_none() {
+        // A reload has taken the row, or the board, away since.
         said = Answer::Unavailable;
     }
     let Some((_, happening)) = text(said) else { return reset(core, entry) };

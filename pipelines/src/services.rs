@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::answers::Answers;
 use crate::maglev::Maglev;
 use crate::quic::ServerIds;
+use crate::sessions::Cookie;
 use crate::tlsmap::TlsRules;
 use crate::urlmap::UrlMap;
 
@@ -61,6 +62,8 @@ pub struct Service {
     pub default_pool: u16,
     /// Its own pages and redirects.
     pub answers: Answers,
+    /// How its clients stay at their boards, where a cookie says so.
+    pub cookie: Option<Cookie>,
 }
 
 /// Address and port, and the number of their service.

@@ -7,6 +7,7 @@ use ipos_pipelines::answers::{Answers, Page};
 use ipos_pipelines::handoff::{Answer, Command, Event, FlowFilter, FlowPage, Holder, WorkerId};
 use ipos_pipelines::handshake::cookie::CookieKeys;
 use ipos_pipelines::services::{Kind, Service, Services};
+use ipos_pipelines::sessions::{Cookie, Key};
 use ipos_pipelines::urlmap::condition::HeaderTest;
 use ipos_pipelines::urlmap::{Action, HeaderRule, Rule, UrlMap};
 use ipos_pipelines::verdict::Verdict;
@@ -210,6 +211,7 @@ fn rows_with_conditions_redirects_and_pages() {
             pages: vec![(Answer::NotFound, Arc::new(page))],
             redirects: vec![Arc::new(redirect)],
         },
+        cookie: Some(Cookie::learned("sid", 0, Key([1; 16]))),
     };
     let services = Arc::new(Services::new(vec![service]).expect("one service"));
     let mut rig = Rig::new();
@@ -222,7 +224,10 @@ fn rows_with_conditions_redirects_and_pages() {
                 0 => (b"GET /x/../a/%62?q HTTP/1.1\r\nHost: a.example\r\n\r\n", Verdict::Answered),
                 1 => (b"GET /b/ HTTP/1.1\r\nHost: a.example\r\n\r\n", Verdict::Answered),
                 2 => (b"GET /a%2f..%2fb/ HTTP/1.1\r\nHost: a.example\r\n\r\n", Verdict::Answered),
-                _ => (b"GET /a/ HTTP/1.1\r\nHost: a.example\r\nX-Beta: 1\r\n\r\n", Verdict::Held),
+                _ => (
+                    b"GET /a/ HTTP/1.1\r\nHost: a.example\r\nX-Beta: 1\r\nCookie: a=b; sid=c\r\n\r\n",
+                    Verdict::Held,
+                ),
             };
             assert_eq!(rig.client(&client.data(0, request)), expected);
             rig.segments_out();

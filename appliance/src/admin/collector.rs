@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::live::Live;
 use super::metrics::Exporter;
 use super::rows::{LatencyRow, UrlRow};
+use crate::control::sessions::rows::{CookiePage, Only};
 use crate::control::snapshot::Snapshot;
 use crate::control::trace::Trace;
 use crate::control::turn::Request;
@@ -125,6 +126,14 @@ impl Collector {
         let filter = FlowFilter { flow: Some(flow), ..FlowFilter::default() };
         let page = self.flows(WorkerId(trace.worker), 0, filter).await?;
         Ok((trace, page.rows.first().copied()))
+    }
+
+    /// A page of the Cookie Map, or what is wrong with what is asked for.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn cookies(&self, from: u32, only: Only) -> Result<Result<CookiePage, String>, NoAnswer> {
+        self.ask(|reply| Request::Cookies { from, only, reply }).await
     }
 
     /// Asks the control core for something.

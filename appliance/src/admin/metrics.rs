@@ -120,6 +120,11 @@ pub const METRICS: &[(&str, Type, &str)] = &[
         Type::Gauge,
         "Whether a board has been asked to start a service's application.",
     ),
+    (
+        "ipos_sessions",
+        Type::Gauge,
+        "Sessions in the Cookie Map, by service that learns its application's cookie.",
+    ),
     ("ipos_instances", Type::Gauge, "Instances of a service's application, by board and state."),
     ("ipos_boards_alive", Type::Gauge, "Boards whose reports come."),
     ("ipos_board_up", Type::Gauge, "Whether a board's reports come."),
@@ -440,6 +445,9 @@ fn migrations(snapshot: &Snapshot) {
 }
 
 fn service(row: &ServiceRow) {
+    if let Some(sessions) = row.sessions {
+        gauge!("ipos_sessions", "service" => row.service.clone()).set(sessions as f64);
+    }
     if row.application.is_none() {
         return;
     }

@@ -77,6 +77,7 @@ fn snapshot() -> Snapshot {
             address: [198, 51, 100, 1].into(),
             port: 80,
             application: Some("nginx".to_owned()),
+            sessions: Some(6),
             waiting: 7,
             starting: Some("board1".to_owned()),
             boards: vec![CandidateRow {

@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use super::collector::{Collector, NoAnswer};
 use super::commands::{Do, carry_out};
 use super::rows::{FlowJson, PacketsRow, ShardRow, TrafficRow, table_name};
+use crate::control::sessions::rows;
 use crate::control::snapshot::Snapshot;
 
 /// Octets of the longest request.
@@ -50,6 +51,8 @@ pub enum What {
     Applications,
     /// URL Map (Fig. 12)
     Urls,
+    /// Cookie Map (Fig. 12)
+    Cookies,
     /// Services, and which boards may take their connections, or why not
     Services,
     /// Temporary, Forward-Connect, Forward and Local Tables (Fig. 12)
@@ -93,17 +96,17 @@ impl Query {
     }
 }
 
-/// Which flows are listed: those that fit all that is given.
+/// Which flows, or sessions, are listed: those that fit all that is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct Only {
     /// Of flows: those of this client, or of the clients of this network (203.0.113.0/24)
     #[arg(long)]
     pub client: Option<String>,
-    /// Of flows: those of this service
+    /// Of flows and cookies: those of this service
     #[arg(long)]
     pub service: Option<String>,
-    /// Of flows: those that this board holds
+    /// Of flows and cookies: those that this board has
     #[arg(long)]
     pub board: Option<String>,
     /// Of flows: those in this table: temporary, forward-connect, forward or local
@@ -157,7 +160,7 @@ async fn converse(
         }
         let reply = match understand(&line) {
             Ok(Request::Query(query)) => {
-                if query.what == What::Flows {
+                if matches!(query.what, What::Flows | What::Cookies) {
                     keep_pace(&pace).await;
                 }
                 answer(query, &mut *collector.lock().await).await
@@ -197,6 +200,9 @@ pub async fn answer(query: Query, collector: &mut Collector) -> Value {
     if query.what == What::Flows {
         return flows(query, collector).await;
     }
+    if query.what == What::Cookies {
+        return cookies(query, collector).await;
+    }
     if query.what == What::Flow {
         return flow(&query, collector).await;
     }
@@ -221,6 +227,21 @@ async fn flow(query: &Query, collector: &Collector) -> Value {
             let row = |row| FlowJson::new(&row, trace.worker, &collector.about.boards);
             json!({ "rows": { "entry": entry.map(row), "decisions": trace.decisions } })
         }
+        Err(error) => json!({ "error": error.to_string() }),
+    }
+}
+
+async fn cookies(query: Query, collector: &Collector) -> Value {
+    if query.only.client.is_some() || query.only.state.is_some() {
+        return json!({ "error": "sessions have no client and no state; expected --service and --board alone" });
+    }
+    let only = rows::Only { service: query.only.service, board: query.only.board };
+    match collector.cookies(query.cursor, only).await {
+        Ok(Ok(page)) => {
+            let next = page.next.map(|cursor| Next { worker: 0, cursor });
+            json!({ "rows": page.rows, "next": next })
+        }
+        Ok(Err(error)) => json!({ "error": error }),
         Err(error) => json!({ "error": error.to_string() }),
     }
 }
@@ -331,8 +352,8 @@ fn rows(what: What, collector: &Collector, snapshot: &Snapshot) -> Value {
             sum["workers"] = json!(each);
             sum
         }
-        // Answered by the worker, not here.
-        What::Flows | What::Flow => Value::Null,
+        // Answered by the worker, or by the control core page by page, and not here.
+        What::Flows | What::Flow | What::Cookies => Value::Null,
     }
 }
 
@@ -370,6 +391,7 @@ mod tests {
     use super::super::live::tests::live;
     use super::super::rows::UrlRow;
     use super::*;
+    use crate::control::sessions::rows::{CookiePage, CookieRow};
     use crate::control::snapshot::{Migrations, Snapshot};
     use crate::control::testing::flow;
     use crate::control::trace::{DecisionRow, Trace};
@@ -422,6 +444,21 @@ mod tests {
                             rows,
                         };
                         let _ = reply.send(Box::new(page));
+                    }
+                    Request::Cookies { from, only, reply } => {
+                        let row = CookieRow {
+                            cookie: format!("{from:016x}"),
+                            server: [192, 0, 2, 11].into(),
+                            service: "web".to_owned(),
+                            board: Some("board1".to_owned()),
+                            age_ms: 7,
+                            idle_ms: 5,
+                            hits: 3,
+                        };
+                        let next = (from == 0).then_some(1024);
+                        let known = only.board.is_none_or(|board| board == "board1");
+                        let page = CookiePage { rows: vec![row], next };
+                        let _ = reply.send(known.then_some(page).ok_or("no such board".to_owned()));
                     }
                     Request::Taken(_) | Request::Order { .. } | Request::Apply { .. } => {}
                     Request::Flows { worker, cursor, reply, .. } => {
@@ -499,6 +536,21 @@ mod tests {
         assert_eq!(ask(What::Flows, 2, 0)["error"], "no worker 2");
         let lost = ask(What::Flows, 0, 0);
         assert!(lost["error"].as_str().is_some_and(|error| error.contains("does not answer")), "{lost}");
+    }
+
+    #[test]
+    fn sessions_come_page_by_page_of_a_service_or_a_board() {
+        let ask = |cursor, only: Only| {
+            let query = Query { cursor, only, ..Query::table(What::Cookies) };
+            block_on(async { answer(query, &mut collector()).await })
+        };
+        let first = ask(0, Only::default());
+        assert_eq!((&first["rows"][0]["hits"], &first["next"]["cursor"]), (&json!(3), &json!(1024)));
+        assert_eq!(ask(1024, Only::default())["next"], Value::Null);
+        let board = Only { board: Some("board9".to_owned()), ..Only::default() };
+        assert_eq!(ask(0, board)["error"], "no such board");
+        let client = Only { client: Some("203.0.113.7".to_owned()), ..Only::default() };
+        assert!(ask(0, client)["error"].as_str().is_some_and(|error| error.contains("--service")));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Two configurations side by side: what a reload would change, and what it cannot.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
-use super::model::{Board, Config, Map, Service};
+use ipos_pipelines::sessions::Value;
+
+use super::model::{Board, Config, Cookie, Map, Service};
 
 /// A key that cannot change while the appliance runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,8 +195,13 @@ fn told(service: &Service, config: &Config) -> String {
         (quic.offset, quic.len, ids.collect::<Vec<_>>())
     });
     let kind = (service.kind, service.datagrams, service.table, quic);
-    let name = &service.name.value;
-    format!("{name} {kind:?} {boards:?} {placement:?} {maps:?} {tls:?} {check:?} {start:?} {pages:?}")
+    let (name, cookie) = (&service.name.value, &service.cookie);
+    // Keys do not show what they are: they are told apart by what they make of something.
+    let keys = cookie.as_ref().map_or(&[][..], Cookie::keys);
+    let keys: Vec<Value> = keys.iter().map(|key| Value::of(key, name, Ipv4Addr::UNSPECIFIED)).collect();
+    format!(
+        "{name} {kind:?} {boards:?} {placement:?} {maps:?} {tls:?} {check:?} {start:?} {pages:?} {cookie:?} {keys:?}"
+    )
 }
 
 #[cfg(test)]
@@ -219,6 +227,14 @@ mod tests {
         let row = |text: &str| {
             config(&SHORT.replace("path = \"/a/\"", &format!("path = \"/a/\"\nhost = \"a.example\"\n{text}")))
         };
+        let cookie = |text: &str| {
+            let line = format!("port = 80\ncookie = {{ name = \"a\", mode = \"{text} }}\n");
+            config(
+                &SHORT
+                    .replacen("port = 80\n", &line, 1)
+                    .replace("path = \"/a/\"", "path = \"/a/\"\nhost = \"a.example\""),
+            )
+        };
         let before = row("");
         let others = [
             row("method = \"GET\""),
@@ -240,6 +256,10 @@ mod tests {
                     .replace("boards = [\"board1\"]", "redirect = { to = \"/\" }")
                     .replace("path = \"/a/\"", "path = \"/a/\"\nhost = \"a.example\""),
             ),
+            cookie("learn\", entries = 99"),
+            cookie("learn\", entries = 98"),
+            cookie("encoded\", key = \"00000000000000000000000000000000\""),
+            cookie("encoded\", key = \"00000000000000000000000000000001\""),
             config(&SHORT.replace("path = \"/a/\"", "path = \"=/a/\"\nhost = \"a.example\"")),
             config(&SHORT.replace("path = \"/a/\"", "path = \"/a/\"\nhost = \"*.a.example\"")),
         ];

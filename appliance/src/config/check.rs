@@ -11,6 +11,7 @@ use ipos_pipelines::table::ENDPOINTS_MAX;
 use ipos_pipelines::tlsmap::{self, Otherwise};
 use ipos_pipelines::urlmap::{Action, PathRule, Rule, UrlMap};
 
+use super::cookie;
 use super::farm::{Farm, MapDraft, PagesDraft, ServiceDraft, TlsDraft, Weights};
 use super::host::{self, Host};
 use super::model::{Board, Config, Map, Memory, Page, Pages, Port, Service, Tls, TlsRow};
@@ -346,6 +347,7 @@ fn resolve(service: &ServiceDraft, farm: &Farm, host: &impl Host, notes: &Notes)
         check: service.check.clone(),
         start: service.start,
         pages: pages(&service.pages, host, notes),
+        cookie: service.cookie.as_ref().map(|cookie| cookie::resolve(cookie, host, notes)),
     }
 }
 

@@ -12,6 +12,7 @@ use ipos_pipelines::urlmap::HeaderRule;
 use ipos_pipelines::urlmap::condition::HeaderTest;
 use ipos_wire::ipos::ApplicationName;
 
+use super::cookie::{self, CookieDraft, Mode as CookieMode};
 use super::kinds;
 use super::model::{
     Check, CheckHost, CheckPath, ContentType, Datagrams, Device, FlowMode, MacText, Port, RowAnswer, Start,
@@ -81,6 +82,8 @@ pub struct ServiceDraft {
     pub start: Start,
     /// Its own pages.
     pub pages: PagesDraft,
+    /// The cookie that keeps clients at their boards.
+    pub cookie: Option<CookieDraft>,
 }
 
 /// Weights of the boards of a list, in its order.
@@ -224,7 +227,7 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
     let limits = limits(&section.subsection("limits", "service.limits"));
     let admit = admit(&section.subsection("admit", "service.admit"), kind);
     let (mut maps, mut checked, mut h2c, mut tls) = (Vec::new(), None, false, TlsDraft::default());
-    let (mut own, mut quic_ids) = (PagesDraft::default(), None);
+    let (mut own, mut quic_ids, mut sticky) = (PagesDraft::default(), None, None);
     match kind {
         Kind::Http => {
             maps = section.sections("map", "service.map").iter().filter_map(map).collect();
@@ -232,6 +235,8 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
             checked = of_check.and_then(|section| check(&section));
             h2c = section.boolean("h2c", false);
             own = pages(&section.subsection("pages", "service.pages"));
+            let of_cookie = section.optional_section("cookie", "service.cookie");
+            sticky = of_cookie.and_then(|section| cookie::read(&section));
         }
         Kind::Tls => tls = tls_rows(section),
         Kind::Udp => {
@@ -240,6 +245,7 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
         }
         Kind::Tcp | Kind::L4 => {}
     }
+    let policy = learning(section, policy, sticky.as_ref());
     let start = start(section);
     // Of a kind that is none nothing can be said.
     if let Some(kind) = known {
@@ -268,7 +274,25 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
         check: checked,
         start,
         pages: own,
+        cookie: sticky,
     })
+}
+
+/// The policy where a cookie is learned. Replies are not seen: the board that set the cookie is found again only when the request
+/// that first shows it is placed as the one before it was, by the client's address.
+fn learning(section: &Section<'_>, policy: Policy, cookie: Option<&CookieDraft>) -> Policy {
+    if !cookie.is_some_and(|cookie| cookie.mode == CookieMode::Learn) {
+        return policy;
+    }
+    if let Some(offset) = section.offset_of("policy").filter(|_| policy != Policy::ConsistentHash) {
+        let what = format!(
+            "`policy` is \"{}\" with a cookie of mode \"learn\"; expected \"consistent-hash\", or left out: a new session is found \
+             again by its client's address alone",
+            policy.name()
+        );
+        section.problem(offset, what);
+    }
+    Policy::ConsistentHash
 }
 
 /// The words for what becomes of a hello that no row names.

@@ -27,6 +27,39 @@ pub trait Host {
     fn file(&self, path: &Path, most: usize) -> std::io::Result<Vec<u8>>;
 }
 
+/// A machine that has all that one could name, and the files of this one: for what is read of a configuration elsewhere.
+pub struct AnyHost;
+
+impl Host for AnyHost {
+    fn has_cpu(&self, _: u16) -> bool {
+        true
+    }
+
+    fn cpus(&self) -> String {
+        String::new()
+    }
+
+    fn has_interface(&self, _: &str) -> bool {
+        true
+    }
+
+    fn has_pci(&self, _: &str) -> bool {
+        true
+    }
+
+    fn memory_octets(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn hugepage_octets(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn file(&self, path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
+        file(path, most)
+    }
+}
+
 /// This machine.
 pub struct ThisHost {
     online: String,
@@ -77,15 +110,19 @@ impl Host for ThisHost {
     }
 
     fn file(&self, path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
-        let file = std::fs::File::open(path)?;
-        // A pipe or a device would make the reader wait.
-        if !file.metadata()?.is_file() {
-            return Err(std::io::Error::other("it is no regular file"));
-        }
-        let mut octets = Vec::new();
-        file.take(most as u64 + 1).read_to_end(&mut octets)?;
-        Ok(octets)
+        file(path, most)
     }
+}
+
+fn file(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
+    let file = std::fs::File::open(path)?;
+    // A pipe or a device would make the reader wait.
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    let mut octets = Vec::new();
+    file.take(most as u64 + 1).read_to_end(&mut octets)?;
+    Ok(octets)
 }
 
 /// What is missing of a device on this machine, if anything.

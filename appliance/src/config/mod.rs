@@ -5,6 +5,7 @@
 
 pub mod changes;
 pub mod check;
+pub mod cookie;
 pub mod farm;
 pub mod host;
 pub mod kinds;

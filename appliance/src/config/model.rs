@@ -1,5 +1,6 @@
 //! The configuration as the program uses it, checked. `docs/configuration.md` says what each key means.
 
+mod cookie;
 mod service;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,6 +11,7 @@ use ipos_pipelines::config::{Idle, Role, Timeouts};
 
 use super::read::At;
 
+pub use cookie::{Attributes, Cookie, CookieMode, CookieName, CookiePath, KeyText, SameSite};
 pub use service::{
     Check, CheckHost, CheckPath, ContentType, Datagrams, FlowMode, Map, Page, Pages, RowAnswer, Service,
     Start, Table, Tls, TlsRow,

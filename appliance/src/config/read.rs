@@ -267,6 +267,17 @@ impl<'a> Section<'a> {
         self.parse(key, expected)
     }
 
+    /// The same of a secret: what is wrong with it is said without it.
+    pub fn secret<T: FromStr>(&self, key: &'static str, expected: &str) -> Option<At<T>> {
+        self.note_default(key, "none".to_owned());
+        let value = self.find(key)?;
+        let parsed = value.get_ref().as_str().and_then(|text| text.parse().ok());
+        if parsed.is_none() {
+            self.notes.problem(value.span().start, format!("`{key}` is no such thing; expected {expected}"));
+        }
+        parsed.map(|parsed| At::new(parsed, value.span().start))
+    }
+
     /// The same, and it may not be left out.
     pub fn required<T: FromStr>(&self, key: &'static str, expected: &str) -> Option<At<T>> {
         self.note_default(key, "required".to_owned());

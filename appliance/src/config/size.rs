@@ -2,7 +2,7 @@
 
 use ipos_pipelines::datagram;
 
-use super::model::Config;
+use super::model::{Config, CookieMode};
 
 /// What a configuration takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Sizes {
     pub mbuf_octets: u64,
     /// DPDK's memory.
     pub dpdk_octets: u64,
-    /// The workers' tables and request buffers.
+    /// The workers' tables and request buffers, and the Cookie Maps.
     pub tables_octets: u64,
 }
 
@@ -39,6 +39,9 @@ const EAL_OCTETS: u64 = 16 << 20;
 
 /// Octets of a shard per entry, timers and index included, and what its pages round up.
 const ENTRY_OCTETS: u64 = 81;
+
+/// Octets of a session of the Cookie Map, chains included.
+const SESSION_OCTETS: u64 = 72;
 
 /// Octets of a request buffer.
 const PENDING_OCTETS: u64 = 16 * 1024 + 512;
@@ -74,6 +77,7 @@ pub fn of(config: &Config) -> Sizes {
     let data_room_octets =
         HEADROOM_OCTETS + (mtu + LINK_OCTETS).max(DATA_ROOM_MIN_OCTETS).next_multiple_of(64);
     let mbuf_octets = u64::from(data_room_octets) + MBUF_OVERHEAD_OCTETS;
+    let sessions = sessions(config);
     Sizes {
         mbufs,
         data_room_octets,
@@ -82,6 +86,17 @@ pub fn of(config: &Config) -> Sizes {
         tables_octets: workers
             * ((u64::from(config.worker.entries.value) + u64::from(config.worker.datagram_flows))
                 * ENTRY_OCTETS
-                + u64::from(config.worker.pending.value) * PENDING_OCTETS),
+                + u64::from(config.worker.pending.value) * PENDING_OCTETS)
+            + sessions * SESSION_OCTETS,
     }
+}
+
+/// Sessions of the Cookie Maps.
+fn sessions(config: &Config) -> u64 {
+    let modes = config.services.iter().filter_map(|service| Some(&service.cookie.as_ref()?.mode));
+    let entries = modes.map(|mode| match mode {
+        CookieMode::Learn { entries, .. } => u64::from(*entries),
+        CookieMode::Encoded { .. } | CookieMode::Insert { .. } => 0,
+    });
+    entries.sum()
 }

@@ -13,10 +13,11 @@ use ipos_pipelines::handoff::{Answer, BOARDS_MAX, BoardId};
 use ipos_pipelines::maglev::{Maglev, Member as Hashed};
 use ipos_pipelines::quic::ServerIds;
 use ipos_pipelines::services::{Service as WorkerService, Services};
+use ipos_pipelines::sessions::{Cookie, KEY_OCTETS, Key, Value};
 use ipos_pipelines::tlsmap::{self, TlsMap, TlsRules};
 use ipos_pipelines::urlmap::{Action, Rule, UrlMap};
 
-use super::model::{Config, RowAnswer, Service};
+use super::model::{Config, CookieMode, RowAnswer, Service};
 use super::quic::Quic;
 use crate::control::placement::{Member, PoolSettings};
 
@@ -81,6 +82,18 @@ pub struct Numbers {
     pools: Vec<Pool>,
     /// Tables of services, by number: those that are as they were are not built again.
     tables: Vec<(u16, Arc<Maglev>)>,
+    /// The key of what the control core is told of cookies, as long as the appliance runs.
+    secret: Secret,
+}
+
+/// A key that has to be given; without one cookies are hashed all the same.
+#[derive(Clone, Copy, Debug)]
+struct Secret(Key);
+
+impl Default for Secret {
+    fn default() -> Self {
+        Self(Key([0; KEY_OCTETS]))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -109,6 +122,11 @@ pub fn board_ids(
 }
 
 impl Numbers {
+    /// None given, and a random key for what is hashed.
+    pub fn new(secret: [u8; KEY_OCTETS]) -> Self {
+        Self { secret: Secret(Key(secret)), ..Self::default() }
+    }
+
     /// Makes the snapshot, and remembers the numbers it gives. `ids` are the numbers of the configuration's boards. Equal lists of
     /// boards of one service are one pool.
     ///
@@ -126,7 +144,8 @@ impl Numbers {
         let mut open = Vec::new();
         for service in &config.services {
             let number = next.number(service)?;
-            let worker_service = Arc::new(next.worker_service(service, number, ids, now)?);
+            let cookie = next.cookie(service, number, config, ids);
+            let worker_service = Arc::new(next.worker_service(service, (number, cookie), ids, now)?);
             next.keep(number, worker_service.clone(), now);
             next.table(service, number, config, ids);
             open.push((number, worker_service));
@@ -192,7 +211,7 @@ impl Numbers {
     fn worker_service(
         &mut self,
         service: &Service,
-        number: u16,
+        (number, cookie): (u16, Option<Cookie>),
         ids: &[BoardId],
         now: Instant,
     ) -> Result<WorkerService, SnapshotError> {
@@ -227,6 +246,29 @@ impl Numbers {
             h2c: service.h2c,
             default_pool,
             answers,
+            cookie,
+        })
+    }
+
+    /// What the workers look for in a service's cookies. All boards of the farm have values: which of them may serve a request is the
+    /// URL map's to say.
+    fn cookie(&self, service: &Service, number: u16, config: &Config, ids: &[BoardId]) -> Option<Cookie> {
+        let cookie = service.cookie.as_ref()?;
+        let Secret(secret) = self.secret;
+        let boards = || config.boards.iter().zip(ids);
+        let of = |key| {
+            let name = &service.name.value;
+            boards().map(move |(board, id)| (Value::of(key, name, board.address.value), *id))
+        };
+        let values = cookie.keys().iter().flat_map(of).collect();
+        Some(match &cookie.mode {
+            CookieMode::Learn { .. } => Cookie::learned(&cookie.name, number, secret),
+            CookieMode::Encoded { .. } => Cookie::encoded(&cookie.name, number, secret, values),
+            CookieMode::Insert { keys, attributes } => {
+                let given = keys.first().into_iter().flat_map(of);
+                let given = given.map(|(value, id)| (id, format!("{}={value}{attributes}", cookie.name)));
+                Cookie::inserted(&cookie.name, number, secret, values, given)
+            }
         })
     }
 

@@ -10,7 +10,7 @@ use ipos_pipelines::tlsmap::Otherwise;
 use ipos_pipelines::urlmap::{Action, Asked};
 
 use super::host::Host;
-use super::model::{Config, FlowMode, Memory, TlsRow};
+use super::model::{Config, Cookie, CookieMode, FlowMode, Memory, TlsRow};
 use super::parse;
 use super::read::Notes;
 use super::*;
@@ -48,6 +48,7 @@ impl Host for Machine {
     fn file(&self, path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
         match path.to_string_lossy() {
             name if name.contains("nowhere") => Err(std::io::ErrorKind::NotFound.into()),
+            name if name.contains("cookie") => Ok(b"000102030405060708090a0b0c0d0e0f\n".to_vec()),
             name if name.contains("long") => Ok(vec![b'x'; most + 1]),
             name => Ok(format!("the page {name}").into_bytes()),
         }
@@ -731,4 +732,130 @@ fn server_ids_of_quic_are_taken_and_their_mistakes_are_named() {
     says(&with_quic("", "server_ids = [\"01\"]"), "server_ids", "`server_ids` without `boards`");
     let datagram = with_quic("flow = \"datagram\"\nboards = [\"board1\"]", "server_ids = [\"01\"]");
     says(&datagram, "[service.quic]", "`quic` does not apply to flow = \"datagram\"");
+}
+
+#[test]
+fn a_cookie_is_learned_or_names_boards_and_each_mistake_is_told() {
+    let with_cookie = |text: &str| {
+        with("port = 80\n", &format!("port = 80\n\n[service.cookie]\n{text}\n"))
+            .replace("[[service.map]]", "\n[[service.map]]")
+    };
+    let key = "key = \"000102030405060708090a0b0c0d0e0f\"";
+    let learned = good(&with_cookie("mode = \"learn\"\nname = \"sid\""));
+    let service = &learned.services[0];
+    let mode = CookieMode::Learn { entries: 65_536, idle_s: 3600 };
+    assert_eq!(service.cookie, Some(Cookie { name: "sid".to_owned(), mode }));
+    assert_eq!(service.policy, Policy::ConsistentHash, "replies are not seen");
+    let encoded = good(&with_cookie(&format!("mode = \"encoded\"\nname = \"srv\"\n{key}\npath = \"/a\"")));
+    let Some(Cookie { mode: CookieMode::Encoded { keys, attributes }, .. }) = &encoded.services[0].cookie
+    else {
+        panic!("{:?}", encoded.services[0].cookie)
+    };
+    assert_eq!((keys.len(), attributes.to_string()), (1, "; Path=/a; HttpOnly; SameSite=Lax".to_owned()));
+    assert_eq!(encoded.services[0].policy, Policy::LeastConnections);
+    let file = good(&with_cookie("mode = \"encoded\"\nname = \"srv\"\nkey_file = \"/etc/cookie.key\""));
+    assert_eq!(file.services[0].cookie.as_ref().map(|cookie| cookie.keys().to_vec()), Some(keys.clone()));
+    let printed = format!("{:?}", encoded.services[0]);
+    assert!(
+        !printed.contains("000102") && !printed.contains("[0, 1, 2"),
+        "no key is ever printed: {printed}"
+    );
+    for (text, wrong, expected) in [
+        ("mode = \"learn\"", "[service.cookie]", "`name` is missing"),
+        ("name = \"a\"", "[service.cookie]", "`mode` is missing"),
+        ("mode = \"sticky\"\nname = \"a\"", "sticky", "expected \"learn\""),
+        ("mode = \"learn\"\nname = \"a b\"", "a b", "the name of a cookie"),
+        (
+            "mode = \"learn\"\nname = \"a\"\nkey = \"000102030405060708090a0b0c0d0e0f\"",
+            "key =",
+            "does not apply to mode = \"learn\"",
+        ),
+        ("mode = \"learn\"\nname = \"a\"\nentries = 1", "entries", "16..=1048576"),
+        ("mode = \"encoded\"\nname = \"a\"", "[service.cookie]", "`key` or `key_file` is missing"),
+        ("mode = \"encoded\"\nname = \"a\"\nkey = \"tell nobody\"", "key =", "32 hexadecimal digits"),
+        ("mode = \"encoded\"\nname = \"a\"\nkey_file = \"/nowhere\"", "key_file", "one or two lines"),
+        ("mode = \"encoded\"\nname = \"a\"\nkey_file = \"/etc/page\"", "key_file", "a line of it is no key"),
+    ] {
+        says(&with_cookie(text), wrong, expected);
+        assert!(!mistakes(&with_cookie(text)).concat().contains("tell nobody"));
+    }
+    for (more, wrong, expected) in [
+        ("entries = 99", "entries", "does not apply to mode = \"encoded\""),
+        ("key_file = \"/etc/cookie.key\"", "key_file", "expected one of them"),
+        ("same_site = \"none\"", "same_site", "without `secure = true`"),
+        ("path = \"a\"", "path = \"a\"", "a path such as"),
+    ] {
+        says(&with_cookie(&format!("mode = \"encoded\"\nname = \"a\"\n{key}\n{more}")), wrong, expected);
+    }
+    for (name, more, expected) in [
+        ("__Secure-a", "", "without `secure = true`"),
+        ("__Host-a", "secure = true\npath = \"/a\"", "another `path`"),
+    ] {
+        says(
+            &with_cookie(&format!("mode = \"encoded\"\nname = \"{name}\"\n{key}\n{more}")),
+            "name = \"__",
+            expected,
+        );
+    }
+    says(
+        &with_cookie(&format!(
+            "mode = \"encoded\"\nname = \"a\"\nprevious_{key}\nkey_file = \"/etc/cookie.key\""
+        )),
+        "key_file",
+        "beside",
+    );
+    let inserted = with_cookie(&format!("mode = \"insert\"\nname = \"srv\"\n{key}\nmax_age_s = 5"));
+    let mode = good(&inserted).services[0].cookie.clone().map(|cookie| cookie.mode);
+    assert!(matches!(mode, Some(CookieMode::Insert { attributes, .. }) if attributes.max_age_s == Some(5)));
+    says(&inserted.replace("max_age_s", "idle_s"), "idle_s", "does not apply to mode = \"insert\"");
+    let policy = with_cookie("mode = \"learn\"\nname = \"a\"").replacen(
+        "port = 80\n",
+        "port = 80\npolicy = \"least-load\"\n",
+        1,
+    );
+    says(&policy, "least-load", "found again by its client's address alone");
+    let tls = "[[service]]\nname = \"t\"\naddress = \"198.51.100.1\"\nport = 443\nkind = \"tls\"\ncookie = { mode = \"learn\", name = \"a\" }\n";
+    says(&format!("{SHORT}{tls}"), "cookie =", "does not apply to kind = \"tls\"");
+}
+
+#[test]
+fn every_board_of_the_farm_has_a_value_for_each_key() {
+    use ipos_pipelines::handoff::{BoardId, Session};
+    use ipos_pipelines::request::head::{Head, parse};
+    use ipos_pipelines::sessions::{Key, Value};
+    let keys =
+        "key = \"000102030405060708090a0b0c0d0e0f\"\nprevious_key = \"ffffffffffffffffffffffffffffffff\"";
+    let text = with(
+        "port = 80\n",
+        &format!("port = 80\n\n[service.cookie]\nmode = \"encoded\"\nname = \"srv\"\n{keys}\n"),
+    );
+    let config = good(&text);
+    let ids = [BoardId(5), BoardId(3)];
+    let snapshot =
+        snapshot::Numbers::default().snapshot(&config, &ids, std::time::Instant::now()).expect("one");
+    let service = snapshot.services.service(0).expect("the service");
+    let cookie = service.cookie.as_ref().expect("its cookie");
+    for key in [Key(std::array::from_fn(|place| place as u8)), Key([0xff; 16])] {
+        for (board, id) in config.boards.iter().zip(ids) {
+            let value = Value::of(&key, "web", board.address.value);
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: srv={value}\r\n\r\n");
+            let Head::Complete(request) = parse(head.as_bytes()) else { panic!("a good head") };
+            assert_eq!(
+                cookie.session(&request, [203, 0, 113, 7].into()).0,
+                Session::Named { board: id, again: None }
+            );
+        }
+    }
+}
+
+#[test]
+fn the_cookie_maps_count_into_the_memory() {
+    let learn = |entries: u32| {
+        good(&with(
+            "port = 80\n",
+            &format!("port = 80\ncookie = {{ mode = \"learn\", name = \"a\", entries = {entries} }}\n"),
+        ))
+    };
+    let octets = |config: &Config| super::size::of(config).tables_octets;
+    assert_eq!(octets(&learn(1016)) - octets(&learn(16)), 1000 * 72);
 }

@@ -13,7 +13,7 @@
 //! never (design: system.md, steps 5-7 and 9).
 
 use hdrhistogram::Histogram;
-use ipos_pipelines::handoff::{Answer, BoardId, Command, Counted, Place, WorkerId};
+use ipos_pipelines::handoff::{Answer, BoardId, Command, Counted, Place, Session, WorkerId};
 use ipos_pipelines::table::slab::EntryRef;
 use ipos_wire::flow::Flow;
 
@@ -24,11 +24,15 @@ use super::counters::{Did, Ended, Ignored, NoBoard, Reason};
 use super::datagrams::Lent;
 use super::detaches::Detaches;
 use super::placement::{PoolSettings, Pools, Rules, Wanted};
+use super::sessions::Sessions;
 use super::sink::Message;
 use super::spawn::Spawner;
 use super::under_way::{At, UnderWay};
 
+mod session;
 mod waiting;
+
+use session::{Learned, Wish};
 
 /// The times of `[migration]`, and what every control block is stamped with.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +65,8 @@ pub struct Attempts {
     pub spawner: Spawner,
     /// How many connections services and clients may have.
     pub admission: Admission,
+    /// The Cookie Map.
+    pub sessions: Sessions,
     /// From a request's first Connection Packet to the acknowledgement, nanoseconds, since [`Self::take_latency`].
     latency: Histogram<u64>,
 }
@@ -70,6 +76,7 @@ pub struct Attempts {
 struct Request {
     worker: WorkerId,
     place: Place,
+    wish: Wish,
     asked: Option<Asked>,
     /// Attempts made, this one included.
     made: u32,
@@ -95,6 +102,7 @@ impl Request {
         Self {
             worker,
             place,
+            wish: Wish::default(),
             asked: None,
             made: 0,
             tried: BoardSet::default(),
@@ -113,6 +121,7 @@ impl Request {
     fn begin(&mut self, worker: WorkerId, place: &Place, deadline_ns: u64, repeat: bool) {
         self.worker = worker;
         self.place = *place;
+        self.wish = Wish::default();
         self.asked = None;
         self.made = 0;
         self.tried.clear();
@@ -156,6 +165,7 @@ impl Attempts {
             detaches: Detaches::new(settings.retry_ns, settings.tries),
             spawner: Spawner::default(),
             admission: Admission::new(&[]),
+            sessions: Sessions::default(),
             latency: latency_histogram(),
         }
     }
@@ -183,9 +193,13 @@ impl Attempts {
     }
 
     /// A worker wants a board for a request.
-    pub fn place(&mut self, ctx: &mut Context<'_>, worker: WorkerId, place: &Place) {
+    pub fn place(&mut self, ctx: &mut Context<'_>, worker: WorkerId, place: &Place, session: Session) {
         ctx.counters.count(Did::Placed);
         self.supersede(ctx, &place.flow);
+        let wish = self.wish(ctx, place, session);
+        if self.give(ctx, worker, place, &wish) {
+            return;
+        }
         let counted = match self.admission.admit(ctx.now_ns, ctx.counters, place.service, &place.flow) {
             Ok(counted) => counted,
             Err(beyond) => return answer(ctx, worker, place.entry, Answer::OverLimit(beyond.retry)),
@@ -195,6 +209,7 @@ impl Attempts {
             Some(at) => {
                 if let Some(request) = self.requests.get_mut(at) {
                     request.counted = counted;
+                    request.wish = wish;
                 }
                 self.ask_next(ctx, at);
             }
@@ -303,12 +318,14 @@ impl Attempts {
         }
         let (worker, entry, service) = (request.worker, request.place.entry, request.place.service);
         let counted = request.counted;
+        let learned = Learned::of(request);
         if let Some(sent_ns) = request.first_sent_ns.filter(|_| !request.repeat) {
             self.latency.saturating_record(ctx.now_ns.saturating_sub(sent_ns).max(1));
         }
         self.requests.remove(at);
         ended(ctx, board, Ended::Acknowledged);
         self.spawner.placed(ctx.now_ns, service, board);
+        self.learn(ctx, &learned, board);
         ctx.sink.tell(worker, Command::Migrated { entry, flow, board, migration_id: asked.id, counted });
     }
 
@@ -411,8 +428,12 @@ impl Attempts {
         let Self { requests, pools, .. } = self;
         let Some(request) = requests.get_mut(at) else { return };
         let (flow, pool) = (request.place.flow, request.place.pool);
+        if request.waits_for_its_board(ctx) {
+            return self.requests.start_timer(at, ctx.now_ns);
+        }
         let mut choose = |request: &Request| {
-            let wanted = Wanted { flow: &flow, pool, tried: &request.tried, after: request.after };
+            let (tried, after, session) = (&request.tried, request.after, request.wish.board);
+            let wanted = Wanted { flow: &flow, pool, tried, after, session };
             pools.choose(ctx.boards, ctx.now_ns, &wanted)
         };
         let mut next = choose(request);
@@ -486,6 +507,7 @@ impl Attempts {
         }
         self.detaches.tick(ctx);
         self.admission.tick(ctx.now_ns);
+        self.age_sessions(ctx);
         if self.spawner.tick(ctx) {
             self.retry_waiting(ctx);
         }

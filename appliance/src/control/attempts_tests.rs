@@ -69,7 +69,7 @@ fn ended(world: &World, on: u16, how: Ended) -> u64 {
 fn the_connection_packet_carries_the_endpoint_to_the_best_board_and_its_ack_ends_the_attempt() {
     let (mut world, mut attempts) = world(2);
     let request = world.request(1);
-    attempts.place(&mut world.at(1), WORKER, &request);
+    attempts.place(&mut world.at(1), WORKER, &request, Session::None);
     let tcb = Tcb { migration_id: id(1), appliance_id: 9, epoch: 5, ..request.tcb() };
     let message = Message::Connection { flow: flow(1), server: (address(0), 80), tcb };
     assert_eq!(world.out.messages(), [(ipos_pipelines::handoff::PortIndex(1), mac(0).0, message)]);
@@ -90,7 +90,7 @@ fn the_connection_packet_carries_the_endpoint_to_the_best_board_and_its_ack_ends
 fn a_refusal_leads_to_the_next_board_at_once_and_to_503_after_the_last() {
     let (mut world, mut attempts) = world(2);
     let request = world.request(1);
-    attempts.place(&mut world.at(1), WORKER, &request);
+    attempts.place(&mut world.at(1), WORKER, &request, Session::None);
     attempts.refused(&mut world.at(2), board(0), flow(1), id(1), 3);
     assert_eq!(said(&mut world), [(0, "connect", id(1)), (1, "connect", id(2))]);
     assert_eq!(world.out.commands(), [""; 0]);
@@ -107,7 +107,7 @@ fn a_refusal_leads_to_the_next_board_at_once_and_to_503_after_the_last() {
 fn a_refusal_of_another_attempt_or_board_changes_nothing() {
     let (mut world, mut attempts) = world(2);
     let request = world.request(1);
-    attempts.place(&mut world.at(1), WORKER, &request);
+    attempts.place(&mut world.at(1), WORKER, &request, Session::None);
     attempts.refused(&mut world.at(2), board(0), flow(1), id(7), 3);
     attempts.refused(&mut world.at(2), board(1), flow(1), id(1), 3);
     attempts.refused(&mut world.at(2), board(0), flow(2), id(1), 3);
@@ -120,7 +120,7 @@ fn a_refusal_of_another_attempt_or_board_changes_nothing() {
 fn a_silent_board_is_asked_four_times_then_detached_and_the_next_one_asked() {
     let (mut world, mut attempts) = world(2);
     let request = world.request(1);
-    attempts.place(&mut world.at(0), WORKER, &request);
+    attempts.place(&mut world.at(0), WORKER, &request, Session::None);
     // The wait for an answer doubles: 20, 40, 80, 160 ms.
     let mut sent_at_ms = vec![0; said(&mut world).len()];
     for at_ms in 1..300 {
@@ -142,7 +142,7 @@ fn a_silent_board_is_asked_four_times_then_detached_and_the_next_one_asked() {
 fn when_all_boards_were_silent_they_are_asked_again_but_not_those_that_refused() {
     let (mut world, mut attempts) = world(3);
     let request = world.request(1);
-    attempts.place(&mut world.at(0), WORKER, &request);
+    attempts.place(&mut world.at(0), WORKER, &request, Session::None);
     attempts.refused(&mut world.at(0), board(0), flow(1), id(1), 3);
     said(&mut world);
     for at_ms in (20..=900).step_by(20) {
@@ -163,7 +163,7 @@ fn when_all_boards_were_silent_they_are_asked_again_but_not_those_that_refused()
 fn a_late_ack_of_an_abandoned_attempt_is_answered_with_a_detach_and_never_taken() {
     let (mut world, mut attempts) = world(2);
     let request = world.request(1);
-    attempts.place(&mut world.at(0), WORKER, &request);
+    attempts.place(&mut world.at(0), WORKER, &request, Session::None);
     (0..2).for_each(|n| alive(&mut world.boards, n, 299, u32::from(n)));
     (1..=15).for_each(|n| attempts.tick(&mut world.at(20 * n)));
     said(&mut world);
@@ -180,7 +180,7 @@ fn a_late_ack_of_an_abandoned_attempt_is_answered_with_a_detach_and_never_taken(
 fn a_duplicate_ack_is_ignored_and_harms_nobody() {
     let (mut world, mut attempts) = world(1);
     let request = world.request(1);
-    attempts.place(&mut world.at(0), WORKER, &request);
+    attempts.place(&mut world.at(0), WORKER, &request, Session::None);
     attempts.tick(&mut world.at(20));
     attempts.acknowledged(&mut world.at(21), board(0), flow(1), id(1));
     attempts.acknowledged(&mut world.at(22), board(0), flow(1), id(1));
@@ -193,12 +193,12 @@ fn a_duplicate_ack_is_ignored_and_harms_nobody() {
 fn an_ack_without_id_counts_while_one_attempt_was_made_and_not_after() {
     let (mut world, mut attempts) = world(2);
     let request = world.request(1);
-    attempts.place(&mut world.at(0), WORKER, &request);
+    attempts.place(&mut world.at(0), WORKER, &request, Session::None);
     attempts.acknowledged(&mut world.at(1), board(0), flow(1), 0);
     assert_eq!(world.out.commands(), migrated(&request, 0, id(1)));
 
     let request = world.request(2);
-    attempts.place(&mut world.at(0), WORKER, &request);
+    attempts.place(&mut world.at(0), WORKER, &request, Session::None);
     let [first, second] = if load(&world, 0).0 == 1 { [0, 1] } else { [1, 0] };
     attempts.refused(&mut world.at(1), board(first), flow(2), id(2), 3);
     attempts.acknowledged(&mut world.at(2), board(second), flow(2), 0);
@@ -209,7 +209,7 @@ fn an_ack_without_id_counts_while_one_attempt_was_made_and_not_after() {
 fn an_ack_of_another_board_is_ignored_with_an_id_and_without() {
     let (mut world, mut attempts) = world(2);
     let request = world.request(1);
-    attempts.place(&mut world.at(0), WORKER, &request);
+    attempts.place(&mut world.at(0), WORKER, &request, Session::None);
     attempts.acknowledged(&mut world.at(1), board(1), flow(1), id(1));
     attempts.acknowledged(&mut world.at(1), board(1), flow(1), 0);
     assert_eq!((world.out.commands(), world.counters.ignored(Ignored::WrongBoard)), (vec![], 2));
@@ -221,7 +221,7 @@ fn the_deadline_ends_a_request_whatever_boards_are_left() {
     let settings = AttemptSettings { deadline_ns: 50 * MS, ..SETTINGS };
     let mut attempts = Attempts::new(settings, pools([board(0), board(1)]));
     let request = world.request(1);
-    attempts.place(&mut world.at(0), WORKER, &request);
+    attempts.place(&mut world.at(0), WORKER, &request, Session::None);
     for at_ms in [20, 40, 60] {
         attempts.tick(&mut world.at(at_ms));
     }
@@ -277,7 +277,7 @@ fn a_repetition_that_is_asked_for_twice_is_one() {
 fn an_abandoned_attempt_is_detached_until_the_board_confirms() {
     let (mut world, mut attempts) = world(1);
     let request = world.request(1);
-    attempts.place(&mut world.at(0), WORKER, &request);
+    attempts.place(&mut world.at(0), WORKER, &request, Session::None);
     attempts.abandon(&mut world.at(1), request.entry, flow(1), None);
     assert_eq!(said(&mut world), [(0, "connect", id(1)), (0, "detach", id(1))]);
     attempts.tick(&mut world.at(21));
@@ -301,7 +301,7 @@ fn a_detach_that_nobody_confirms_is_repeated_as_often_as_a_connection_packet() {
 fn an_abandon_for_another_entry_leaves_the_attempt_alone() {
     let (mut world, mut attempts) = world(1);
     let request = world.request(1);
-    attempts.place(&mut world.at(0), WORKER, &request);
+    attempts.place(&mut world.at(0), WORKER, &request, Session::None);
     let other = world.entry();
     attempts.abandon(&mut world.at(1), other, flow(1), None);
     assert_eq!((said(&mut world), attempts.count()), (vec![(0, "connect", id(1))], 1));
@@ -311,8 +311,8 @@ fn an_abandon_for_another_entry_leaves_the_attempt_alone() {
 fn a_second_request_for_the_same_connection_takes_the_first_ones_place() {
     let (mut world, mut attempts) = world(1);
     let (first, second) = (world.request(1), world.request(1));
-    attempts.place(&mut world.at(0), WORKER, &first);
-    attempts.place(&mut world.at(1), WORKER, &second);
+    attempts.place(&mut world.at(0), WORKER, &first, Session::None);
+    attempts.place(&mut world.at(1), WORKER, &second, Session::None);
     assert_eq!(said(&mut world), [(0, "connect", id(1)), (0, "detach", id(1)), (0, "connect", id(2))]);
     attempts.acknowledged(&mut world.at(2), board(0), flow(1), id(2));
     assert_eq!(world.out.commands(), migrated(&second, 0, id(2)));
@@ -323,10 +323,10 @@ fn too_many_requests_at_once_are_answered_503() {
     let (mut world, mut attempts) = world(1);
     for port in 1..=3 {
         let request = world.request(port);
-        attempts.place(&mut world.at(0), WORKER, &request);
+        attempts.place(&mut world.at(0), WORKER, &request, Session::None);
     }
     let request = world.request(4);
-    attempts.place(&mut world.at(0), WORKER, &request);
+    attempts.place(&mut world.at(0), WORKER, &request, Session::None);
     assert_eq!(world.out.commands(), answered(&request, Answer::Unavailable));
     assert_eq!(world.counters.did(Did::AttemptsFull), 1);
 }
@@ -337,7 +337,7 @@ fn without_a_fit_board_a_request_is_answered_503_at_once() {
     let part = Part { epoch: QUIET.epoch, sequence: 2, part: 0, parts: 1, rows: vec![socket([0; 4], 81)] };
     assert_eq!(world.boards.sockets(board(0), part), Ok(true));
     let request = world.request(1);
-    attempts.place(&mut world.at(1), WORKER, &request);
+    attempts.place(&mut world.at(1), WORKER, &request, Session::None);
     assert_eq!(world.out.commands(), answered(&request, Answer::Unavailable));
 }
 
@@ -346,7 +346,7 @@ fn just_after_the_start_a_request_waits_for_the_first_reports() {
     let mut world = World::new(unheard(1));
     let mut attempts = Attempts::new(SETTINGS, pools([board(0)]));
     let request = world.request(1);
-    attempts.place(&mut world.at(5), WORKER, &request);
+    attempts.place(&mut world.at(5), WORKER, &request, Session::None);
     attempts.tick(&mut world.at(25));
     assert_eq!((said(&mut world), world.out.commands()), (vec![], vec![]));
     world.boards = farm(1);
@@ -356,7 +356,7 @@ fn just_after_the_start_a_request_waits_for_the_first_reports() {
 
     let mut world = World::new(unheard(1));
     let late = world.request(2);
-    attempts.place(&mut world.at(HEARD_WITHIN_NS / MS), WORKER, &late);
+    attempts.place(&mut world.at(HEARD_WITHIN_NS / MS), WORKER, &late, Session::None);
     assert_eq!(world.out.commands(), answered(&late, Answer::Unavailable), "by then it had its time");
 }
 
@@ -364,7 +364,7 @@ fn just_after_the_start_a_request_waits_for_the_first_reports() {
 fn while_the_last_boards_report_is_overdue_a_request_waits_and_ends_with_the_board() {
     let (mut world, mut attempts) = world(1);
     let request = world.request(1);
-    attempts.place(&mut world.at(400), WORKER, &request);
+    attempts.place(&mut world.at(400), WORKER, &request, Session::None);
     attempts.tick(&mut world.at(420));
     assert_eq!((said(&mut world), world.out.commands()), (vec![], vec![]));
     attempts.tick(&mut world.at(1000));
@@ -381,7 +381,7 @@ fn a_limit_holds_for_all_workers_together_and_each_may_tell_of_the_end() {
     let counted = Counted::Client;
     for (number, worker) in [WorkerId(0), WorkerId(1)].into_iter().enumerate() {
         let request = world.request(1 + number as u16);
-        attempts.place(&mut world.at(1), worker, &request);
+        attempts.place(&mut world.at(1), worker, &request, Session::None);
         let (entry, flow) = (request.entry, request.flow);
         let asked = world.out.messages().into_iter().find_map(|(_, to, message)| match message {
             Message::Connection { tcb, .. } => Some((u16::from(to[5]) - 1, tcb.migration_id)),
@@ -393,11 +393,11 @@ fn a_limit_holds_for_all_workers_together_and_each_may_tell_of_the_end() {
         assert_eq!(world.out.commands(), [format!("{} {command:?}", worker.0)]);
     }
     let third = world.request(3);
-    attempts.place(&mut world.at(1), WORKER, &third);
+    attempts.place(&mut world.at(1), WORKER, &third, Session::None);
     assert_eq!(world.out.commands(), answered(&third, Answer::OverLimit(RetryAfter::S1)));
     assert_eq!(world.counters.did(Did::OverLimit), 1);
     attempts.admission.ended(&EndedFlow { flow: flow(2), protocol, counted });
     let fourth = world.request(4);
-    attempts.place(&mut world.at(1), WORKER, &fourth);
+    attempts.place(&mut world.at(1), WORKER, &fourth, Session::None);
     assert_eq!(world.out.commands(), [""; 0]);
 }

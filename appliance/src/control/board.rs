@@ -250,8 +250,23 @@ impl Board {
     /// Why not.
     #[inline]
     pub fn fit(&self, now_ns: u64, need: &Need<'_>) -> Result<&State, Unfit> {
+        self.fit_for(now_ns, need, false)
+    }
+
+    /// Whether it may get such a connection that belongs to a session which it has: also while it drains, with weight 0, and while
+    /// its reports are late but it is not dead.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn fit_for_session(&self, now_ns: u64, need: &Need<'_>) -> Result<&State, Unfit> {
+        self.fit_for(now_ns, need, true)
+    }
+
+    #[inline]
+    fn fit_for(&self, now_ns: u64, need: &Need<'_>, in_session: bool) -> Result<&State, Unfit> {
         let state = match (self.liveness(now_ns), &self.state) {
             (Liveness::Alive, Some(state)) => state,
+            (Liveness::Suspect, Some(state)) if in_session => state,
             (silent, _) => return Err(Unfit::Silent(silent)),
         };
         let kept_back_ns = self.life.kept_back_ns(now_ns);
@@ -262,10 +277,13 @@ impl Board {
         if self.mac.is_none() {
             return Err(Unfit::NoMac);
         }
-        if state.draining || self.standing.is_draining() {
+        if in_session {
+            if !self.standing.honours_sessions(now_ns) {
+                return Err(Unfit::Draining);
+            }
+        } else if state.draining || self.standing.is_draining() {
             return Err(Unfit::Draining);
-        }
-        if !self.standing.takes_new() {
+        } else if !self.standing.takes_new() {
             return Err(Unfit::NoWeight);
         }
         if lacking != 0 {

@@ -164,7 +164,7 @@ impl Core {
         let Self { boards, counters, ids, attempts, holders, datagrams, .. } = self;
         let ctx = &mut Context { now_ns, boards, counters, ids, sink };
         match event {
-            Event::Place(place) => attempts.place(ctx, worker, &place),
+            Event::Place(place, session) => attempts.place(ctx, worker, &place, session),
             Event::Repeat { place, board, migration_id } => {
                 attempts.repeat(ctx, worker, &place, board, migration_id);
             }

@@ -1,7 +1,7 @@
 //! Tests of [`super`]: real frames in, decisions out.
 
 use ipos_pipelines::config::Role;
-use ipos_pipelines::handoff::{Answer, BoardId, Counted, Place};
+use ipos_pipelines::handoff::{Answer, BoardId, Counted, Place, Session};
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{
     Ack, ApplicationRow, Applications, Closed, ClosedReason, Detach, HeldState, Holds, Listening,
@@ -167,7 +167,7 @@ fn a_boards_mac_address_reaches_every_worker() {
 fn a_request_travels_from_the_event_to_the_verdict() {
     let (mut core, mut out) = awake();
     let place = request();
-    assert!(core.event(MS, WorkerId(1), Event::Place(place), &mut out).is_none());
+    assert!(core.event(MS, WorkerId(1), Event::Place(place, Session::None), &mut out).is_none());
     let messages = out.messages();
     let [(_, to, Message::Connection { tcb, .. })] = &messages[..] else { panic!("{messages:?}") };
     let id = tcb.migration_id;
@@ -185,7 +185,7 @@ fn a_request_travels_from_the_event_to_the_verdict() {
 fn refusals_by_every_board_end_in_503() {
     let (mut core, mut out) = awake();
     let place = request();
-    core.event(MS, WorkerId(1), Event::Place(place), &mut out);
+    core.event(MS, WorkerId(1), Event::Place(place, Session::None), &mut out);
     for _ in 0..2 {
         let messages = out.messages();
         let [(_, to, Message::Connection { tcb, .. })] = &messages[..] else { panic!("{messages:?}") };
@@ -352,7 +352,7 @@ fn a_stall_of_the_core_kills_no_board_and_refuses_no_request() {
     core.tick(0, &mut out);
     core.stalled(5_000 * MS);
     // Requests that waited longest are read before the boards' newer reports.
-    core.event(5_000 * MS, WorkerId(1), Event::Place(request()), &mut out);
+    core.event(5_000 * MS, WorkerId(1), Event::Place(request(), Session::None), &mut out);
     core.tick(5_000 * MS, &mut out);
     assert!(matches!(out.messages()[..], [(_, _, Message::Connection { .. }), ..]));
     assert_eq!((out.commands(), core.counters.did(Did::BoardDown)), (vec![], 0));

@@ -82,6 +82,8 @@ counted! {
         OnlyOne = "only_one", "The only board that was fit.";
         Home = "home", "The service's home board, which was fit.";
         HomeUnfit = "home_unfit", "The service's home board was not fit: the policy's choice among the others.";
+        Cookie = "cookie", "The board that the request's session is at, as its cookie says.";
+        Assigned = "assigned", "The choice for a client that was given a cookie with it, and comes again.";
         HashNext = "hash_next", "The board that comes first for the client's address was not fit: the next in its order.";
         AfterRefusal = "after_refusal", "Another board had refused.";
         AfterSilence = "after_silence", "Another board had not answered.";
@@ -159,6 +161,13 @@ counted! {
         WaitFull = "wait_full", "A request found the queue for a start full: answered 503.";
         WaitOver = "wait_over", "A request waited for a start as long as it may: answered 503.";
         NoStart = "no_start", "A request found no board, and none that could start its application: answered 503.";
+        SessionLearned = "session_learned", "A cookie's value was new: it belongs to the board that took its request.";
+        SessionMoved = "session_moved", "A cookie's value belongs to another board: its own did not take a request of it.";
+        SessionAnew = "session_anew", "A request's session was at a board that could not have it (dead, drained, gone, beyond a limit): placed anew.";
+        SessionOtherRow = "session_other_row", "A request's session was at a board that its row of the URL map does not name: placed as without a cookie.";
+        CookieWithheld = "session_cookie_withheld", "A request without a cookie was placed as it is: its client had been given one within ten seconds and came again without.";
+        SessionExpired = "session_expired", "A session was forgotten: it had not been used for long.";
+        SessionEvicted = "session_evicted", "The Cookie Map was full: the session that was unused for longest was forgotten.";
         ArpSent = "arp_sent", "An ARP request for a board was sent.";
         MacLearned = "mac_learned", "A board's MAC address became known, or changed.";
         BoardUp = "board_up", "A board came alive.";

@@ -136,7 +136,7 @@ impl Datagrams {
     fn ask_next(&mut self, ctx: &mut Context<'_>, lent: &mut Lent<'_>, at: At) {
         let Some(request) = self.requests.get_mut(at) else { return };
         let Request { flow, pool, tried, after, .. } = request;
-        let wanted = placement::Wanted { flow, pool: *pool, tried, after: *after };
+        let wanted = placement::Wanted { flow, pool: *pool, tried, after: *after, session: None };
         match lent.pools.choose(ctx.boards, ctx.now_ns, &wanted) {
             Ok(board) => {
                 (request.asked, request.sent) = (Some(board), 0);

@@ -2,7 +2,7 @@
 //!
 //! The road: [`turn`] takes events and time to [`core`]; [`input`] reads the boards' frames; [`boards`], [`board`], [`state`],
 //! [`standing`], [`life`], [`listening`] and [`applications`] are the tables, [`gather`] puts those together that come in parts;
-//! [`admission`] limits what comes in, [`attempts`] with [`placement`] and [`detaches`] moves endpoints; [`holders`] asks who has one; [`checks`] with
+//! [`admission`] limits what comes in, [`attempts`] with [`placement`] and [`detaches`] moves endpoints; [`holders`] asks who has one; [`sessions`] is the Cookie Map; [`checks`] with
 //! [`check_client`] sees whether boards serve, [`health`] what came of it; [`spawn`] with [`offers`] has applications started
 //! and stopped; [`operate`] does what operators want, [`census`] counts what is left of a board; [`outlet`] with [`emit`] carries it
 //! all away. All but `turn` and `outlet` are pure state machines.
@@ -36,6 +36,7 @@ pub mod offers;
 pub mod operate;
 pub mod outlet;
 pub mod placement;
+pub mod sessions;
 pub mod sink;
 pub mod snapshot;
 pub mod spawn;

@@ -16,6 +16,7 @@ use super::checks::CheckSettings;
 use super::core::Core;
 use super::counters::Did;
 use super::placement::{PoolSettings, Rules};
+use super::sessions::MapSettings;
 use super::sink::{Message, Sink};
 use super::spawn::ServiceSettings;
 use super::standing::Drain;
@@ -113,6 +114,8 @@ pub struct Farm {
     pub admits: Vec<AdmitSettings>,
     /// What boards may start, by number of service.
     pub starts: Vec<Option<ServiceSettings>>,
+    /// The Cookie Maps, by number of service.
+    pub sessions: Vec<Option<MapSettings>>,
     /// What the workers hold.
     pub services: Arc<Services>,
     /// The workers' deadlines.
@@ -193,6 +196,7 @@ impl Core {
         self.standings.reconfigure(farm.hashed);
         self.attempts.spawner.reconfigure(farm.starts);
         self.attempts.admission.reconfigure(&farm.admits);
+        self.attempts.sessions.reconfigure(&farm.sessions);
         self.datagrams.deadline_ns = farm.deadline_ns;
         self.attempts.reconfigure(farm.pools, farm.rules, farm.deadline_ns);
         self.tell_all(sink, || Command::Services(Arc::clone(&farm.services)));

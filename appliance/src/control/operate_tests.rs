@@ -1,6 +1,6 @@
 //! Tests of [`super`]: a core with two boards and two workers that count what they are told to have.
 
-use ipos_pipelines::handoff::{Event, WorkerId};
+use ipos_pipelines::handoff::{Event, Session, WorkerId};
 
 use super::super::boards::tests::{MS, address, mac};
 use super::super::core::tests::{FARM, awake, report, state};
@@ -45,6 +45,7 @@ fn farm(boards: &[u16]) -> Farm {
         hashed: Vec::new(),
         starts: Vec::new(),
         admits: Vec::new(),
+        sessions: Vec::new(),
         services: Arc::default(),
         timeouts: Timeouts::default(),
         deadline_ns: 3000 * MS,
@@ -70,7 +71,7 @@ fn a_drain_ends_when_workers_and_board_say_that_nothing_is_left() {
     core.event(
         3 * MS,
         WorkerId(1),
-        Event::Place(World::new(super::super::boards::tests::unheard(0)).request(1)),
+        Event::Place(World::new(super::super::boards::tests::unheard(0)).request(1), Session::None),
         &mut out,
     );
     let messages = out.messages();

@@ -171,6 +171,9 @@ pub struct ServiceRow {
     pub home: Option<String>,
     /// What boards may start for it.
     pub application: Option<String>,
+    /// Sessions of its Cookie Map, where it learns its application's cookie.
+    #[serde(default)]
+    pub sessions: Option<u64>,
     /// Requests that wait for a start.
     pub waiting: u32,
     /// The board that has been asked to start it.
@@ -454,6 +457,7 @@ fn service(core: &Core, now_ns: u64, service: &ServiceName) -> ServiceRow {
         policy: rules.policy.name().to_owned(),
         home: home.map(|board| board.settings.name.clone()),
         application: shown.as_ref().map(|shown| shown.application.clone()),
+        sessions: core.attempts.sessions.count(service.number).map(|(count, _)| count as u64),
         waiting: shown.as_ref().map_or(0, |shown| shown.waiting),
         starting: shown.and_then(|shown| shown.starting).map(|board| core.board_name(board).to_owned()),
         boards: service.boards.iter().filter_map(candidate).collect(),

@@ -1,6 +1,6 @@
 //! Tests of [`super`] and of the requests that wait: farms whose boards listen nowhere until they are told to.
 
-use ipos_pipelines::handoff::{Answer, Command, Place, RetryAfter};
+use ipos_pipelines::handoff::{Answer, Command, Place, RetryAfter, Session};
 use ipos_wire::ipos::{Offer, Outcome};
 
 use super::super::applications::tests::application;
@@ -100,7 +100,7 @@ impl Stage {
     fn request(&mut self, at_ms: u64) -> Place {
         self.clients += 1;
         let request = self.world.request(self.clients);
-        self.attempts.place(&mut self.world.at(at_ms), WORKER, &request);
+        self.attempts.place(&mut self.world.at(at_ms), WORKER, &request, Session::None);
         request
     }
 

@@ -58,6 +58,15 @@ impl Standing {
         self.weight > 0 && !self.is_draining()
     }
 
+    /// Whether it may get connections of sessions that it has: not once it leaves, or its drain's deadline is over.
+    pub const fn honours_sessions(&self, now_ns: u64) -> bool {
+        match self.drain {
+            _ if self.leaving => false,
+            Some(Drain { deadline_ns: Some(deadline_ns), .. }) => now_ns < deadline_ns,
+            _ => true,
+        }
+    }
+
     /// A word for it, when it takes no connections by an operator's will.
     pub const fn word(&self) -> Option<&'static str> {
         match (&self.drain, self.leaving) {
@@ -87,5 +96,8 @@ mod tests {
         assert!(!drains.takes_new() && drains.is_draining());
         let leaves = Standing { leaving: true, ..takes };
         assert!(!leaves.takes_new() && leaves.is_draining());
+        assert!(takes.honours_sessions(9) && drains.honours_sessions(9) && !leaves.honours_sessions(9));
+        let ends = Standing { drain: Some(Drain::new(1, Some(5))), ..takes };
+        assert!(ends.honours_sessions(4) && !ends.honours_sessions(5));
     }
 }

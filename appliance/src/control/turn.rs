@@ -18,6 +18,7 @@ use super::boards::TakenNumber;
 use super::core::Core;
 use super::operate::{Farm, Obeyed, Order, OrderError};
 use super::outlet::Outlet;
+use super::sessions::rows::{self, CookiePage};
 use super::sink::Sink;
 use super::snapshot::{self, LaneRow, Mbufs, PortRow, ServiceName, Snapshot};
 use super::trace::{self, Trace};
@@ -51,6 +52,15 @@ pub enum Request {
         filter: FlowFilter,
         /// Where to send the page; nothing comes when the worker's queue is full.
         reply: oneshot::Sender<Box<FlowPage>>,
+    },
+    /// A page of the Cookie Map, from a place on.
+    Cookies {
+        /// Where to go on.
+        from: u32,
+        /// Which rows.
+        only: rows::Only,
+        /// Where to send it, or what is wrong with `only`.
+        reply: oneshot::Sender<Result<CookiePage, String>>,
     },
     /// The numbers that no new board may have (see [`Boards::taken`](super::boards::Boards::taken)).
     Taken(oneshot::Sender<Vec<TakenNumber>>),
@@ -227,6 +237,9 @@ impl Turn {
             }
             Request::Trace { flow, reply } => {
                 let _ = reply.send(trace::of(&self.core, self.now_ns(), &self.services, &flow));
+            }
+            Request::Cookies { from, only, reply } => {
+                let _ = reply.send(rows::page(&self.core, self.now_ns(), &self.services, from, &only));
             }
             Request::Taken(reply) => {
                 let _ = reply.send(self.core.boards.taken(self.now_ns()));

@@ -12,7 +12,7 @@ use ipos_wire::mac::Mac;
 
 use crate::admin::collector::About;
 use crate::admin::rows::UrlRow;
-use crate::config::model::{Board, Check, Config};
+use crate::config::model::{Board, Check, Config, CookieMode};
 use crate::config::snapshot::Snapshot;
 use crate::control::admission::AdmitSettings;
 use crate::control::attempts::AttemptSettings;
@@ -24,6 +24,7 @@ use crate::control::health::Patience;
 use crate::control::holders::AskSettings;
 use crate::control::operate::Farm;
 use crate::control::placement::{PoolSettings, Pools, Rules};
+use crate::control::sessions::MapSettings;
 use crate::control::snapshot::ServiceName;
 use crate::control::spawn::ServiceSettings;
 use crate::control::standings::HashedService;
@@ -162,6 +163,7 @@ pub fn farm(
         hashed: hashed(config, &names),
         starts: starts(config, &names),
         admits: admits(config, &names),
+        sessions: sessions(config, &names),
         timeouts: timeouts(config),
         deadline_ns: ms(migration.deadline_ms.value),
     };
@@ -227,6 +229,20 @@ pub fn starts(config: &Config, services: &[ServiceName]) -> Vec<Option<ServiceSe
         }
     }
     starts
+}
+
+/// The Cookie Maps, by number of service.
+pub fn sessions(config: &Config, services: &[ServiceName]) -> Vec<Option<MapSettings>> {
+    let numbers = services.iter().map(|service| usize::from(service.number));
+    let mut maps = vec![None; numbers.max().map_or(0, |most| most + 1)];
+    for (service, name) in config.services.iter().zip(services) {
+        let mode = service.cookie.as_ref().map(|cookie| &cookie.mode);
+        let Some(CookieMode::Learn { entries, idle_s }) = mode else { continue };
+        if let Some(place) = maps.get_mut(usize::from(name.number)) {
+            *place = Some(MapSettings { entries: *entries as usize, idle_ns: ms(1000) * u64::from(*idle_s) });
+        }
+    }
+    maps
 }
 
 /// The workers' deadlines: a request that may wait for a start is not given up before the control core says so.

@@ -91,6 +91,19 @@ const FLOWS: &[Column] = &[
     ("WORKER", |row| plain(&row["worker"])),
 ];
 
+const COOKIES: &[Column] = &[
+    ("COOKIE ID", |row| plain(&row["cookie"])),
+    ("SERVER IP", |row| plain(&row["server"])),
+    ("SERVICE", |row| plain(&row["service"])),
+    ("BOARD", |row| or(&row["board"], "(gone)")),
+    ("AGE", |row| unit(&row["age_ms"], "ms")),
+    ("LAST USE", |row| unit(&row["idle_ms"], "ms")),
+    ("HITS", |row| plain(&row["hits"])),
+];
+
+/// As those of flows.
+const COOKIE_WIDTHS: [usize; 7] = [16, 15, 15, 12, 14, 14, 10];
+
 /// Flows are printed as they come, so their columns have fixed widths.
 const FLOW_WIDTHS: [usize; 9] = [8, 15, 11, 15, 13, 15, 12, 11, 6];
 
@@ -172,7 +185,9 @@ pub fn render(what: What, rows: &Value) -> String {
         What::Urls => table(URLS, array(rows)),
         What::Services => services(array(rows)),
         What::Flow => rows.to_string(),
-        What::Flows => flow_titles() + &array(rows).iter().map(flow).collect::<String>(),
+        What::Flows | What::Cookies => {
+            paged_titles(what) + &array(rows).iter().map(|row| paged(what, row)).collect::<String>()
+        }
         What::Tables => table(TABLES, array(rows)),
         What::Migrations => migrations(rows),
         What::Ports => format!(
@@ -316,18 +331,24 @@ fn application(row: &Value) -> String {
     text
 }
 
-/// The titles above flows.
-pub fn flow_titles() -> String {
-    fixed(FLOWS.iter().map(|(title, _)| (*title).to_owned()))
+/// The titles of a table that is printed as it comes: flows, or cookies.
+pub fn paged_titles(what: What) -> String {
+    let (columns, widths) = paged_columns(what);
+    fixed(columns.iter().map(|(title, _)| (*title).to_owned()), widths)
 }
 
-/// The line of a flow.
-pub fn flow(row: &Value) -> String {
-    fixed(FLOWS.iter().map(|(_, cell)| cell(row)))
+/// The line of a row of such a table.
+pub fn paged(what: What, row: &Value) -> String {
+    let (columns, widths) = paged_columns(what);
+    fixed(columns.iter().map(|(_, cell)| cell(row)), widths)
 }
 
-fn fixed(cells: impl Iterator<Item = String>) -> String {
-    let padded: Vec<String> = cells.zip(FLOW_WIDTHS).map(|(cell, width)| format!("{cell:<width$}")).collect();
+fn paged_columns(what: What) -> (&'static [Column], &'static [usize]) {
+    if what == What::Cookies { (COOKIES, &COOKIE_WIDTHS) } else { (FLOWS, &FLOW_WIDTHS) }
+}
+
+fn fixed(cells: impl Iterator<Item = String>, widths: &[usize]) -> String {
+    let padded: Vec<String> = cells.zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
     format!("{}\n", padded.join("  ").trim_end())
 }
 

@@ -1,5 +1,7 @@
 //! What the appliance says to a client itself.
 
+use super::BoardId;
+
 /// Why an appliance itself answers a client (the Local Table of system.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
@@ -21,6 +23,8 @@ pub enum Answer {
     OverLimit(RetryAfter),
     /// A redirect of the service, by its number ([`crate::answers::Answers::redirects`]), then close.
     Redirect(u16),
+    /// A redirect to the same path and query with the cookie that names this board ([`crate::sessions`]), then close.
+    Assign(BoardId),
     /// `503 Service Unavailable`, then close: no board could take the endpoint.
     Unavailable,
     /// The same, saying when to come again: the application is being started, or could not be.
@@ -43,7 +47,7 @@ impl Answer {
             Self::TooManyRequests | Self::OverLimit(_) => (429, "Too Many Requests"),
             Self::HeadTooLarge => (431, "Request Header Fields Too Large"),
             Self::Unavailable | Self::NotYet(_) => (503, "Service Unavailable"),
-            Self::Redirect(_) | Self::Alert(_) | Self::Reset => return None,
+            Self::Redirect(_) | Self::Assign(_) | Self::Alert(_) | Self::Reset => return None,
         })
     }
 

@@ -75,7 +75,7 @@ pub fn fields(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// Without white space at both ends, the line's CR included.
-fn trim(text: &[u8]) -> &[u8] {
+pub(super) fn trim(text: &[u8]) -> &[u8] {
     let is_blank = |octet: &u8| matches!(octet, b' ' | b'\t' | b'\r');
     let start = text.iter().position(|octet| !is_blank(octet)).unwrap_or(text.len());
     let end = text.iter().rposition(|octet| !is_blank(octet)).map_or(start, |at| at + 1);

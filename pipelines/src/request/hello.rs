@@ -6,7 +6,7 @@
 
 use ipos_wire::tls::{ClientHello, HelloError, RecordScan, message};
 
-use super::stage::Step;
+use super::stage::{Asked, Step};
 use crate::counters::Happening;
 use crate::handoff::{Alert, Answer};
 use crate::services::Service;
@@ -30,7 +30,7 @@ pub(super) fn step(
         Err(error) => return Some(refused(*error)),
     };
     Some(match pool {
-        Ok(pool) => Step::Complete { pool, what: Happening::HelloComplete },
+        Ok(pool) => Step::Complete { pool, what: Happening::HelloComplete, session: Asked::default() },
         Err(refusal) => {
             let reason = match refusal {
                 Refusal::UnknownName => Happening::NameUnknown,

@@ -5,6 +5,8 @@
 //! appliance's own. A service whose server may speak first has no head: [`Event::Place`] at once. Owner: the worker. Cost:
 //! one copy of the new octets, one look at each octet of the head.
 
+use std::net::Ipv4Addr;
+
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::seq::Seq;
 use ipos_wire::tcb::OptionBits;
@@ -17,9 +19,9 @@ use super::hello;
 use super::route::route;
 use crate::config::WINDOW_SCALE;
 use crate::core::Core;
-use crate::counters::{Drop, Happening};
+use crate::counters::{Drop, Happening, WorkerCounters};
 use crate::entry::{Pending, State, Timestamps};
-use crate::handoff::{Answer, Endpoint, Event, Place};
+use crate::handoff::{Answer, Endpoint, Event, Place, Session};
 use crate::handshake::cookie::{Cookie, ecn_from_tsecr};
 use crate::handshake::echo;
 use crate::local;
@@ -74,7 +76,7 @@ fn server_first(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &Mbu
         return Verdict::Drop(Drop::OldSegment);
     };
     core.happened(Happening::ServerFirst);
-    ask_for_board(core, entry, pool);
+    ask_for_board(core, entry, pool, Asked::default());
     Verdict::Held
 }
 
@@ -107,6 +109,8 @@ fn admit(core: &mut Core, packet: &TcpPacket, mbuf: &Mbuf, proof: Proof) -> Resu
         kind: proof.kind,
         ack_repeats: 0,
         pool: 0,
+        session: Session::None,
+        resource: OffsetRange::default(),
         established_us: core.now.unix_us,
         since_ms: core.now.ms,
         complete_us: 0,
@@ -224,14 +228,21 @@ fn drop_reason(error: AssemblyError) -> Drop {
 pub(super) enum Step {
     /// Octets are missing.
     Incomplete,
-    /// All that the choice needs: the pool, and what became complete.
-    Complete { pool: u16, what: Happening },
+    /// All that the choice needs: the pool, what became complete, and the session.
+    Complete { pool: u16, what: Happening, session: Asked },
     /// A row of the URL map has the appliance answer; path and query lie there in the stream.
     Answer(Answer, OffsetRange),
     /// A request head that is refused.
     Bad(BadReason),
     /// To be answered, and counted for a reason of its own where the answer alone does not tell it.
     Wrong(Answer, Option<Happening>),
+}
+
+/// The session of a request, and where its path and query lie in the stream, where it may be redirected.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Asked {
+    session: Session,
+    resource: OffsetRange,
 }
 
 fn progress(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf, taken: Taken) -> Verdict {
@@ -260,20 +271,21 @@ fn progress(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf, ta
             (Ok(()), Taken::Nothing { probe: true }) => Verdict::Answered,
             (Ok(()), Taken::Nothing { probe: false }) => Verdict::Drop(Drop::OldSegment),
         },
-        Step::Complete { pool, what } => {
+        Step::Complete { pool, what, session } => {
             core.happened(what);
-            ask_for_board(core, entry, pool);
+            ask_for_board(core, entry, pool, session);
             Verdict::Held
         }
     }
 }
 
 /// All that the choice needs is known: from Temporary to Forward-Connect.
-fn ask_for_board(core: &mut Core, entry: EntryRef, pool: u16) {
+fn ask_for_board(core: &mut Core, entry: EntryRef, pool: u16, session: Asked) {
     core.change_state(entry, State::ForwardConnect);
     let (since_ms, complete_us) = (core.now.ms, core.now.unix_us);
     if let Some(pending) = core.pending_of(entry) {
         pending.pool = pool;
+        (pending.session, pending.resource) = (session.session, session.resource);
         pending.event_owed = true;
         pending.since_ms = since_ms;
         pending.complete_us = complete_us;
@@ -298,7 +310,10 @@ fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
     let step = match pending.kind {
         Kind::Tls => hello::step(&mut pending.hello, contiguous, service, buffer),
         // Of the last three nothing is ever looked at here.
-        Kind::Http | Kind::Tcp | Kind::L4 | Kind::Udp => head(&mut pending.scan, contiguous, service, buffer),
+        Kind::Http | Kind::Tcp | Kind::L4 | Kind::Udp => {
+            let client = core.shard.flow(entry)?.client;
+            head(&mut pending.scan, contiguous, (service, client), (buffer, &core.counters))
+        }
     };
     Some(match step {
         Some(step) => step,
@@ -310,11 +325,17 @@ fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
 }
 
 /// The request head; `None` while it is incomplete.
-fn head(scan: &mut HeadScan, contiguous: &[u8], service: &Service, buffer: &mut [u8]) -> Option<Step> {
+fn head(
+    scan: &mut HeadScan,
+    contiguous: &[u8],
+    (service, client): (&Service, Ipv4Addr),
+    (buffer, counters): (&mut [u8], &WorkerCounters),
+) -> Option<Step> {
     if service.h2c {
         match preface(contiguous) {
             Preface::Whole => {
-                return Some(Step::Complete { pool: service.default_pool, what: Happening::Http2Begun });
+                let (pool, session) = (service.default_pool, Asked::default());
+                return Some(Step::Complete { pool, what: Happening::Http2Begun, session });
             }
             Preface::Begun => return None,
             Preface::Not => {}
@@ -325,7 +346,10 @@ fn head(scan: &mut HeadScan, contiguous: &[u8], service: &Service, buffer: &mut 
         Head::Bad(reason) => Some(Step::Bad(reason)),
         Head::TooLong => Some(Step::Wrong(Answer::HeadTooLarge, None)),
         Head::Complete(request) => {
-            let complete = |pool| Step::Complete { pool, what: Happening::HeadComplete };
+            let complete = |pool| {
+                let session = session(service, &request, client, counters);
+                Step::Complete { pool, what: Happening::HeadComplete, session }
+            };
             Some(match route(&service.urls, &request, buffer) {
                 Ok(Some(Action::Pool(pool))) => complete(pool),
                 Ok(Some(Action::Answer(answer))) => Step::Answer(answer, resource_in_stream(&request)),
@@ -334,6 +358,16 @@ fn head(scan: &mut HeadScan, contiguous: &[u8], service: &Service, buffer: &mut 
             })
         }
     }
+}
+
+/// The session that a request's cookie names, in services that look for one.
+fn session(service: &Service, request: &Request<'_>, client: Ipv4Addr, counters: &WorkerCounters) -> Asked {
+    let Some(cookie) = &service.cookie else { return Asked::default() };
+    let (session, fault) = cookie.session(request, client);
+    if let Some(fault) = fault {
+        counters.happening(fault).add(1);
+    }
+    Asked { session, resource: resource_in_stream(request) }
 }
 
 /// Where path and query lie in the client's stream: they end the target, which a space follows.
@@ -373,7 +407,8 @@ pub fn place_if_owed(core: &mut Core, entry: EntryRef) {
         return;
     }
     let Some(place) = place(core, entry) else { return };
-    let told = core.tell(Event::Place(place));
+    let session = core.pending_of(entry).map_or(Session::None, |pending| pending.session);
+    let told = core.tell(Event::Place(place, session));
     if let Some(pending) = core.pending_of(entry) {
         pending.event_owed = !told;
     }

@@ -221,7 +221,7 @@ impl Node {
     #[track_caller]
     pub fn placed(&mut self) -> Place {
         match only(self.told()) {
-            Event::Place(place) => place,
+            Event::Place(place, _) => place,
             other => panic!("a request to place, not {other:?}"),
         }
     }

@@ -148,6 +148,7 @@ pub fn plain(address: Ipv4Addr, port: u16, kind: Kind, default_pool: u16) -> Ser
         h2c: false,
         default_pool,
         answers: Default::default(),
+        cookie: None,
     }
 }
 
@@ -172,6 +173,7 @@ pub fn services() -> Arc<Services> {
         h2c: false,
         default_pool: 9,
         answers: Default::default(),
+        cookie: None,
     };
     let second = Service {
         address: SECOND_SERVICE,
@@ -182,6 +184,7 @@ pub fn services() -> Arc<Services> {
         h2c: false,
         default_pool: 10,
         answers: Default::default(),
+        cookie: None,
     };
     let server_first = plain(SERVER_FIRST, SERVICE_PORT, Kind::Tcp, 8);
     let row = |sni: Option<&str>, alpn: &[&str], value| tlsmap::Rule {
@@ -204,6 +207,7 @@ pub fn services() -> Arc<Services> {
         h2c: false,
         default_pool: 7,
         answers: Default::default(),
+        cookie: None,
     };
     let h2c = Service {
         address: H2C_SERVICE,
@@ -214,6 +218,7 @@ pub fn services() -> Arc<Services> {
         h2c: true,
         default_pool: 9,
         answers: Default::default(),
+        cookie: None,
     };
     let (tls, strict) = (tls(TLS_SERVICE, Otherwise::Default), tls(STRICT_TLS_SERVICE, Otherwise::Reject));
     let (datagrams, layer4) = (

@@ -40,6 +40,7 @@ fn services(target: &str, page: &[u8]) -> Arc<Services> {
             pages: vec![own(Answer::NotFound), own(Answer::Unavailable)],
             redirects: vec![redirect(301, target), redirect(307, "/elsewhere")],
         },
+        cookie: None,
     };
     Arc::new(Services::new(vec![service]).expect("one service"))
 }

@@ -310,6 +310,7 @@ fn service(address: Ipv4Addr, port: u16, default_pool: u16) -> Arc<Service> {
         h2c: false,
         default_pool,
         answers: Default::default(),
+        cookie: None,
     })
 }
 

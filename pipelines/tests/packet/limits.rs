@@ -94,7 +94,7 @@ fn a_connection_on_the_same_ports_ends_the_old_one_before_it_asks_for_a_board() 
     rig.shake(&mut again);
     assert_eq!(rig.client(&again.data(0, REQUEST)), Verdict::Held);
     match &rig.told()[..] {
-        [Event::Abandon { .. }, Event::Ended(flows), Event::Place(_)] => {
+        [Event::Abandon { .. }, Event::Ended(flows), Event::Place(..)] => {
             assert_eq!(flows[..], [tcp(client.flow)])
         }
         other => panic!("the old one, then the new one, not {other:?}"),

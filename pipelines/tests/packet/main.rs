@@ -22,6 +22,7 @@ mod reply;
 mod request;
 mod reuse;
 mod server_first;
+mod sessions;
 mod states;
 mod steering;
 mod tls;

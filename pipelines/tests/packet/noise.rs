@@ -226,7 +226,7 @@ fn decide(random: &mut Random, event: Event) -> Option<Command> {
     ];
     let answer = answers[random.below(answers.len())];
     match event {
-        Event::Place(place) | Event::Repeat { place, .. } => match random.below(8) {
+        Event::Place(place, _) | Event::Repeat { place, .. } => match random.below(8) {
             0 => None,
             1 => Some(Command::Answer { entry: place.entry, answer }),
             _ => Some(Command::Migrated {

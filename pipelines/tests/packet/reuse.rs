@@ -154,7 +154,7 @@ fn the_first_data_of_a_new_connection_replaces_the_entry_in_every_state() {
             State::Temporary | State::Local | State::Asking | State::GivenUp | State::Layer4 => {}
         }
         match only(told) {
-            Event::Place(place) => assert_eq!(place.tcb().irs, new.irs, "{state:?}"),
+            Event::Place(place, _) => assert_eq!(place.tcb().irs, new.irs, "{state:?}"),
             other => panic!("{state:?}: a request to place, not {other:?}"),
         }
         assert_eq!(rig.state(&new.flow), Some(State::ForwardConnect));

@@ -260,7 +260,7 @@ fn a_new_connection_on_the_same_ports_replaces_the_old_one_by_its_ack() {
     assert_eq!(rig.client(&again.ack(0)), Verdict::Held);
     let told = rig.told();
     assert!(matches!(told[0], Event::Abandon { migrated: Some((BOARD, MIGRATION)), .. }), "{told:?}");
-    assert!(matches!(told[1], Event::Place(place) if place.endpoint.irs == Seq(7_000)), "{told:?}");
+    assert!(matches!(told[1], Event::Place(place, _) if place.endpoint.irs == Seq(7_000)), "{told:?}");
     assert_eq!(rig.happened(Happening::Replaced), 1);
     // A SYN-ACK that came late makes the client acknowledge once more: the same connection still.
     assert_eq!(rig.client(&again.syn()), Verdict::Answered);

@@ -10,6 +10,7 @@ use ipos_pipelines::tlsmap::Otherwise;
 use ipos_pipelines::urlmap::{HeaderRule, PathRule};
 use ipos_wire::ipos::ApplicationName;
 
+use super::cookie::Cookie;
 use crate::config::quic::Quic;
 use crate::config::read::At;
 use crate::control::admission::Admit;
@@ -58,6 +59,8 @@ pub struct Service {
     pub start: Start,
     /// Its own pages.
     pub pages: Pages,
+    /// The cookie that keeps clients at their boards.
+    pub cookie: Option<Cookie>,
 }
 
 /// What becomes of datagrams.

@@ -13,5 +13,5 @@ pub mod score;
 mod simulation;
 pub mod traffic;
 
-pub use pools::{Member, PoolSettings, Pools, Wanted};
+pub use pools::{Honours, Member, PoolSettings, Pools, Wanted};
 pub use rules::{Limits, Policy, Rules};

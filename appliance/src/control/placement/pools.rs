@@ -89,6 +89,19 @@ pub struct Wanted<'a> {
     pub tried: &'a BoardSet,
     /// Why another board is wanted, when one has been asked already.
     pub after: Option<Reason>,
+    /// The board that the request's session is at.
+    pub session: Option<BoardId>,
+}
+
+/// Whether a request may go to the board that its session is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Honours {
+    /// It may, or the appliance has just started and cannot tell yet.
+    Yes,
+    /// The board cannot have it: dead, drained, gone, beyond a limit, ...
+    NotNow,
+    /// The request's row of the URL map does not name it.
+    OtherRow,
 }
 
 /// The best so far.
@@ -170,8 +183,10 @@ impl Pools {
         let endpoint = (flow.endpoint, flow.endpoint_port);
         let need = rules.need(boards.options(), endpoint);
         let view = View { boards, now_ns, wanted, rules, need };
-        let (chosen, reason) = match pool.home(&view) {
-            Some(home) => (home, wanted.after.unwrap_or(Reason::Home)),
+        let settled = pool.session(&view).map(|board| (board, Reason::Cookie));
+        let settled = settled.or_else(|| pool.home(&view).map(|home| (home, Reason::Home)));
+        let (chosen, reason) = match settled {
+            Some((board, reason)) => (board, wanted.after.unwrap_or(reason)),
             None => {
                 let look = pool.look(&view, decision);
                 let Some(best) = look.best else { return Err(look.nearest) };
@@ -183,6 +198,24 @@ impl Pools {
         decision.chose(chosen.board, chosen.cost, reason);
         record.keep();
         Ok(chosen.board)
+    }
+
+    /// Whether a connection of a pool's may go to the board that its session is at.
+    pub fn honours(
+        &self,
+        boards: &Boards,
+        now_ns: u64,
+        (flow, pool): (&Flow, u16),
+        board: BoardId,
+    ) -> Honours {
+        let Some(pool) = self.pools.get(usize::from(pool)) else { return Honours::OtherRow };
+        if !pool.boards.contains(&board) {
+            return Honours::OtherRow;
+        }
+        let rules = self.rules(pool.service);
+        let need = rules.need(boards.options(), (flow.endpoint, flow.endpoint_port));
+        let fit = boards.board(board).is_some_and(|board| board.fit_for_session(now_ns, &need).is_ok());
+        if fit || boards.is_unheard(board, now_ns) { Honours::Yes } else { Honours::NotNow }
     }
 
     /// Counts a request that got no board, and keeps that.
@@ -294,6 +327,18 @@ impl Pool {
     fn is(&self, settings: &PoolSettings) -> bool {
         let members = self.members.iter().map(|turn| &turn.member);
         self.service == settings.service && members.eq(&settings.members)
+    }
+
+    /// The board that the request's session is at, when it can have it: whatever its weight is.
+    fn session(&self, view: &View<'_>) -> Option<Best> {
+        let wanted = view.wanted.session?;
+        let (place, turn) = self.members.iter().enumerate().find(|(_, turn)| turn.member.board == wanted)?;
+        let board = view.boards.board(wanted)?;
+        if view.wanted.tried.contains(wanted) || board.fit_for_session(view.now_ns, &view.need).is_err() {
+            return None;
+        }
+        let weight = view.weight(board, turn.member).max(1);
+        Some(Best { cost: view.cost(board, turn, weight), place, board: wanted })
     }
 
     /// The service's home board, when it can take the connection (Fig. 7).

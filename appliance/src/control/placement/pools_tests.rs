@@ -28,7 +28,7 @@ fn of(policy: Policy) -> Rules {
 
 fn choose_for(pools: &mut Pools, boards: &Boards, client: u32, tried: &BoardSet) -> Result<u16, NoBoard> {
     let flow = Flow { client: Ipv4Addr::from_bits(client), ..flow(1) };
-    let wanted = Wanted { flow: &flow, pool: 0, tried, after: None };
+    let wanted = Wanted { flow: &flow, pool: 0, tried, after: None, session: None };
     pools.choose(boards, MS, &wanted).map(|board| board.0)
 }
 
@@ -173,7 +173,7 @@ fn the_home_board_keeps_what_it_can_take_and_the_others_get_the_rest() {
     );
     assert_eq!(choose(&mut limited, &boards_2), Ok(0), "its state says otherwise");
     let (flow, tried) = (flow(1), set(&[]));
-    let elsewhere = Wanted { flow: &flow, pool: 1, tried: &tried, after: None };
+    let elsewhere = Wanted { flow: &flow, pool: 1, tried: &tried, after: None, session: None };
     assert_eq!(limited.choose(&boards_2, MS, &elsewhere), Ok(BoardId(0)), "the map says otherwise");
     assert_eq!(reasons(&pools), [("home", 1)]);
     assert_eq!(reasons(&limited), [("policy", 1), ("home_unfit", 1)]);
@@ -204,7 +204,7 @@ fn only_boards_of_the_pool_are_chosen_and_an_unknown_pool_has_none() {
     let mut pools = Pools::new(vec![PoolSettings::equal([BoardId(1)])], vec![Rules::default()]);
     assert_eq!(choose(&mut pools, &boards), Ok(1));
     let (flow, tried) = (flow(1), set(&[]));
-    let wanted = Wanted { flow: &flow, pool: 7, tried: &tried, after: None };
+    let wanted = Wanted { flow: &flow, pool: 7, tried: &tried, after: None, session: None };
     assert_eq!(pools.choose(&boards, MS, &wanted), Err(NoBoard::Silent));
     pools.failed(MS, &flow, 7, NoBoard::Silent);
 }
@@ -214,7 +214,7 @@ fn a_board_whose_reports_are_overdue_is_not_chosen() {
     let (mut boards, mut pools) = world(Rules::default(), &[100; 2]);
     alive(&mut boards, 1, 200, 99);
     let (flow, tried) = (flow(1), set(&[]));
-    let wanted = Wanted { flow: &flow, pool: 0, tried: &tried, after: None };
+    let wanted = Wanted { flow: &flow, pool: 0, tried: &tried, after: None, session: None };
     let mut at = |ms: u64| pools.choose(&boards, ms * MS, &wanted);
     assert_eq!([at(299), at(300), at(500)], [Ok(BoardId(0)), Ok(BoardId(1)), Err(NoBoard::Silent)]);
 }
@@ -234,7 +234,7 @@ fn a_board_that_joins_gets_its_share_slowly() {
             continue;
         }
         let (flow, tried) = (flow(1), set(&[]));
-        let wanted = Wanted { flow: &flow, pool: 0, tried: &tried, after: None };
+        let wanted = Wanted { flow: &flow, pool: 0, tried: &tried, after: None, session: None };
         let choices = (0..660).filter(|_| pools.choose(&boards, at_ms * MS, &wanted) == Ok(BoardId(1)));
         shares.push(choices.count());
     }
@@ -249,7 +249,8 @@ fn the_decision_of_a_flow_has_the_scores_that_it_was_made_with() {
         assert_eq!(boards.report(MS, BoardId(id), state), Ok(()));
     }
     let (flow, tried) = (flow(1), set(&[2]));
-    let wanted = Wanted { flow: &flow, pool: 0, tried: &tried, after: Some(Reason::AfterRefusal) };
+    let wanted =
+        Wanted { flow: &flow, pool: 0, tried: &tried, after: Some(Reason::AfterRefusal), session: None };
     assert_eq!(pools.choose(&boards, MS, &wanted), Ok(BoardId(0)));
     let decision = pools.record.of(&flow).next().expect("it is kept");
     assert_eq!(decision.verdict, Some(Verdict::Board(BoardId(0), Reason::AfterRefusal)));

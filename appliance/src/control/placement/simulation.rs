@@ -114,7 +114,7 @@ impl Farm {
     fn place(&mut self, now_us: u64) {
         let flow = Flow { client: Ipv4Addr::from_bits(self.number as u32), ..flow(1) };
         let tried = BoardSet::default();
-        let wanted = Wanted { flow: &flow, pool: 0, tried: &tried, after: None };
+        let wanted = Wanted { flow: &flow, pool: 0, tried: &tried, after: None, session: None };
         let board = self.pools.choose(&self.boards, now_us * US, &wanted).expect("boards that live");
         self.boards.board_mut(board).expect("a board of the farm").traffic.in_flight += 1;
         let board = usize::from(board.0);
