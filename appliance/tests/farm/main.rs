@@ -5,6 +5,7 @@
 mod common;
 mod health;
 mod server_first;
+mod sessions;
 mod world;
 
 use ipos_pipelines::counters::Happening;
