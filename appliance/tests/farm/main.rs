@@ -7,6 +7,7 @@ mod datagrams;
 mod health;
 mod limits;
 mod server_first;
+mod sessions;
 mod world;
 
 use ipos_pipelines::counters::Happening;

@@ -12,10 +12,13 @@ use ipos_appliance::control::health::Patience;
 use ipos_appliance::control::holders::AskSettings;
 use ipos_appliance::control::outlet::Outlet;
 use ipos_appliance::control::placement::{PoolSettings, Pools, Rules};
+use ipos_appliance::control::sessions::{MapSettings, Sessions};
 use ipos_appliance::control::sink::Sink;
 use ipos_appliance::control::standing::WEIGHT_DEFAULT;
 use ipos_pipelines::config::{PortSettings, Role};
 use ipos_pipelines::handoff::{BoardId, Command, PortIndex, WorkerId, queue};
+use ipos_pipelines::services::{Kind, Service, Services};
+use ipos_pipelines::sessions::Cookie;
 use ipos_pipelines::steer::Owners;
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::flow::Flow;
@@ -23,8 +26,9 @@ use ipos_wire::mac::Mac;
 use ipos_wire::tcb::OptionBits;
 use ipos_wire::{ethernet, ipos, ipv4, tcp, udp};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
-use crate::common::setup::{FARM_PORT, HASH_KEY};
+use crate::common::setup::{FARM_PORT, HASH_KEY, plain};
 use crate::common::{
     Client, DATAGRAM_SERVICE, Encapsulated, FARM_ADDRESS, FARM_MAC, IN_POLL, Rig, SERVICE, Segment, Setup,
     WAN_ADDRESS, WAN_MAC,
@@ -148,6 +152,17 @@ impl World {
     /// What those of the service for datagrams have.
     pub fn admitted_flows(&self) -> Admitted {
         self.core.attempts.admission.shown(UDP_NUMBER).expect("it has limits").1
+    }
+
+    /// Two boards that live and listen, and a service that looks for a cookie; with `map` it learns its values.
+    pub fn with_cookie(rules: Rules, cookie: Cookie, map: Option<MapSettings>) -> Self {
+        let mut world = Self::placed_by(rules);
+        world.core.attempts.sessions = Sessions::new(&[map]);
+        let service = Service { cookie: Some(cookie), ..plain(SERVICE, 80, Kind::Http, 9) };
+        let services = Services::new(vec![service]).expect("one service");
+        world.outlet.tell(WorkerId(0), Command::Services(Arc::new(services)));
+        world.turn();
+        world
     }
 
     /// Two boards that have not been heard of yet.

@@ -11,11 +11,14 @@ use std::net::Ipv4Addr;
 
 use ipos_pipelines::handoff::{BoardId, SessionKey};
 
-use super::boards::Boards;
+use super::boards::{Boards, MS_NS};
 pub use table::{Entry, Place, Put, Table};
 
-/// Sessions that age out in one turn, of all services, at most.
-const EXPIRE_MAX: usize = 64;
+/// Between two looks at what has aged.
+const LOOK_NS: u64 = 10 * MS_NS;
+
+/// Sessions that age out in one look, of all services, at most.
+const EXPIRE_MAX: usize = 512;
 
 /// A client that comes again without the cookie that it was given within so long does not keep cookies, nanoseconds.
 const GIVEN_NS: u64 = 10_000_000_000;
@@ -49,13 +52,14 @@ pub struct Sessions {
     maps: Vec<Option<Map>>,
     /// Whose turn it is to age.
     turn: usize,
+    next_look_ns: u64,
     /// Requests whose clients were given a cookie a short while ago.
     given: Table,
 }
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { maps: Vec::new(), turn: 0, given: Table::new(GIVEN_MAX) }
+        Self { maps: Vec::new(), turn: 0, next_look_ns: 0, given: Table::new(GIVEN_MAX) }
     }
 }
 
@@ -134,8 +138,12 @@ impl Sessions {
         last_ns.is_none_or(|last_ns| now_ns.saturating_sub(last_ns) >= GIVEN_NS)
     }
 
-    /// Lets sessions age, a few at a time. How many went.
+    /// Lets sessions age, some at a time. How many went.
     pub fn tick(&mut self, now_ns: u64) -> usize {
+        if now_ns < self.next_look_ns {
+            return 0;
+        }
+        self.next_look_ns = now_ns + LOOK_NS;
         let count = self.maps.len();
         self.turn = if self.turn + 1 < count { self.turn + 1 } else { 0 };
         let (first, last) = self.maps.split_at_mut(self.turn);
@@ -213,8 +221,9 @@ mod tests {
         assert_eq!(sessions.learn(&boards, MS, 9, key(1), BoardId(1)), None);
         assert_eq!(sessions.learn(&boards, MS, 0, key(1), BoardId(7)), None, "no such board");
         assert_eq!((sessions.tick(1002 * MS), sessions.count(0)), (0, Some((1, 4096))));
-        let gone: usize = (0..3).map(|_| sessions.tick(1003 * MS)).sum();
-        assert_eq!((gone, sessions.count(0), sessions.count(1)), (1, Some((0, 4096)), None));
+        assert_eq!((sessions.tick(1003 * MS), sessions.count(0)), (0, Some((1, 4096))), "not yet");
+        assert_eq!((sessions.tick(1012 * MS), sessions.count(0)), (1, Some((0, 4096))));
+        assert_eq!(sessions.count(1), None);
     }
 
     #[test]
@@ -263,12 +272,12 @@ mod tests {
         let boards = farm(2);
         let mut sessions = Sessions::new(&[LEARNS, LEARNS]);
         for service in 0..2 {
-            for n in 0..100 {
+            for n in 0..600 {
                 let _ = sessions.learn(&boards, MS, service, key(n), BoardId(0));
             }
         }
-        let gone: Vec<usize> = (0..4).map(|_| sessions.tick(5000 * MS)).collect();
-        assert_eq!(gone, [64, 64, 64, 8]);
+        let gone: Vec<usize> = (0..4).map(|look| sessions.tick((5000 + 10 * look) * MS)).collect();
+        assert_eq!(gone, [EXPIRE_MAX, EXPIRE_MAX, 1200 - 2 * EXPIRE_MAX, 0]);
     }
 
     #[test]
