@@ -39,4 +39,5 @@ pub mod tlsmap;
 pub mod too_big;
 pub mod urlmap;
 pub mod verdict;
+pub mod watch;
 pub mod worker;

@@ -61,6 +61,8 @@ pub struct ServiceDraft {
     pub tls: TlsDraft,
     /// Whether a connection may begin with HTTP/2.
     pub h2c: bool,
+    /// Whether each request is moved where it belongs.
+    pub migrates_requests: bool,
     /// How its boards are checked, if they are.
     pub check: Option<Check>,
     /// How a board is chosen.
@@ -217,13 +219,14 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
     let slow_start_s = section.integer("slow_start_s", 0u32..=86_400, 0).value;
     let limits = limits(&section.subsection("limits", "service.limits"));
     let (mut maps, mut checked, mut h2c, mut tls) = (Vec::new(), None, false, TlsDraft::default());
-    let mut own = PagesDraft::default();
+    let (mut own, mut migrates_requests) = (PagesDraft::default(), false);
     match kind {
         Kind::Http => {
             maps = section.sections("map", "service.map").iter().filter_map(map).collect();
             let of_check = section.optional_section("check", "service.check");
             checked = of_check.and_then(|section| check(&section));
             h2c = section.boolean("h2c", false);
+            migrates_requests = section.choice("migrate", &MIGRATE).is_some_and(|migrate| migrate.value);
             own = pages(&section.subsection("pages", "service.pages"));
         }
         Kind::Tls => tls = tls_rows(section),
@@ -248,6 +251,7 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
         maps,
         tls,
         h2c,
+        migrates_requests,
         policy,
         home,
         limits,
@@ -257,6 +261,9 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
         pages: own,
     })
 }
+
+/// What moves an endpoint: the connection's first request alone, or each that belongs elsewhere.
+const MIGRATE: [(&str, bool); 2] = [("connection", false), ("request", true)];
 
 /// The words for what becomes of a hello that no row names.
 const OTHERWISE: [(&str, Otherwise); 2] = [("default", Otherwise::Default), ("reject", Otherwise::Reject)];

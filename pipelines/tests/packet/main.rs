@@ -14,6 +14,7 @@ mod handshake;
 mod layer4;
 mod local;
 mod migrate;
+mod moves;
 mod noise;
 mod recover;
 mod reply;
