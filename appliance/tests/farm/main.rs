@@ -4,6 +4,7 @@
 #[path = "../../../pipelines/tests/common/mod.rs"]
 mod common;
 mod health;
+mod moves;
 mod server_first;
 mod world;
 
