@@ -15,6 +15,7 @@ mod http;
 mod kinds;
 mod lifecycle;
 mod loss;
+mod moves;
 mod operate;
 mod placement;
 mod restart;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         frames::TESTS,
         failure::TESTS,
         loss::TESTS,
+        moves::TESTS,
         restart::TESTS,
         operate::TESTS,
         urls::TESTS,
