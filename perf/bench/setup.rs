@@ -85,6 +85,7 @@ pub fn services() -> anyhow::Result<Arc<Services>> {
         urls: UrlMap::build(&rules).map_err(|errors| anyhow::anyhow!("the URL rules: {errors:?}"))?,
         tls: TlsRules::default(),
         h2c: false,
+        migrates_requests: false,
         default_pool: POOL,
         answers: Default::default(),
         cookie: None,

@@ -100,7 +100,7 @@ pub fn sweep(core: &mut Core) -> usize {
     let Core { shard, by_board, .. } = core;
     let next = shard.visit_slots(cursor, SWEEP_SLOTS as u32, |entry, flow, found| {
         if found.state.is_at_board() && by_board.is_forgotten(found.board) {
-            let migrated = (found.state == State::Forward).then_some((found.board, found.migration_id));
+            let migrated = found.holder();
             let _ = gone.try_push((entry, *flow, migrated));
         }
     });

@@ -22,8 +22,12 @@ pub enum Route {
     Forward(EntryRef),
     /// Migrated, but the client has not shown yet that the board has the request.
     Unsettled(EntryRef),
+    /// Migrated, and each request is looked at.
+    Watched(EntryRef),
     /// The request is incomplete, or being placed.
     Request(EntryRef),
+    /// The same of a later request.
+    Held(EntryRef),
     /// The appliance answers this connection itself.
     Local(EntryRef),
     /// Its board is gone, and its endpoint with it.
@@ -73,6 +77,8 @@ pub fn classify(core: &mut Core, packet: &TcpPacket) -> Route {
         match found.state {
             State::Forward if found.pending.is_none() => return Route::Forward(entry),
             State::Forward => return Route::Unsettled(entry),
+            State::Watched => return Route::Watched(entry),
+            State::ForwardConnect if found.migration_id != 0 => return Route::Held(entry),
             State::Temporary | State::ForwardConnect => return Route::Request(entry),
             State::Local if !found.closing => return Route::Local(entry),
             State::Local | State::Asking | State::GivenUp | State::Layer4 => {}
@@ -139,6 +145,8 @@ fn known(core: &Core, entry: EntryRef) -> Option<Route> {
         State::Forward if found.pending.is_none() => Route::Forward(entry),
         State::Layer4 => Route::Forward(entry),
         State::Forward => Route::Unsettled(entry),
+        State::Watched => Route::Watched(entry),
+        State::ForwardConnect if found.migration_id != 0 => Route::Held(entry),
         State::Temporary | State::ForwardConnect => Route::Request(entry),
         State::Local => Route::Local(entry),
         State::GivenUp => Route::GivenUp(entry),
@@ -162,7 +170,7 @@ fn prove(core: &Core, packet: &TcpPacket, kind: Kind) -> Option<(Cookie, Seq)> {
 /// the same addresses and ports.
 fn is_of(core: &Core, entry: EntryRef, packet: &TcpPacket, irs: Seq) -> bool {
     let Some(found) = core.shard.get(entry) else { return false };
-    if found.state == State::Asking {
+    if matches!(found.state, State::Asking | State::Watched) {
         return false;
     }
     found

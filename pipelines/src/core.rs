@@ -31,6 +31,7 @@ use crate::table::OutOfMemory;
 use crate::table::shard::Shard;
 use crate::table::slab::{EntryRef, Slab};
 use crate::too_big;
+use crate::watch::{WATCHED_PER_PENDING, Watch};
 
 /// RSTs that one worker sends in a second, at most.
 const RESETS_PER_SECOND: u32 = 10_000;
@@ -68,6 +69,8 @@ pub struct Core {
     pub pending: Slab<Pending>,
     /// Buffers of unfinished requests.
     pub assemblies: AssemblyPool,
+    /// Connections each request of which is looked at.
+    pub watches: Slab<Watch>,
     /// Packets of flows that the farm is being asked about.
     pub waiting: Slab<Waiting>,
     /// Where boards are reached, by [`BoardId`].
@@ -127,6 +130,7 @@ impl Core {
             shard: Shard::new(config.entries, config.hash_key, 0)?,
             pending: Slab::new(config.pending)?,
             assemblies: AssemblyPool::with_capacity(config.pending),
+            watches: Slab::new(config.pending.saturating_mul(WATCHED_PER_PENDING))?,
             waiting: Slab::new(WAITING_MAX)?,
             boards: vec![None; BOARDS_MAX].into_boxed_slice(),
             by_board: ByBoard::new(),
@@ -274,7 +278,7 @@ impl Core {
             if entry.is_open() {
                 self.by_board.left(entry.board);
             }
-            if state.is_at_board() {
+            if state.is_at_board() && !entry.closing {
                 self.by_board.joined(entry.board);
             }
             self.counters.entries[entry.state.index()].sub(1);
@@ -302,18 +306,27 @@ impl Core {
         else {
             return;
         };
-        if state == State::Asking {
-            self.waiting.remove(hanging);
-        } else if let Some(pending) = self.pending.remove(hanging) {
-            self.assemblies.give(pending.assembly);
-            self.counters.pending.sub(1);
+        match state {
+            State::Asking => drop(self.waiting.remove(hanging)),
+            State::Watched => drop(self.watches.remove(hanging)),
+            _ => {
+                let Some(pending) = self.pending.remove(hanging) else { return };
+                self.assemblies.give(pending.assembly);
+                self.counters.pending.sub(1);
+                if let Some(watch) = pending.watch {
+                    self.watches.remove(watch);
+                }
+            }
         }
     }
 
     /// What hangs on an entry before it is settled.
     #[inline]
     pub fn pending_of(&mut self, entry: EntryRef) -> Option<&mut Pending> {
-        let hanging = self.shard.get(entry)?.pending?;
+        let found = self.shard.get(entry)?;
+        // What hangs on it then is something else.
+        let is_other = matches!(found.state, State::Asking | State::Watched);
+        let hanging = found.pending.filter(|_| !is_other)?;
         self.pending.get_mut(hanging)
     }
 

@@ -157,6 +157,25 @@ counted! {
         ServerFirst = "server_first", "A connection was placed on its handshake's ACK, without waiting for data.";
         AckRepeated = "ack_repeated", "The handshake's ACK was sent to the board again: nothing had shown yet that its server has the connection.";
         Migrated = "migrated", "An endpoint moved to a board, and its octets followed.";
+        WatchBegun = "watch_begun", "A connection was migrated each request of which is looked at from then on.";
+        MoveAsked = "move_asked", "A later request belongs to another board: the one that has the connection was asked to give it up.";
+        Moved = "moved", "A connection went to another board with a later request.";
+        MovedHere = "moved_here", "A connection was given up by its board with a later request that the appliance answers itself.";
+        StayedShared = "stayed_shared", "A later request fits a row of other boards, and the one that has the connection is among them.";
+        StayedBusy = "stayed_busy", "A later request stayed where the connection was: that board had something under way.";
+        StayedNotHeld = "stayed_not_held", "A later request went to the board that had the connection, which said that it does not hold it.";
+        StayedSilent = "stayed_silent", "A later request stayed where the connection was: that board did not answer whether it gives it up.";
+        StayedNoBoard = "stayed_no_board", "A later request stayed where the connection was: no board of its row could take it.";
+        StayedNoRoom = "stayed_no_room", "A later request stayed where the connection was: no buffer left, or too many moves at once.";
+        UnwatchedLast = "unwatched_last", "A watch ended: the client said that no further request follows, or closed.";
+        UnwatchedUpgrade = "unwatched_upgrade", "A watch ended: an upgrade, or CONNECT.";
+        UnwatchedLong = "unwatched_long", "A watch ended: a body or chunk of 2^30 octets or more.";
+        UnwatchedChunks = "unwatched_chunks", "A watch ended: a chunk header that is none, or that later segments went past.";
+        UnwatchedPipelined = "unwatched_pipelined", "A watch ended: the client sent a request before the answer to the one before.";
+        UnwatchedMalformed = "unwatched_malformed", "A watch ended: a later request that the appliance would refuse; its board answers it.";
+        UnwatchedIncomplete = "unwatched_incomplete", "A watch ended: the rest of a request head did not come in time, or not without an acknowledgement.";
+        UnwatchedNoRoom = "unwatched_no_room", "A watch ended, or did not begin: no record or buffer left.";
+        UnwatchedReload = "unwatched_reload", "A watch ended: its service has gone, or moves no requests any more.";
         Repeated = "repeated", "A client's retransmission made the attempt be repeated.";
         Proven = "proven", "The client showed that the board has the request; held octets were let go.";
         AnsweredBadRequest = "answered_400", "Answered 400 by the appliance.";
@@ -291,7 +310,7 @@ pub struct WorkerCounters {
     /// TSC cycles in polls that found something to do.
     pub busy_cycles: Counter,
     /// Entries by [`crate::entry::State`].
-    pub entries: [Counter; 7],
+    pub entries: [Counter; 8],
     /// Flows of datagrams.
     pub datagram_flows: Counter,
     /// How many entries the shard can hold.
@@ -302,6 +321,8 @@ pub struct WorkerCounters {
     pub pending_capacity: Counter,
     /// From the segment that completed a request's head to the request on its way to its board.
     pub placements: Latencies,
+    /// The same of later requests that went to another board than the one before: from the first segment on.
+    pub moves: Latencies,
 }
 
 impl WorkerCounters {
@@ -324,6 +345,7 @@ impl WorkerCounters {
             pending: Counter::default(),
             pending_capacity: Counter::default(),
             placements: Latencies::default(),
+            moves: Latencies::default(),
         }
     }
 

@@ -33,7 +33,7 @@ use crate::table::slab::EntryRef;
 ///      +----------------> Layer4
 /// ```
 ///
-/// Where the server may speak first, the handshake's ACK leads to ForwardConnect, and what would be 503 is a RST.
+/// For Watched see [`crate::watch`]. Where the server may speak first, the handshake's ACK leads to ForwardConnect, and what would be 503 is a RST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// The request head is not complete.
@@ -48,6 +48,9 @@ pub enum State {
     Asking,
     /// Its board was removed by force: what its client still sends is answered by RST.
     GivenUp,
+    /// As [`State::Forward`], and each request is looked at: another board may have to serve it ([`crate::watch`]). Its record
+    /// hangs on it.
+    Watched,
     /// A board has had the connection from its first packet on ([`crate::layer4`]). Until the handshake's second packet has
     /// come from the client, [`Entry::syn_irs`] is set.
     Layer4,
@@ -65,13 +68,14 @@ impl State {
             State::Asking => 4,
             State::GivenUp => 5,
             State::Layer4 => 6,
+            State::Watched => 7,
         }
     }
 
     /// Whether what the client sends goes to [`Entry::board`].
     #[inline]
     pub const fn is_at_board(self) -> bool {
-        matches!(self, State::Forward | State::Layer4)
+        matches!(self, State::Forward | State::Watched | State::Layer4)
     }
 
     /// The table of Fig. 12 that shows it; an entry that waits for the farm's answer is on its way to Forward.
@@ -79,7 +83,7 @@ impl State {
         match self {
             State::Temporary => Table::Temporary,
             State::ForwardConnect | State::Asking => Table::ForwardConnect,
-            State::Forward | State::Layer4 => Table::Forward,
+            State::Forward | State::Watched | State::Layer4 => Table::Forward,
             State::Local | State::GivenUp => Table::Local,
         }
     }
@@ -90,7 +94,7 @@ impl State {
 pub struct Entry {
     /// The attempt that the board acknowledged; 0 before.
     pub migration_id: u64,
-    /// What hangs on it until the client has proof that the board has the request.
+    /// What hangs on it until the client has proof that the board has the request; in Watched, its [`crate::watch::Watch`].
     pub pending: Option<EntryRef>,
     /// The board that holds it, in Forward and Layer4.
     pub board: BoardId,
@@ -141,6 +145,12 @@ impl Entry {
         if u16::from((cookie_slot as u8).wrapping_sub(self.syn_slot)) > COOKIE_AGE_MAX_SLOTS {
             self.syn_irs = None;
         }
+    }
+
+    /// The board that holds the endpoint, or did until it was asked to give it up, and the attempt by which it has it.
+    pub fn holder(&self) -> Option<(BoardId, u64)> {
+        let may_hold = matches!(self.state, State::Forward | State::Watched | State::ForwardConnect);
+        (may_hold && self.migration_id != 0).then_some((self.board, self.migration_id))
     }
 
     /// Whether a board holds the endpoint, and its end has not been seen.
@@ -204,7 +214,7 @@ pub struct Pending {
     pub pool: u16,
     /// The session that the request belongs to.
     pub session: Session,
-    /// Where its path and query lie in the client's stream, where the control core may have it redirected.
+    /// Where its path and query lie in the client's stream, where it may be redirected.
     pub resource: OffsetRange,
     /// When the cookie was proven, Unix microseconds.
     pub established_us: u64,
@@ -218,6 +228,26 @@ pub struct Pending {
     pub repeating: bool,
     /// What the appliance said, in Local.
     pub local: Option<Local>,
+    /// Which request it is, and how far it has come.
+    pub stage: Stage,
+    /// The watch over the connection, if there is one.
+    pub watch: Option<EntryRef>,
+    /// What the appliance will say once the board has given the connection up.
+    pub answer: Option<Answer>,
+}
+
+/// Which request a [`Pending`] is of. Of a later one, `irs` and `iss` are the numbers before its first octet and before the next one of
+/// its answer: what is said about the first request holds for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The connection's first.
+    First,
+    /// A later one, whose head is incomplete: [`Entry::board`] has the connection.
+    Collecting,
+    /// A later one, that another board shall have: [`Entry::board`] is asked to give the connection up, or has done so.
+    Asked,
+    /// A later one, that another board has.
+    Moved,
 }
 
 /// The time stamps of a connection (RFC 7323).
@@ -303,6 +333,7 @@ mod tests {
             State::Asking,
             State::GivenUp,
             State::Layer4,
+            State::Watched,
         ];
         for (place, state) in states.into_iter().enumerate() {
             assert_eq!(state.index(), place);

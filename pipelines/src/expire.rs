@@ -7,7 +7,8 @@ use arrayvec::ArrayVec;
 
 use crate::core::Core;
 use crate::counters::Happening;
-use crate::entry::State;
+use crate::entry::{Stage, State};
+use crate::forward;
 use crate::handoff::{Answer, Event};
 use crate::layer4;
 use crate::local;
@@ -16,6 +17,7 @@ use crate::recover;
 use crate::request::stage::{OWED_RETRY_MS, place_if_owed};
 use crate::table::slab::EntryRef;
 use crate::table::wheel::Due;
+use crate::watch;
 
 /// Entries handled per poll.
 pub const BUDGET: usize = 64;
@@ -47,14 +49,17 @@ fn act(core: &mut Core, entry: EntryRef) {
         State::Local => local::send(core, entry),
         State::Asking => recover::give_up(core, entry),
         State::GivenUp => core.remove(entry),
-        State::Forward | State::Layer4 if found.closing => core.remove(entry),
+        State::Forward | State::Watched | State::Layer4 if found.closing => core.remove(entry),
         State::Layer4 => layer4::idle(core, entry),
-        State::Forward => idle(core, entry),
+        State::Forward | State::Watched => idle(core, entry),
     }
 }
 
 /// The control core has not decided yet, or has not even been told.
 fn placing(core: &mut Core, entry: EntryRef) {
+    if core.pending_of(entry).is_some_and(|pending| pending.stage == Stage::Collecting) {
+        return watch::expired(core, entry);
+    }
     let place_ms = core.config.timeouts.place_ms;
     let now_ms = core.now.ms;
     let Some((waited_ms, owed)) =
@@ -69,7 +74,8 @@ fn placing(core: &mut Core, entry: EntryRef) {
     core.happened(Happening::ExpiredPending);
     if let Some(flow) = core.shard.flow(entry) {
         // Should the queue be full, the verdict that still comes finds the entry gone, and is abandoned then.
-        core.tell(Event::Abandon { entry, flow, migrated: None });
+        let migrated = core.shard.get(entry).and_then(|found| found.holder());
+        core.tell(Event::Abandon { entry, flow, migrated });
     }
     local::answer(core, entry, Answer::Unavailable);
 }
@@ -84,14 +90,18 @@ fn idle(core: &mut Core, entry: EntryRef) {
     if let Some(pending) = core.pending_of(entry)
         && now_ms.wrapping_sub(pending.since_ms) >= SETTLE_MS
     {
-        core.release_pending(entry);
+        forward::settle(core, entry);
     }
     let Some(found) = core.shard.get(entry) else { return };
     let limit_ms = if found.client_fin { timeouts.half_closed_ms } else { timeouts.idle_ms };
     let idle_ms = core.shard.idle_ms(entry, now_ms).unwrap_or(0);
     if idle_ms < limit_ms {
         let left_ms = limit_ms - idle_ms;
-        let wait_ms = if found.pending.is_some() { left_ms.min(SETTLE_MS) } else { left_ms };
+        let wait_ms = if found.pending.is_some() && found.state == State::Forward {
+            left_ms.min(SETTLE_MS)
+        } else {
+            left_ms
+        };
         return core.schedule_in(entry, wait_ms);
     }
     if found.asked {

@@ -230,6 +230,7 @@ mod tests {
             urls,
             tls: TlsRules::default(),
             h2c: false,
+            migrates_requests: false,
             default_pool: 0,
             answers: Default::default(),
             cookie: None,

@@ -12,7 +12,7 @@ use ipos_wire::{ethernet, ipos, ipv4};
 use crate::core::{BoardPlace, Core};
 use crate::counters::{Drop, Happening};
 use crate::ended;
-use crate::entry::Entry;
+use crate::entry::{Entry, Stage, State};
 use crate::handoff::BoardId;
 use crate::migrate::{self, ACK_REPEATS_MAX};
 use crate::parse::TcpPacket;
@@ -20,6 +20,7 @@ use crate::request::assembly::WINDOW;
 use crate::table::slab::EntryRef;
 use crate::too_big;
 use crate::verdict::Verdict;
+use crate::watch;
 
 /// A packet of a migrated connection that the fast path has left: it may be the last, or the first after a SYN.
 pub fn packet(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
@@ -43,12 +44,16 @@ pub fn unsettled(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbu
         Some(Settling::Proven) => {
             core.happened(Happening::Proven);
             settle(core, entry);
+            if core.shard.get(entry).is_some_and(|found| found.state == State::Watched) {
+                return watch::segment(core, entry, packet, mbuf);
+            }
         }
         Some(Settling::Retransmission) => {
             sent_again(core, entry, packet, &mbuf);
             return migrate::repeat(core, entry);
         }
-        Some(Settling::Open) | None => {}
+        Some(Settling::Open) => watch::see_unsettled(core, entry, packet, &mbuf),
+        None => {}
     }
     self::packet(core, entry, packet, mbuf)
 }
@@ -77,7 +82,9 @@ fn settles(core: &mut Core, entry: EntryRef, packet: &TcpPacket) -> Option<Settl
     let pending = core.pending.get_mut(hanging)?;
     let len = packet.payload_len() as i32;
     let offset = pending.offset_of(packet.seq);
-    if packet.ack.gt(pending.iss + 1) || offset.checked_add(len)? > WINDOW as i32 {
+    // What a later request may send was for its board before to say.
+    let is_first = pending.stage == Stage::First;
+    if packet.ack.gt(pending.iss + 1) || (is_first && offset.checked_add(len)? > WINDOW as i32) {
         return Some(Settling::Proven);
     }
     if offset + len > 0 || packet.flags.contains(Flags::FIN) {
@@ -91,9 +98,9 @@ fn settles(core: &mut Core, entry: EntryRef, packet: &TcpPacket) -> Option<Settl
     Some(if again || fin_again { Settling::Retransmission } else { Settling::Open })
 }
 
-/// Lets go of what was held; from now on the entry is one of the many.
-fn settle(core: &mut Core, entry: EntryRef) {
-    core.release_pending(entry);
+/// Lets go of what was held; from now on the entry is one of the many, or watched.
+pub fn settle(core: &mut Core, entry: EntryRef) {
+    watch::settled(core, entry);
     let (idle_ms, half_closed_ms) = (core.config.timeouts.idle_ms, core.config.timeouts.half_closed_ms);
     let Some(found) = core.shard.get(entry) else { return };
     if !found.closing {
@@ -107,7 +114,7 @@ fn settle(core: &mut Core, entry: EntryRef) {
 fn note_end(core: &mut Core, entry: EntryRef, flags: Flags) {
     let timeouts = core.config.timeouts;
     let Some(mut found) = core.shard.get_mut(entry) else { return };
-    let Entry { closing, client_fin, pending, board, .. } = *found;
+    let Entry { closing, client_fin, pending, board, state, .. } = *found;
     if flags.contains(Flags::RST) {
         found.closing = true;
         std::mem::drop(found);
@@ -120,7 +127,7 @@ fn note_end(core: &mut Core, entry: EntryRef, flags: Flags) {
     } else {
         found.client_fin = true;
         std::mem::drop(found);
-        if !client_fin && !closing && pending.is_none() {
+        if !client_fin && !closing && (pending.is_none() || state == State::Watched) {
             core.schedule_in(entry, timeouts.half_closed_ms);
         }
     }

@@ -67,6 +67,20 @@ pub enum Event {
         /// The id of the attempt that is repeated.
         migration_id: u64,
     },
+    /// A later request of a migrated connection belongs to another board: ask the one that has it to give it up (0x05), and migrate it.
+    /// The entry is in Forward-Connect until [`Command::Stay`], [`Command::Migrated`], [`Command::Answer`] or
+    /// [`Command::Detached`] comes.
+    Move {
+        /// As for [`Event::Place`]; the endpoint's IRS and ISS are the numbers before the request's first octet and before the
+        /// next one of the server's. Its pool is [`NO_POOL`] where the appliance will answer itself.
+        place: Place,
+        /// The session that the request belongs to; it is not asked to come again.
+        session: Session,
+        /// The board that holds the endpoint.
+        board: BoardId,
+        /// The attempt by which it has it.
+        migration_id: u64,
+    },
     /// The endpoint is not wanted any more: give up an attempt that is under way for this entry, or detach a migrated
     /// endpoint by force (client RST while Forward-Connect, port reuse, deadline). Nothing is answered.
     Abandon {
@@ -142,6 +156,26 @@ pub struct EndedFlow {
     pub counted: Counted,
 }
 
+/// No board at all, in [`Place::pool`].
+pub const NO_POOL: u16 = u16::MAX;
+
+/// Why a later request stays with the board that has its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// That board is one of those that the request's row names.
+    Shared,
+    /// It has something under way.
+    Busy,
+    /// It says that it does not hold the endpoint.
+    NotHeld,
+    /// It did not answer.
+    Silent,
+    /// No board that the row names is fit.
+    NoBoard,
+    /// Too many moves at once.
+    NoRoom,
+}
+
 /// A request whose head is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -187,7 +221,7 @@ pub struct Endpoint {
     pub our_window_scale: u8,
 }
 
-const _: () = assert!(size_of::<Event>() <= 80 && size_of::<Command>() <= 40, "messages are copied often");
+const _: () = assert!(size_of::<Event>() <= 88 && size_of::<Command>() <= 40, "messages are copied often");
 
 impl Place {
     /// The TCP control block of docs/wire.md, but for migration id, appliance id and epoch. What is replayed starts at IRS+1,
@@ -252,6 +286,18 @@ pub enum Command {
         entry: EntryRef,
         /// What to say.
         answer: Answer,
+    },
+    /// The answer to [`Event::Move`]: what is held goes to the board that has the connection.
+    Stay {
+        /// The entry that waits.
+        entry: EntryRef,
+        /// Why.
+        why: Stay,
+    },
+    /// The answer to [`Event::Move`] without a pool: the board has given the endpoint up, and the appliance answers.
+    Detached {
+        /// The entry that waits.
+        entry: EntryRef,
     },
     /// The answer to [`Event::WhoHolds`].
     Holder {

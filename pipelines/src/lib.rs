@@ -42,4 +42,5 @@ pub mod tlsmap;
 pub mod too_big;
 pub mod urlmap;
 pub mod verdict;
+pub mod watch;
 pub mod worker;

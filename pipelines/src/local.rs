@@ -368,8 +368,15 @@ fn ack_of(core: &mut Core, entry: EntryRef) -> Segment<'static> {
     pending.acked = assembly.contiguous_len() as u32;
     let ack = pending.rcv_nxt() + u32::from(assembly.fin_reached());
     let window = pending.window_field();
-    let recent = pending.timestamps.map(|stamps| stamps.recent);
-    Segment { ack, window, options: echo(core, recent), ..none }
+    let stamps = pending.timestamps;
+    let mut options = echo(core, stamps.map(|stamps| stamps.recent));
+    if let (Some(ours), Some(stamps)) = (&mut options.timestamps, stamps)
+        && stamps.echoed.wrapping_sub(ours.tsval) < 1 << 31
+    {
+        // A board that had the connection before has told the client a later time: it would drop an earlier one (RFC 7323, 5).
+        ours.tsval = stamps.echoed;
+    }
+    Segment { ack, window, options, ..none }
 }
 
 /// SND.NXT: past our FIN once we have answered.

@@ -22,6 +22,7 @@ use crate::request::stage::place;
 use crate::segment::Segment;
 use crate::table::slab::EntryRef;
 use crate::verdict::Verdict;
+use crate::watch;
 
 /// How long held octets are kept without the client's proof that the board has them, milliseconds. A client that is
 /// still there has retransmitted or acknowledged many times by then.
@@ -42,6 +43,8 @@ pub fn command(core: &mut Core, command: Command) -> bool {
         }
         Command::Datagrams { entry, flow, placed } => datagram::placed(core, entry, flow, placed),
         Command::Answer { entry, answer } => answer_for(core, entry, answer),
+        Command::Stay { entry, why } => watch::stay(core, entry, why),
+        Command::Detached { entry } => watch::detached(core, entry),
         Command::Holder { entry, holder } => recover::holder(core, entry, holder),
         Command::Closed { flow, board, migration_id } => closed(core, &flow, board, migration_id),
         Command::Transmit { port, frame } => {
@@ -79,12 +82,18 @@ fn migrated(
         State::ForwardConnect => {
             found.board = board;
             found.migration_id = migration_id;
-            found.counted = counted;
+            // A move counts nothing: the connection does already.
+            if counted != Counted::No {
+                found.counted = counted;
+            }
             std::mem::drop(found);
             core.change_state(entry, State::Forward);
             core.happened(Happening::Migrated);
-            if let Some(complete_us) = core.pending_of(entry).map(|pending| pending.complete_us) {
+            if watch::moved(core, entry) {
+                // Its watch goes on.
+            } else if let Some(complete_us) = core.pending_of(entry).map(|pending| pending.complete_us) {
                 core.counters.placements.record(core.now.unix_us.saturating_sub(complete_us));
+                watch::begin(core, entry);
             }
         }
         State::Forward if found.migration_id == migration_id => {
@@ -112,6 +121,7 @@ fn migrated(
 /// How long until the handshake's ACK is sent again; `None` where the client's own retransmissions see to it, because it has
 /// sent something, or where it was repeated often enough.
 fn ack_repeat_ms(core: &mut Core, entry: EntryRef) -> Option<u32> {
+    core.pending_of(entry)?;
     let hanging = core.shard.get(entry)?.pending?;
     let pending = core.pending.get(hanging)?;
     let is_bare = pending.kind.is_server_first() && core.assemblies.at(&pending.assembly).is_empty();
@@ -136,7 +146,7 @@ pub fn repeat_ack(core: &mut Core, entry: EntryRef) -> Option<u32> {
 }
 
 /// Sends what is held to the board, from the first octet on.
-fn replay(core: &mut Core, entry: EntryRef, flow: &Flow, board: BoardId) {
+pub fn replay(core: &mut Core, entry: EntryRef, flow: &Flow, board: BoardId) {
     let Some(hanging) = core.shard.get(entry).and_then(|entry| entry.pending) else { return };
     let mut offset = 0;
     loop {
@@ -223,13 +233,18 @@ pub fn repeat(core: &mut Core, entry: EntryRef) -> Verdict {
 fn closed(core: &mut Core, flow: &Flow, board: BoardId, migration_id: u64) {
     let Some(entry) = core.shard.lookup(flow) else { return };
     let Some(found) = core.shard.get(entry) else { return };
-    if found.state != State::Forward || found.board != board {
+    if !matches!(found.state, State::Forward | State::Watched) || found.board != board {
         return;
     }
+    let is_watched = found.state == State::Watched;
     if migration_id == 0 {
         // A stray packet: the board has no record. While held octets may still have to be replayed, the client's
         // retransmission sees to it.
-        match found.pending.map(|hanging| core.pending.get(hanging).map(|pending| pending.kind)) {
+        match found
+            .pending
+            .filter(|_| !is_watched)
+            .map(|hanging| core.pending.get(hanging).map(|pending| pending.kind))
+        {
             None => {
                 core.happened(Happening::ClosedByBoard);
                 core.remove(entry);

@@ -68,7 +68,7 @@ pub fn holder(core: &mut Core, entry: EntryRef, holder: Holder) {
     let Some(found) = core.shard.get(entry) else { return };
     match found.state {
         State::Asking => asked(core, entry, holder),
-        State::Forward => still_held(core, entry, holder),
+        State::Forward | State::Watched => still_held(core, entry, holder),
         // The connection proved itself while the farm was being asked.
         _ => {}
     }

@@ -58,6 +58,8 @@ pub struct Service {
     pub tls: TlsRules,
     /// Whether a connection of [`Kind::Http`] may begin with HTTP/2: it goes to the default pool as a whole.
     pub h2c: bool,
+    /// Whether each request of a connection of [`Kind::Http`] is looked at, and moved where it belongs.
+    pub migrates_requests: bool,
     /// The pool for requests that no row of a map names.
     pub default_pool: u16,
     /// Its own pages and redirects.

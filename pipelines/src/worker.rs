@@ -44,6 +44,7 @@ use crate::steer::{Owners, Peers, Steered};
 use crate::table::OutOfMemory;
 use crate::table::slab::EntryRef;
 use crate::verdict::Verdict;
+use crate::watch;
 
 /// Commands and steered packets taken per poll and queue.
 const QUEUE_BURST: usize = 64;
@@ -280,7 +281,9 @@ fn tcp(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
     match classify(core, packet) {
         Route::Forward(entry) => forward::packet(core, entry, packet, mbuf),
         Route::Unsettled(entry) => forward::unsettled(core, entry, packet, mbuf),
+        Route::Watched(entry) => watch::segment(core, entry, packet, mbuf),
         Route::Request(entry) => request::segment(core, entry, packet, mbuf),
+        Route::Held(entry) => watch::held(core, entry, packet, mbuf),
         Route::Handshake => handshake::syn(core, packet, mbuf),
         Route::First { cookie, irs, service, kind, replaces } => {
             // A request's second segment that overtook its first waits in the entry that the farm is asked about.
@@ -322,10 +325,10 @@ fn replace(core: &mut Core, old: EntryRef) -> Option<recover::Waiting> {
     use crate::entry::State;
     let flow = core.shard.flow(old)?;
     let found = core.shard.get(old)?;
-    let migrated = (found.state == State::Forward).then_some((found.board, found.migration_id));
+    let migrated = found.holder();
     match found.state {
         State::Asking => return recover::withdraw(core, old),
-        State::ForwardConnect | State::Forward => {
+        State::ForwardConnect | State::Forward | State::Watched => {
             // A full queue costs the board a stale socket until its own time-out; the new connection goes on.
             core.tell(Event::Abandon { entry: old, flow, migrated });
         }

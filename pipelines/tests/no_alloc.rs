@@ -205,6 +205,7 @@ fn rows_with_conditions_redirects_and_pages() {
         kind: Kind::Http,
         tls: Default::default(),
         h2c: false,
+        migrates_requests: false,
         urls: UrlMap::build(&rules).expect("good rules"),
         default_pool: 9,
         answers: Answers {

@@ -15,6 +15,7 @@ mod kinds;
 mod lifecycle;
 mod limits;
 mod loss;
+mod moves;
 mod operate;
 mod placement;
 mod quic;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         frames::TESTS,
         failure::TESTS,
         loss::TESTS,
+        moves::TESTS,
         restart::TESTS,
         operate::TESTS,
         urls::TESTS,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use ipos_pipelines::counters::{LATENCY_BOUNDS_US, WorkerCounters};
+use ipos_pipelines::counters::{LATENCY_BOUNDS_US, Latencies, WorkerCounters};
 use ipos_pipelines::handoff::{FlowFilter, FlowPage, FlowRow, WorkerId};
 use ipos_wire::flow::Flow;
 use tokio::sync::oneshot;
@@ -19,6 +19,9 @@ use crate::control::turn::Request;
 
 /// How long the control core may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Counts by bucket of a worker's latencies.
+type Buckets = [u64; LATENCY_BOUNDS_US.len() + 1];
 
 /// The control core did not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +57,9 @@ pub struct Collector {
     exporter: Exporter,
     latency: Histogram<u64>,
     /// Placements by bucket that the metrics have, of all workers.
-    placed: [u64; LATENCY_BOUNDS_US.len() + 1],
+    placed: Buckets,
+    /// The same of moves.
+    moved: Buckets,
     cycles: Vec<(u64, u64)>,
     busy: Vec<f64>,
 }
@@ -70,7 +75,8 @@ impl Collector {
         Self {
             exporter: Exporter::new(),
             latency: Histogram::new(2).expect("two digits are within the histogram's own rules"),
-            placed: [0; LATENCY_BOUNDS_US.len() + 1],
+            placed: Buckets::default(),
+            moved: Buckets::default(),
             cycles: vec![(0, 0); workers.len()],
             busy: vec![0.0; workers.len()],
             about,
@@ -88,16 +94,31 @@ impl Collector {
         let (snapshot, latency) = self.ask(Request::Snapshot).await?;
         self.exporter.latencies(&latency);
         self.take_placements();
+        self.take_moves();
         // It grows to what it is given, so nothing can be out of range.
         let _ = self.latency.add(&latency);
         Ok(snapshot)
     }
 
-    fn take_placements(&mut self) {
-        let mut now = [0u64; LATENCY_BOUNDS_US.len() + 1];
+    fn take_moves(&mut self) {
+        let now = self.sum_of(|counters| &counters.moves);
+        let mut fresh = now;
+        fresh.iter_mut().zip(self.moved).for_each(|(count, before)| *count -= before);
+        self.exporter.moves(&fresh);
+        self.moved = now;
+    }
+
+    /// What all workers have counted, by bucket.
+    fn sum_of(&self, of: impl Fn(&WorkerCounters) -> &Latencies) -> Buckets {
+        let mut sum = Buckets::default();
         for counters in &self.workers {
-            now.iter_mut().zip(counters.placements.read()).for_each(|(sum, count)| *sum += count);
+            sum.iter_mut().zip(of(counters).read()).for_each(|(sum, count)| *sum += count);
         }
+        sum
+    }
+
+    fn take_placements(&mut self) {
+        let now = self.sum_of(|counters| &counters.placements);
         let mut fresh = now;
         fresh.iter_mut().zip(self.placed).for_each(|(count, before)| *count -= before);
         self.exporter.placements(&fresh);

@@ -102,6 +102,11 @@ pub const METRICS: &[(&str, Type, &str)] = &[
         Type::Histogram,
         "From the segment that completed a request's head to the request on its way to its board.",
     ),
+    (
+        "ipos_move_seconds",
+        Type::Histogram,
+        "From the first segment of a later request that belongs to another board to the request on its way there.",
+    ),
     ("ipos_checks_total", Type::Counter, "Health checks of a service on a board, by how they ended."),
     (
         "ipos_board_healthy",
@@ -246,8 +251,17 @@ impl Exporter {
     /// Takes placements by bucket, as many as were counted since the last call. Each counts as long as its bucket's bound, and
     /// those beyond all bounds as twice the last.
     pub fn placements(&self, counts: &[u64]) {
+        self.buckets("ipos_placement_seconds", counts);
+    }
+
+    /// The same of moves.
+    pub fn moves(&self, counts: &[u64]) {
+        self.buckets("ipos_move_seconds", counts);
+    }
+
+    fn buckets(&self, name: &'static str, counts: &[u64]) {
         metrics::with_local_recorder(&self.recorder, || {
-            let seconds = histogram!("ipos_placement_seconds");
+            let seconds = histogram!(name);
             let bounds = latency_bounds();
             let beyond = bounds.last().map(|last| last * 2.0);
             for (bound, count) in

@@ -83,8 +83,8 @@ pub const fn table_name(table: Table) -> &'static str {
 }
 
 /// Names of the counts in [`WorkerCounters::entries`], in order.
-pub const ENTRY_TABLES: [&str; 7] =
-    ["temporary", "forward-connect", "forward", "local", "asking", "given-up", "layer4"];
+pub const ENTRY_TABLES: [&str; 8] =
+    ["temporary", "forward-connect", "forward", "local", "asking", "given-up", "layer4", "watched"];
 
 /// What hangs on one worker's shard.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -185,7 +185,7 @@ fn told(service: &Service, config: &Config) -> String {
     let maps: Vec<_> = maps.map(|map| (fits(map), addresses(&map.boards), &map.weights)).collect();
     let tls = service.tls.rows.iter();
     let tls: Vec<_> = tls.map(|row| (&row.sni, &row.alpn, addresses(&row.boards), &row.weights)).collect();
-    let tls = (tls, service.tls.unknown_name, service.tls.no_name, service.h2c);
+    let tls = (tls, service.tls.unknown_name, service.tls.no_name, service.h2c, service.migrates_requests);
     let boards = (addresses(&service.boards), &service.weights, service.home.map(|home| addresses(&[home])));
     let placement = (service.policy, service.limits, service.admit, service.slow_start_s);
     let (check, start, pages) = (&service.check, &service.start, &service.pages);

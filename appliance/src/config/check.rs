@@ -339,6 +339,7 @@ fn resolve(service: &ServiceDraft, farm: &Farm, host: &impl Host, notes: &Notes)
         maps,
         tls,
         h2c: service.h2c,
+        migrates_requests: service.migrates_requests,
         policy: service.policy,
         limits: service.limits,
         admit: service.admit,

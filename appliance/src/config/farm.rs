@@ -64,6 +64,8 @@ pub struct ServiceDraft {
     pub tls: TlsDraft,
     /// Whether a connection may begin with HTTP/2.
     pub h2c: bool,
+    /// Whether each request is moved where it belongs.
+    pub migrates_requests: bool,
     /// How its boards are checked, if they are.
     pub check: Option<Check>,
     /// How a board is chosen.
@@ -228,12 +230,14 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
     let admit = admit(&section.subsection("admit", "service.admit"), kind);
     let (mut maps, mut checked, mut h2c, mut tls) = (Vec::new(), None, false, TlsDraft::default());
     let (mut own, mut quic_ids, mut sticky) = (PagesDraft::default(), None, None);
+    let mut migrates_requests = false;
     match kind {
         Kind::Http => {
             maps = section.sections("map", "service.map").iter().filter_map(map).collect();
             let of_check = section.optional_section("check", "service.check");
             checked = of_check.and_then(|section| check(&section));
             h2c = section.boolean("h2c", false);
+            migrates_requests = section.choice("migrate", &MIGRATE).is_some_and(|migrate| migrate.value);
             own = pages(&section.subsection("pages", "service.pages"));
             let of_cookie = section.optional_section("cookie", "service.cookie");
             sticky = of_cookie.and_then(|section| cookie::read(&section));
@@ -265,6 +269,7 @@ fn service(section: &Section<'_>) -> Option<ServiceDraft> {
         maps,
         tls,
         h2c,
+        migrates_requests,
         policy,
         home,
         limits,
@@ -294,6 +299,9 @@ fn learning(section: &Section<'_>, policy: Policy, cookie: Option<&CookieDraft>)
     }
     Policy::ConsistentHash
 }
+
+/// What moves an endpoint: the connection's first request alone, or each that belongs elsewhere.
+const MIGRATE: [(&str, bool); 2] = [("connection", false), ("request", true)];
 
 /// The words for what becomes of a hello that no row names.
 const OTHERWISE: [(&str, Otherwise); 2] = [("default", Otherwise::Default), ("reject", Otherwise::Reject)];

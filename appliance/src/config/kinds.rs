@@ -9,7 +9,7 @@ use super::read::Section;
 const OF_MAPPED: &[&str] = &["map"];
 
 /// Keys of requests that the appliance reads.
-const OF_HTTP: &[&str] = &["check", "cookie", "h2c", "pages"];
+const OF_HTTP: &[&str] = &["check", "cookie", "h2c", "migrate", "pages"];
 
 /// Keys of ClientHellos.
 const OF_TLS: &[&str] = &["unknown_name", "no_name"];

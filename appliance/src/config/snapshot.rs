@@ -244,6 +244,7 @@ impl Numbers {
             urls,
             tls,
             h2c: service.h2c,
+            migrates_requests: service.migrates_requests,
             default_pool,
             answers,
             cookie,

@@ -204,6 +204,25 @@ impl Attempts {
             Ok(counted) => counted,
             Err(beyond) => return answer(ctx, worker, place.entry, Answer::OverLimit(beyond.retry)),
         };
+        self.ask_for(ctx, worker, place, wish, counted);
+    }
+
+    /// A board has given an endpoint up for a later request: another one is wanted. The connection is no new one to any limit.
+    pub fn place_moved(&mut self, ctx: &mut Context<'_>, worker: WorkerId, place: &Place, session: Session) {
+        ctx.counters.count(Did::Placed);
+        self.supersede(ctx, &place.flow);
+        let wish = self.wish(ctx, place, session);
+        self.ask_for(ctx, worker, place, wish, Counted::No);
+    }
+
+    fn ask_for(
+        &mut self,
+        ctx: &mut Context<'_>,
+        worker: WorkerId,
+        place: &Place,
+        wish: Wish,
+        counted: Counted,
+    ) {
         let has_room = self.requests.count() < self.settings.capacity;
         match has_room.then(|| self.enter(ctx, worker, place, false)).flatten() {
             Some(at) => {

@@ -20,6 +20,7 @@ use super::counters::{ControlCounters, Did, Ignored};
 use super::datagrams::{self, Datagrams};
 use super::holders::{AskSettings, Holders};
 use super::ids::Ids;
+use super::moves::Moves;
 use super::placement::Pools;
 use super::sink::{Message, Sink, Way};
 use super::standings::{HashedService, Standings};
@@ -64,6 +65,8 @@ pub struct Core {
     pub boards: Boards,
     /// Migrations under way.
     pub attempts: Attempts,
+    /// Later requests whose old boards are being asked.
+    pub moves: Moves,
     /// Flows of datagrams whose boards are being asked.
     pub datagrams: Datagrams,
     /// Questions under way.
@@ -111,6 +114,11 @@ impl Core {
                 settings.attempts.retry_ns,
                 settings.attempts.tries,
                 settings.attempts.deadline_ns,
+            ),
+            moves: Moves::new(
+                settings.attempts.capacity,
+                settings.attempts.retry_ns,
+                settings.attempts.tries,
             ),
             attempts: Attempts::new(settings.attempts, settings.pools),
             holders: Holders::new(settings.ask),
@@ -161,14 +169,20 @@ impl Core {
         event: Event,
         sink: &mut dyn Sink,
     ) -> Option<Box<FlowPage>> {
-        let Self { boards, counters, ids, attempts, holders, datagrams, .. } = self;
+        let Self { boards, counters, ids, attempts, moves, holders, datagrams, .. } = self;
         let ctx = &mut Context { now_ns, boards, counters, ids, sink };
         match event {
             Event::Place(place, session) => attempts.place(ctx, worker, &place, session),
             Event::Repeat { place, board, migration_id } => {
                 attempts.repeat(ctx, worker, &place, board, migration_id);
             }
-            Event::Abandon { entry, flow, migrated } => attempts.abandon(ctx, entry, flow, migrated),
+            Event::Move { place, session, board, migration_id } => {
+                moves.begin(ctx, &mut attempts.pools, worker, (&place, session), (board, migration_id));
+            }
+            Event::Abandon { entry, flow, migrated } => {
+                moves.abandon(entry, &flow);
+                attempts.abandon(ctx, entry, flow, migrated);
+            }
             Event::PlaceDatagrams { entry, flow, service, pool, moved } => {
                 let wanted = datagrams::Wanted { flow, service, pool, moved };
                 datagrams.place(ctx, &mut attempts.lent(), worker, entry, &wanted);
@@ -246,9 +260,10 @@ impl Core {
 
     /// Time passes: repeats, deadlines, ARP, liveness, secrets.
     pub fn tick(&mut self, now_ns: u64, sink: &mut dyn Sink) {
-        let Self { boards, counters, ids, attempts, holders, checks, datagrams, .. } = self;
+        let Self { boards, counters, ids, attempts, moves, holders, checks, datagrams, .. } = self;
         let ctx = &mut Context { now_ns, boards, counters, ids, sink };
         attempts.tick(ctx);
+        moves.tick(ctx);
         datagrams.tick(ctx, &mut attempts.lent());
         holders.tick(ctx);
         while let Some((board, flow, id)) = checks.tick(ctx) {

@@ -133,6 +133,8 @@ counted! {
         RepeatFailed = "repeat_failed", "The board did not confirm a repeated attempt: the client is reset.";
         ConnectionSent = "connection_sent", "A Connection Packet (0x01) was sent.";
         DetachSent = "detach_sent", "A detach (0x05) was sent.";
+        DetachAsked = "detach_asked", "A detach without force (0x05) was sent: a later request belongs to another board.";
+        DetachedLate = "detached_late", "A board gave an endpoint up after it was not waited for any more.";
         QuestionSent = "question_sent", "A question (0x08) was sent to one board.";
         HolderFound = "holder_found", "A question ended with a board that holds the endpoint.";
         HolderNobody = "holder_nobody", "A question ended with every live board denying.";

@@ -36,7 +36,7 @@ pub fn frame_len(message: &Message) -> usize {
     let len = match message {
         Message::Connection { .. } => TcpConnection::LEN,
         Message::UdpConnection { .. } => UdpConnection::LEN,
-        Message::Detach { .. } => Detach::LEN,
+        Message::Detach { .. } | Message::GiveUp { .. } => Detach::LEN,
         Message::Question { .. } => WhoHolds::LEN,
         Message::Segment { segment, payload, .. } => {
             ipos::HEADER_LEN + packet_len(&segment.with(payload.as_deref().unwrap_or_default()))
@@ -72,6 +72,11 @@ pub fn emit(from: Sender, to: Mac, message: &Message, frame: &mut [u8]) {
             let trailer = Trailer::open(*id);
             let next = NextRequest::NONE;
             Detach { flow: *flow, protocol: Protocol::Tcp, force: true, next, trailer }.emit(body);
+            Detach::LEN
+        }
+        Message::GiveUp { flow, id, next } => {
+            let trailer = Trailer::open(*id);
+            Detach { flow: *flow, protocol: Protocol::Tcp, force: false, next: *next, trailer }.emit(body);
             Detach::LEN
         }
         Message::Question { flow, id } => {

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use ipos_pipelines::handoff::{BoardId, Command, PortIndex};
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{
-    self, Ack, ApplicationRow, Closed, ClosedReason, HeldState, List, ListeningRow, Message, Offer, Offers,
-    Protocol, ReportPart, ServerState,
+    self, Ack, ApplicationRow, Closed, ClosedReason, DetachOutcome, Detached, HeldState, List, ListeningRow,
+    Message, Offer, Offers, Protocol, ReportPart, ServerState,
 };
 use ipos_wire::{arp, ethernet, ipv4, tcp};
 
@@ -149,9 +149,9 @@ fn take(
                 ctx.counters.count(Did::ApplicationsTaken);
             }
         }
-        // The answer to what this version does not ask, and what appliances say to boards.
-        Message::Detached(_)
-        | Message::TcpConnection(_)
+        Message::Detached(said) => detached(core, now_ns, board, &said, sink)?,
+        // What appliances say to boards.
+        Message::TcpConnection(_)
         | Message::UdpConnection(_)
         | Message::Packet { .. }
         | Message::Detach(_)
@@ -190,6 +190,28 @@ fn acknowledged(core: &mut Core, now_ns: u64, board: BoardId, ack: &Ack, sink: &
     } else if !checks.acknowledged(ctx, board, &ack.flow, id) {
         attempts.late_ack(ctx, board, id);
     }
+}
+
+/// 0x06: the board has given an endpoint up for a later request, or not.
+fn detached(
+    core: &mut Core,
+    now_ns: u64,
+    board: BoardId,
+    said: &Detached,
+    sink: &mut dyn Sink,
+) -> Result<(), Ignored> {
+    let Core { boards, counters, ids, attempts, moves, .. } = core;
+    let ctx = &mut Context { now_ns, boards, counters, ids, sink };
+    if moves.answered(ctx, attempts, board, said) {
+        return Ok(());
+    }
+    if said.outcome == DetachOutcome::Detached && said.trailer.id != 0 {
+        // Said again, or too late: then the worker still believes that the board has it.
+        counters.count(Did::DetachedLate);
+        pass_on(core, board, said.flow, said.trailer.id, sink);
+        return Ok(());
+    }
+    Err(Ignored::LateAnswer)
 }
 
 /// 0x07: the endpoint closed, is not held, or was a stray packet's.

@@ -2,7 +2,8 @@
 //!
 //! The road: [`turn`] takes events and time to [`core`]; [`input`] reads the boards' frames; [`boards`], [`board`], [`state`],
 //! [`standing`], [`life`], [`listening`] and [`applications`] are the tables, [`gather`] puts those together that come in parts;
-//! [`admission`] limits what comes in, [`attempts`] with [`placement`] and [`detaches`] moves endpoints; [`holders`] asks who has one; [`sessions`] is the Cookie Map; [`checks`] with
+//! [`admission`] limits what comes in, [`attempts`] with [`placement`] and [`detaches`] migrates endpoints; [`moves`] has boards give
+//! them up between requests; [`holders`] asks who has one; [`sessions`] is the Cookie Map; [`checks`] with
 //! [`check_client`] sees whether boards serve, [`health`] what came of it; [`spawn`] with [`offers`] has applications started
 //! and stopped; [`operate`] does what operators want, [`census`] counts what is left of a board; [`outlet`] with [`emit`] carries it
 //! all away. All but `turn` and `outlet` are pure state machines.
@@ -32,6 +33,7 @@ pub mod ids;
 pub mod input;
 pub mod life;
 pub mod listening;
+pub mod moves;
 pub mod offers;
 pub mod operate;
 pub mod outlet;

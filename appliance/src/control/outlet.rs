@@ -142,6 +142,7 @@ impl Sink for Outlet {
             Message::Connection { flow, .. }
             | Message::UdpConnection { flow, .. }
             | Message::Detach { flow, .. }
+            | Message::GiveUp { flow, .. }
             | Message::Question { flow, .. }
             | Message::Segment { flow, .. } => self.owners.owner(flow),
             Message::CloseIdle { .. } | Message::Order { .. } | Message::WhoHas(_) => WorkerId(0),

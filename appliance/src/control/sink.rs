@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ipos_pipelines::handoff::{Command, PortIndex, WorkerId};
 use ipos_wire::flow::Flow;
-use ipos_wire::ipos::{Action, ApplicationName};
+use ipos_wire::ipos::{Action, ApplicationName, NextRequest};
 use ipos_wire::mac::Mac;
 use ipos_wire::tcb::Tcb;
 
@@ -58,6 +58,15 @@ pub enum Message {
         flow: Flow,
         /// The attempt to give up.
         id: u64,
+    },
+    /// 0x05 without force: give this endpoint up if the client's next request shows it quiescent.
+    GiveUp {
+        /// The connection.
+        flow: Flow,
+        /// The attempt by which the board has it.
+        id: u64,
+        /// The request.
+        next: NextRequest,
     },
     /// 0x08: do you hold this endpoint?
     Question {

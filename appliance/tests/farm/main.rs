@@ -6,6 +6,7 @@ mod common;
 mod datagrams;
 mod health;
 mod limits;
+mod moves;
 mod server_first;
 mod sessions;
 mod world;

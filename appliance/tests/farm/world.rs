@@ -78,6 +78,8 @@ pub enum Sent {
     /// 0x02 of a flow of datagrams, with the datagram's payload.
     Datagram(Board, Vec<u8>),
     Detach(Board, u64),
+    /// 0x05 without force.
+    GiveUp(Board, u64, ipos::NextRequest),
     Question(Board, u64),
     /// 0x02, with the payload of the segment inside.
     Packet(Board, Vec<u8>),
@@ -170,7 +172,22 @@ impl World {
         Self::with(Rules::default(), Vec::new())
     }
 
+    /// Two boards that live and listen: pool 1 is the first alone, pool 2 the second.
+    pub fn divided() -> Self {
+        let mut pools = vec![PoolSettings::equal([BoardId(0), BoardId(1)]); 11];
+        (pools[1], pools[2]) = (PoolSettings::equal([BoardId(0)]), PoolSettings::equal([BoardId(1)]));
+        let mut world = Self::of_pools(Pools::new(pools, vec![Rules::default()]), Vec::new());
+        world.reporting = vec![FIRST, SECOND];
+        world.report();
+        world
+    }
+
     fn with(rules: Rules, checks: Vec<CheckSettings>) -> Self {
+        let pools = vec![PoolSettings::equal([BoardId(0), BoardId(1)]); 11];
+        Self::of_pools(Pools::new(pools, vec![rules]), checks)
+    }
+
+    fn of_pools(pools: Pools, checks: Vec<CheckSettings>) -> Self {
         let mut rig = Rig::with(Setup { boards_known: false, ..Setup::default() });
         // The rig's own end of the queue of commands stays unused: the control core has the only one.
         let (unused, _) = queue(1);
@@ -196,7 +213,7 @@ impl World {
             ports,
             boards: vec![board(FIRST), board(SECOND)],
             options: 0,
-            pools: Pools::new(vec![PoolSettings::equal([BoardId(0), BoardId(1)]); 11], vec![rules]),
+            pools,
             attempts: AttemptSettings {
                 retry_ns: RETRY_MS * MS_NS,
                 tries: TRIES as u8,
@@ -366,6 +383,20 @@ impl World {
         self.receives_from(board, &message);
     }
 
+    pub fn detached(
+        &mut self,
+        board: Board,
+        flow: Flow,
+        id: u64,
+        outcome: ipos::DetachOutcome,
+        next: ipos::NextRequest,
+    ) {
+        let trailer = ipos::Trailer::open(id);
+        let mut message = [0; ipos::Detached::LEN];
+        ipos::Detached { flow, protocol: ipos::Protocol::Tcp, outcome, next, trailer }.emit(&mut message);
+        self.receives_from(board, &message);
+    }
+
     pub fn holds(&mut self, board: Board, flow: Flow, id: u64) {
         let trailer = ipos::Trailer::open(id);
         let mut message = [0; ipos::Holds::LEN];
@@ -444,8 +475,12 @@ fn read(frame: &[u8]) -> Option<Sent> {
         }
         ipos::TYPE_DETACH => {
             let detach = ipos::Detach::parse(bytes).expect("a detach");
-            assert!(detach.force);
-            Sent::Detach(board, detach.trailer.id)
+            if detach.force {
+                assert_eq!(detach.next, ipos::NextRequest::NONE);
+                Sent::Detach(board, detach.trailer.id)
+            } else {
+                Sent::GiveUp(board, detach.trailer.id, detach.next)
+            }
         }
         ipos::TYPE_WHO_HOLDS => {
             Sent::Question(board, ipos::WhoHolds::parse(bytes).expect("a question").trailer.id)

@@ -111,8 +111,10 @@ def _parser():
     link.add_argument("board", type=int)
     link.add_argument("state", choices=("up", "down"))
     link.set_defaults(run=lambda options: _board_verb(lambda n: network.link(n, options.state))(options))
-    loss = commands.add_parser("loss", help="let the cable between appliance and boards lose frames, each way; 0: none")
+    loss = commands.add_parser("loss", help="let a cable lose frames, each way; 0: none")
     loss.add_argument("percent", type=int)
+    loss.add_argument("--cable", choices=tuple(network.LOSSY_CABLES), default="farm",
+                      help="farm: between appliance and boards (the default); client: the client's")
     loss.set_defaults(run=_loss)
     for name, action, text in (
             ("kill-appliance", lambda _: _when_up(appliance.kill), "SIGKILL the appliance"),
@@ -315,7 +317,7 @@ def _board_verb(action):
 def _loss(options):
     if not 0 <= options.percent < 100:
         raise LabError(f"loss {options.percent}: 0 to 99 percent are possible")
-    _when_up(lambda: network.lose(options.percent))
+    _when_up(lambda: network.lose(options.percent, options.cable))
 
 
 def _start_nginx(number):

@@ -119,16 +119,21 @@ def link(number, state):
     run("ip", "-n", "ipos-switch", "link", "set", f"board{number}", state)
 
 
-def lose(percent):
-    """Lets the cable between the appliance's farm port and the switch lose so many of all frames, each way; 0: none."""
-    run("tc", "-n", "ipos-switch", "qdisc", "del", "dev", "appl-farm", "clsact", check=False)
+LOSSY_CABLES = {"farm": ("ipos-switch", "appl-farm"), "client": ("ipos-router", "client")}
+"""Cables that can lose frames: that between the appliance's farm port and the switch, and the client's; by one of their ends."""
+
+
+def lose(percent, cable):
+    """Lets a cable lose so many of all frames, each way; 0: none."""
+    namespace, interface = LOSSY_CABLES[cable]
+    run("tc", "-n", namespace, "qdisc", "del", "dev", interface, "clsact", check=False)
     if not percent:
         return
-    run("tc", "-n", "ipos-switch", "qdisc", "add", "dev", "appl-farm", "clsact")
+    run("tc", "-n", namespace, "qdisc", "add", "dev", interface, "clsact")
     for way in ("ingress", "egress"):
         # Netem and its like are not in every kernel; this is classic BPF, which is. 2 drops a frame (TC_ACT_SHOT).
         draw, jump, end = "32 0 0 4294963256", f"53 0 1 {percent * 2**32 // 100}", "6 0 0"
-        run("tc", "-n", "ipos-switch", "filter", "add", "dev", "appl-farm", way, "bpf", "da",
+        run("tc", "-n", namespace, "filter", "add", "dev", interface, way, "bpf", "da",
             "bytecode", f"4,{draw},{jump},{end} 0,{end} 2")
 
 

@@ -46,6 +46,18 @@ pub enum Session {
     Fresh(SessionKey),
 }
 
+impl Session {
+    /// The same for a later request of a connection, which is moved and not asked to come again.
+    #[must_use]
+    pub fn to_move_by(self) -> Self {
+        match self {
+            Session::Named { board, .. } => Session::Named { board, again: None },
+            Session::Fresh(_) => Session::None,
+            Session::None | Session::Learned(_) => self,
+        }
+    }
+}
+
 const _: () = assert!(size_of::<Session>() <= 12, "goes with each request");
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::route::route;
 use crate::config::WINDOW_SCALE;
 use crate::core::Core;
 use crate::counters::{Drop, Happening, WorkerCounters};
-use crate::entry::{Pending, State, Timestamps};
+use crate::entry::{Pending, Stage, State, Timestamps};
 use crate::handoff::{Answer, Endpoint, Event, Place, Session};
 use crate::handshake::cookie::{Cookie, ecn_from_tsecr};
 use crate::handshake::echo;
@@ -117,6 +117,9 @@ fn admit(core: &mut Core, packet: &TcpPacket, mbuf: &Mbuf, proof: Proof) -> Resu
         event_owed: false,
         repeating: false,
         local: None,
+        stage: Stage::First,
+        watch: None,
+        answer: None,
     };
     let hanging = match core.pending.insert(pending) {
         Ok(hanging) => hanging,
@@ -135,7 +138,7 @@ fn admit(core: &mut Core, packet: &TcpPacket, mbuf: &Mbuf, proof: Proof) -> Resu
 }
 
 /// What a segment brought to the held octets.
-enum Taken {
+pub(crate) enum Taken {
     /// Octets, or a FIN, that were not there before.
     New,
     /// Nothing that was not there before; `probe` when the client wants to know where we stand (a keep-alive, or a
@@ -174,7 +177,7 @@ fn checked_segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: M
 }
 
 /// Takes a segment's acknowledgement, window, time stamps and octets into the entry.
-fn take(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &Mbuf) -> Result<Taken, Drop> {
+pub(crate) fn take(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &Mbuf) -> Result<Taken, Drop> {
     let options = packet.options(mbuf)?;
     core.shard.see(entry, core.now.ms);
     let hanging = core.shard.get(entry).and_then(|entry| entry.pending);
@@ -240,8 +243,8 @@ pub(super) enum Step {
 
 /// The session of a request, and where its path and query lie in the stream, where it may be redirected.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Asked {
-    session: Session,
+pub(crate) struct Asked {
+    pub(crate) session: Session,
     resource: OffsetRange,
 }
 
@@ -361,7 +364,12 @@ fn head(
 }
 
 /// The session that a request's cookie names, in services that look for one.
-fn session(service: &Service, request: &Request<'_>, client: Ipv4Addr, counters: &WorkerCounters) -> Asked {
+pub(crate) fn session(
+    service: &Service,
+    request: &Request<'_>,
+    client: Ipv4Addr,
+    counters: &WorkerCounters,
+) -> Asked {
     let Some(cookie) = &service.cookie else { return Asked::default() };
     let (session, fault) = cookie.session(request, client);
     if let Some(fault) = fault {
@@ -371,7 +379,7 @@ fn session(service: &Service, request: &Request<'_>, client: Ipv4Addr, counters:
 }
 
 /// Where path and query lie in the client's stream: they end the target, which a space follows.
-fn resource_in_stream(request: &Request<'_>) -> OffsetRange {
+pub(crate) fn resource_in_stream(request: &Request<'_>) -> OffsetRange {
     let head_start = request.len - request.head.len();
     let target_start = request.method.len() + 1;
     let target = request.head.get(target_start..).unwrap_or_default();
@@ -457,7 +465,11 @@ fn endpoint(pending: &Pending, timestamp: u32, our_mss: u16, octets_following: u
         ts_recent: pending.timestamps.map_or(0, |stamps| stamps.first),
         // Our clock now is at or past every TSval that we have sent: the board goes on from there, so that the client
         // never sees time go backwards (takeover.md: PAWS).
-        last_tsval: pending.timestamps.map_or(0, |_| timestamp),
+        last_tsval: pending.timestamps.map_or(0, |stamps| match pending.stage {
+            Stage::First => timestamp,
+            // Its board's clock has told the client the time since: what the client echoes of it.
+            Stage::Collecting | Stage::Asked | Stage::Moved => stamps.echoed,
+        }),
         octets_following,
         options,
         client_mss: pending.cookie.mss,
@@ -468,14 +480,15 @@ fn endpoint(pending: &Pending, timestamp: u32, our_mss: u16, octets_following: u
 }
 
 /// A RST from the client. RFC 5961, section 3.2: it counts only where the client's next octet is expected.
-fn reset(core: &mut Core, entry: EntryRef, packet: &TcpPacket) -> Verdict {
+pub(crate) fn reset(core: &mut Core, entry: EntryRef, packet: &TcpPacket) -> Verdict {
     let Some(flow) = core.shard.flow(entry) else { return Verdict::Drop(Drop::OldSegment) };
     let Some((rcv_nxt, received)) = ends(core, entry) else { return Verdict::Drop(Drop::OldSegment) };
     if packet.seq != rcv_nxt && packet.seq != received {
         return Verdict::Drop(Drop::OutOfWindow);
     }
-    let asked = core.shard.get(entry).is_some_and(|entry| entry.state == State::ForwardConnect);
-    if asked && !core.tell(Event::Abandon { entry, flow, migrated: None }) {
+    let Some(found) = core.shard.get(entry) else { return Verdict::Drop(Drop::OldSegment) };
+    let (asked, migrated) = (found.state == State::ForwardConnect, found.holder());
+    if asked && !core.tell(Event::Abandon { entry, flow, migrated }) {
         // The client's RST is all that says so: the entry stays until its deadline, when it is abandoned.
         return Verdict::Drop(Drop::ControlFull);
     }

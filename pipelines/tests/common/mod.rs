@@ -47,6 +47,8 @@ pub const STRICT_TLS_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 pub const H2C_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 11);
 pub const DATAGRAM_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 12);
 pub const LAYER4_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 13);
+/// As the first service, and each request is moved where it belongs.
+pub const MOVING_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 14);
 /// The port that faces the clients.
 pub const WAN_MAC: Mac = Mac([2, 0, 0, 0, 0, 0xa1]);
 pub const WAN_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
@@ -245,9 +247,10 @@ impl Node {
     /// Every gauge says what is there.
     pub fn check(&self) {
         let core = self.worker.core();
-        let mut entries = [0; 7];
+        let mut entries = [0; 8];
         let mut by_board = std::collections::BTreeMap::new();
-        let mut hanging = [0; 2];
+        let mut hanging = [0; 3];
+        let mut watches = 0;
         let mut cursor = Some(0);
         while let Some(start) = cursor {
             cursor = core.shard.visit_slots(start, 1024, |_, _, entry| {
@@ -255,7 +258,14 @@ impl Node {
                     *by_board.entry(entry.board).or_insert(0) += 1;
                 }
                 entries[entry.state.index()] += 1;
-                hanging[usize::from(entry.state == State::Asking)] += u32::from(entry.pending.is_some());
+                let what = match entry.state {
+                    State::Asking => 1,
+                    State::Watched => 2,
+                    _ => 0,
+                };
+                hanging[what] += u32::from(entry.pending.is_some());
+                let pending = entry.pending.filter(|_| what == 0).and_then(|at| core.pending.get(at));
+                watches += u32::from(pending.is_some_and(|pending| pending.watch.is_some()));
             });
         }
         let mut datagram_flows = 0;
@@ -275,7 +285,8 @@ impl Node {
             let flows = by_board.get(&board).copied().unwrap_or(0);
             assert_eq!(core.by_board.flows(board), flows, "flows of {board:?}");
         }
-        assert_eq!(hanging, [core.pending.len(), core.waiting.len()], "what hangs on entries");
+        let watched = core.watches.len() - watches;
+        assert_eq!(hanging, [core.pending.len(), core.waiting.len(), watched], "what hangs on entries");
         assert_eq!(self.counters.pending.read(), u64::from(core.pending.len()), "pending");
         assert_eq!(core.assemblies.in_use(), core.pending.len(), "buffers");
         assert_eq!(

@@ -9,20 +9,20 @@ use ipos_dpdk::testing;
 use ipos_pipelines::clock::Clock;
 use ipos_pipelines::config::{Idle, PortSettings, Role, Timeouts, WorkerConfig};
 use ipos_pipelines::counters::WorkerCounters;
-use ipos_pipelines::handoff::{BoardId, Command, PortIndex, WorkerId, queue};
+use ipos_pipelines::handoff::{Answer, BoardId, Command, PortIndex, WorkerId, queue};
 use ipos_pipelines::handshake::cookie::CookieKeys;
 use ipos_pipelines::maglev::{HashBy, Maglev, Member};
 use ipos_pipelines::services::{Kind, Service, Services};
 use ipos_pipelines::steer::Peers;
 use ipos_pipelines::tlsmap::{self, Otherwise, TlsMap, TlsRules};
-use ipos_pipelines::urlmap::{Rule, UrlMap};
+use ipos_pipelines::urlmap::{Action, Rule, UrlMap};
 use ipos_pipelines::worker::{Wiring, Worker};
 use ipos_wire::tcb::OptionBits;
 
 use super::wire::Wire;
 use super::{
-    BOARD, BOARD_MAC, DATAGRAM_SERVICE, FARM_ADDRESS, FARM_MAC, H2C_SERVICE, LAYER4_SERVICE, Node,
-    OTHER_BOARD, OTHER_BOARD_MAC, SECOND_SERVICE, SERVER_FIRST, SERVICE, SERVICE_PORT, START_UNIX_US,
+    BOARD, BOARD_MAC, DATAGRAM_SERVICE, FARM_ADDRESS, FARM_MAC, H2C_SERVICE, LAYER4_SERVICE, MOVING_SERVICE,
+    Node, OTHER_BOARD, OTHER_BOARD_MAC, SECOND_SERVICE, SERVER_FIRST, SERVICE, SERVICE_PORT, START_UNIX_US,
     STRICT_TLS_SERVICE, TLS_SERVICE, WAN_ADDRESS, WAN_MAC,
 };
 
@@ -146,6 +146,7 @@ pub fn plain(address: Ipv4Addr, port: u16, kind: Kind, default_pool: u16) -> Ser
         urls: UrlMap::default(),
         tls: TlsRules::default(),
         h2c: false,
+        migrates_requests: false,
         default_pool,
         answers: Default::default(),
         cookie: None,
@@ -155,9 +156,16 @@ pub fn plain(address: Ipv4Addr, port: u16, kind: Kind, default_pool: u16) -> Ser
 /// The number of the service whose flows go by hash.
 pub const LAYER4_NUMBER: u16 = 7;
 
+/// `/a/` is pool 1, `/b/` pool 2, `/no/` is answered by 403.
+fn moving_rules() -> [Rule; 3] {
+    let refused = Rule { action: Action::Answer(Answer::Forbidden), ..Rule::prefix(None, "/no/", 0) };
+    [Rule::prefix(None, "/a/", 1), Rule::prefix(None, "/b/", 2), refused]
+}
+
 /// The services. Of the first `/a/` is pool 1, `/b/` pool 2, `/a/` of b.example pool 3, the rest pool 9; the second is all pool 10;
 /// the third, whose server may speak first, is pool 8. Of the TLS services a.example with h2 is pool 1, without it 2, *.b.example pool 3, the
-/// rest pool 7 or refused. The sixth is as the first, and takes HTTP/2. Then datagrams, pool 6, and flows that go by hash to one of both boards.
+/// rest pool 7 or refused. The sixth is as the first, and takes HTTP/2. Then datagrams, pool 6, and flows that go by hash to one of both boards. In the
+/// last, each request is moved where it belongs.
 pub fn services() -> Arc<Services> {
     let rules = [
         Rule::prefix(None, "/a/", 1),
@@ -171,6 +179,7 @@ pub fn services() -> Arc<Services> {
         urls: UrlMap::build(&rules).expect("good rules"),
         tls: TlsRules::default(),
         h2c: false,
+        migrates_requests: false,
         default_pool: 9,
         answers: Default::default(),
         cookie: None,
@@ -182,6 +191,7 @@ pub fn services() -> Arc<Services> {
         urls: UrlMap::default(),
         tls: TlsRules::default(),
         h2c: false,
+        migrates_requests: false,
         default_pool: 10,
         answers: Default::default(),
         cookie: None,
@@ -205,6 +215,7 @@ pub fn services() -> Arc<Services> {
         urls: UrlMap::default(),
         tls: TlsRules { map: map.clone(), unknown_name: otherwise, no_name: otherwise },
         h2c: false,
+        migrates_requests: false,
         default_pool: 7,
         answers: Default::default(),
         cookie: None,
@@ -216,6 +227,19 @@ pub fn services() -> Arc<Services> {
         urls: UrlMap::build(&rules).expect("good rules"),
         tls: TlsRules::default(),
         h2c: true,
+        migrates_requests: false,
+        default_pool: 9,
+        answers: Default::default(),
+        cookie: None,
+    };
+    let moving = Service {
+        address: MOVING_SERVICE,
+        port: SERVICE_PORT,
+        kind: Kind::Http,
+        urls: UrlMap::build(&moving_rules()).expect("good rules"),
+        tls: TlsRules::default(),
+        h2c: false,
+        migrates_requests: true,
         default_pool: 9,
         answers: Default::default(),
         cookie: None,
@@ -225,10 +249,10 @@ pub fn services() -> Arc<Services> {
         plain(DATAGRAM_SERVICE, SERVICE_PORT, Kind::Udp, 6),
         plain(LAYER4_SERVICE, SERVICE_PORT, Kind::L4, 6),
     );
-    let all = vec![service, second, server_first, tls, strict, h2c, datagrams, layer4];
+    let all = vec![service, second, server_first, tls, strict, h2c, datagrams, layer4, moving];
     let member =
         |board: BoardId| Member { board, address: Ipv4Addr::new(192, 0, 2, 10 + board.0 as u8), weight: 100 };
     let table = Maglev::build(HashBy::Flow, [BOARD, OTHER_BOARD].map(member).to_vec(), 1021);
-    let services = Services::new(all).expect("eight services");
+    let services = Services::new(all).expect("nine services");
     Arc::new(services.with_tables(vec![(LAYER4_NUMBER, Arc::new(table))]))
 }

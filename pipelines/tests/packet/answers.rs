@@ -35,6 +35,7 @@ fn services(target: &str, page: &[u8]) -> Arc<Services> {
         urls: UrlMap::build(&rules).expect("good rules"),
         tls: Default::default(),
         h2c: false,
+        migrates_requests: false,
         default_pool: 9,
         answers: Answers {
             pages: vec![own(Answer::NotFound), own(Answer::Unavailable)],

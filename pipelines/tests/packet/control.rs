@@ -308,6 +308,7 @@ fn service(address: Ipv4Addr, port: u16, default_pool: u16) -> Arc<Service> {
         urls: UrlMap::default(),
         tls: TlsRules::default(),
         h2c: false,
+        migrates_requests: false,
         default_pool,
         answers: Default::default(),
         cookie: None,

@@ -15,6 +15,7 @@ mod layer4;
 mod limits;
 mod local;
 mod migrate;
+mod moves;
 mod noise;
 mod quic;
 mod recover;

@@ -6,7 +6,7 @@ use ipos_pipelines::config::{Role, Timeouts};
 use ipos_pipelines::counters::{Happening, Outcome};
 use ipos_pipelines::entry::State;
 use ipos_pipelines::handoff::{
-    Answer, Command, Counted, DatagramsPlaced, Event, FlowFilter, FlowPage, Holder, Takes, WorkerId,
+    Answer, Command, Counted, DatagramsPlaced, Event, FlowFilter, FlowPage, Holder, Stay, Takes, WorkerId,
 };
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{self, Protocol};
@@ -18,8 +18,8 @@ use crate::common::hello::{PREFACE, stream};
 use crate::common::scripts::{REQUEST, REQUEST_LEN};
 use crate::common::setup::LAYER4_NUMBER;
 use crate::common::{
-    BOARD, BOARD_MAC, Client, DATAGRAM_SERVICE, H2C_SERVICE, LAYER4_SERVICE, MIGRATION, Node, OTHER_BOARD,
-    Rig, SERVER_FIRST, SERVICE, Seg, Setup, TLS_SERVICE,
+    BOARD, BOARD_MAC, Client, DATAGRAM_SERVICE, H2C_SERVICE, LAYER4_SERVICE, MIGRATION, MOVING_SERVICE, Node,
+    OTHER_BOARD, Rig, SERVER_FIRST, SERVICE, Seg, Setup, TLS_SERVICE,
 };
 use crate::datagram::Dgram;
 
@@ -48,13 +48,14 @@ impl Random {
 /// Valid frames of all kinds, of clients that have shaken hands with this node.
 fn corpus(node: &mut Node) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
-    for port in 1..=12 {
+    for port in 1..=16 {
         let mut client = if port % 2 == 0 { Client::on_port(port) } else { Client::plain() };
         client.flow.client_port = port;
         client.flow.endpoint = match port {
             9 | 10 => SERVER_FIRST,
             11 => TLS_SERVICE,
             12 => H2C_SERVICE,
+            13.. => MOVING_SERVICE,
             _ => SERVICE,
         };
         node.shake(&mut client);
@@ -78,6 +79,10 @@ fn corpus(node: &mut Node) -> Vec<Vec<u8>> {
             client.data(REQUEST_LEN, b"body"),
             client.data(16_380, b"edge"),
             client.acks(REQUEST_LEN, 100),
+            Seg { ack: client.iss + 101, ..client.data(REQUEST_LEN, b"GET /b/ HTTP/1.1\r\nHost: b\r\n\r\n") },
+            Seg { ack: client.iss + 101, ..client.data(REQUEST_LEN, b"GET /b/ HTTP") },
+            Seg { ack: client.iss + 101, ..client.data(REQUEST_LEN + 12, b"/1.1\r\nHost: b\r\n\r\n") },
+            Seg { ack: client.iss + 201, ..client.data(REQUEST_LEN + 31, REQUEST) },
             client.fin(REQUEST_LEN),
             client.rst(REQUEST_LEN),
             client.rst(0),
@@ -249,6 +254,23 @@ fn decide(random: &mut Random, event: Event) -> Option<Command> {
             2 => Some(Command::Datagrams { entry, flow, placed: DatagramsPlaced::OverLimit }),
             _ => {
                 Some(Command::Datagrams { entry, flow, placed: DatagramsPlaced::At(board, Counted::Service) })
+            }
+        },
+        Event::Move { place, .. } => match random.below(8) {
+            0 => None,
+            1 => Some(Command::Answer { entry: place.entry, answer }),
+            2 => Some(Command::Detached { entry: place.entry }),
+            3 => Some(Command::Stay { entry: place.entry, why: Stay::Busy }),
+            4 => Some(Command::Stay { entry: place.entry, why: Stay::Shared }),
+            _ => {
+                let (entry, flow) = (place.entry, place.flow);
+                Some(Command::Migrated {
+                    entry,
+                    flow,
+                    board,
+                    migration_id: MIGRATION + 1,
+                    counted: Counted::No,
+                })
             }
         },
         Event::Abandon { entry, flow, .. } => match random.below(4) {

@@ -151,7 +151,12 @@ fn the_first_data_of_a_new_connection_replaces_the_entry_in_every_state() {
         match state {
             State::ForwardConnect => abandoned(&told.remove(0), client.flow, false),
             State::Forward => abandoned(&told.remove(0), client.flow, true),
-            State::Temporary | State::Local | State::Asking | State::GivenUp | State::Layer4 => {}
+            State::Temporary
+            | State::Local
+            | State::Asking
+            | State::GivenUp
+            | State::Layer4
+            | State::Watched => {}
         }
         match only(told) {
             Event::Place(place, _) => assert_eq!(place.tcb().irs, new.irs, "{state:?}"),

@@ -41,6 +41,8 @@ pub struct Service {
     pub tls: Tls,
     /// Whether a connection may begin with HTTP/2.
     pub h2c: bool,
+    /// Whether each request is moved where it belongs.
+    pub migrates_requests: bool,
     /// How a board is chosen.
     pub policy: Policy,
     /// The board that keeps what it can take: a place in [`Config::boards`].

@@ -218,6 +218,18 @@ impl Pools {
         if fit || boards.is_unheard(board, now_ns) { Honours::Yes } else { Honours::NotNow }
     }
 
+    /// Whether a board is fit for a request now. Nothing is counted or kept.
+    pub fn has_board(&mut self, boards: &Boards, now_ns: u64, wanted: &Wanted<'_>) -> bool {
+        let Self { pools, services, record } = self;
+        let Some(pool) = pools.get_mut(usize::from(wanted.pool)) else { return false };
+        let Some(service) = services.get(usize::from(pool.service)) else { return false };
+        let Some(decision) = record.begin(wanted.flow, now_ns, wanted.pool) else { return false };
+        let rules = &service.rules;
+        let need = rules.need(boards.options(), (wanted.flow.endpoint, wanted.flow.endpoint_port));
+        let view = View { boards, now_ns, wanted, rules, need };
+        pool.home(&view).is_some() || pool.look(&view, decision).best.is_some()
+    }
+
     /// Counts a request that got no board, and keeps that.
     pub fn failed(&mut self, now_ns: u64, flow: &Flow, pool: u16, why: NoBoard) {
         let Some(service) = self.service_of(pool) else { return };
