@@ -112,10 +112,10 @@ pub fn urls(desk: &mut Desk<'_>) -> anyhow::Result<()> {
 }
 
 /// Nanoseconds per look-up of ours and of the baseline, run by run.
-type Pair = (Vec<f64>, Vec<f64>);
+pub type Pair = (Vec<f64>, Vec<f64>);
 
 /// Both in turns; the first round does not count. Each pass returns how many look-ups it made.
-fn measure(
+pub fn measure(
     runs: u32,
     ours: impl Fn() -> anyhow::Result<usize>,
     theirs: impl Fn() -> anyhow::Result<usize>,

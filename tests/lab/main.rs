@@ -20,6 +20,7 @@ mod operate;
 mod placement;
 mod quic;
 mod restart;
+mod sessions;
 mod shared;
 mod spawn;
 mod tables;
@@ -67,6 +68,10 @@ const UNEQUAL: Shape =
 /// A service of each kind.
 const SERVICES: Shape = Shape { name: "services", options: &["--services", "--memory", "no-huge"] };
 
+/// The same, with two workers.
+const SERVICES_WORKERS: Shape =
+    Shape { name: "services_two_workers", options: &["--services", "--workers", "2", "--memory", "no-huge"] };
+
 /// A test: its name, the lab that it needs, what it does.
 pub type Test = (&'static str, fn(&ipos_tests::Lab));
 
@@ -106,7 +111,8 @@ fn main() -> ExitCode {
         (CHECKED, &[health::TESTS][..]),
         (SPAWN, &[spawn::TESTS][..]),
         (UNEQUAL, &[placement::TESTS, fitness::TESTS][..]),
-        (SERVICES, &[kinds::TESTS, tls::TESTS, limits::OF_KINDS, quic::TESTS][..]),
+        (SERVICES, &[kinds::TESTS, tls::TESTS, limits::OF_KINDS, quic::TESTS, sessions::TESTS][..]),
+        (SERVICES_WORKERS, &[sessions::CORE][..]),
         (FORWARDED, &[forwarded::TESTS][..]),
         (FORWARDED_WORKERS, &[forwarded::CORE][..]),
     ] {

@@ -133,6 +133,14 @@ impl Script {
         writeln!(self.stdin, "go on").unwrap_or_else(|error| panic!("{} has ended: {error}", self.name));
     }
 
+    /// Tells it something, on a line.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn tell(&mut self, line: &str) {
+        writeln!(self.stdin, "{line}").unwrap_or_else(|error| panic!("{} has ended: {error}", self.name));
+    }
+
     /// Whether it still runs.
     pub fn running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

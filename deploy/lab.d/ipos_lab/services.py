@@ -12,8 +12,8 @@ CONFIG = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "servic
 
 SSH_PORT = 2222
 TLS_PORT = 443
-SESSIONS_PORT = 8443
-OWN_SESSIONS_PORT = 8444
+TLS_SESSIONS_PORT = 8443
+TLS_OWN_SESSIONS_PORT = 8444
 H2C_PORT = 8090
 WEBSOCKET_PORT = 8091
 HTTP3_PORT = 443
@@ -21,6 +21,9 @@ READY_DEADLINE_S = 10.0
 
 TICKET_KEY_OCTETS = 80
 """Of AES-256, as nginx takes them."""
+SESSIONS_PORT = 8093
+ENCODED_PORT = 8094
+INSERTED_PORT = 8095
 
 CERTIFICATE_NAMES = ("a.example", "*.b.example", "c.example")
 
@@ -66,6 +69,23 @@ NGINX = """
         location / {{ }}
         location /a/ {{ alias {board}/www/; }}
     }}
+
+    # docs/services.md, "encoded".
+    map $cookie_srv $set_srv {{
+        "{value}" "";
+        default "srv={value}; Path=/; HttpOnly; SameSite=Lax";
+    }}
+    server {{
+        listen 0.0.0.0:{encoded} backlog=4096;
+        root {board}/www;
+        add_header X-Board board{number} always;
+        add_header Set-Cookie $set_srv always;
+    }}
+    server {{
+        listen 0.0.0.0:{inserted} backlog=4096;
+        root {board}/www;
+        add_header X-Board board{number} always;
+    }}
 """
 
 SSHD = """\
@@ -95,7 +115,10 @@ def configuration():
 
 def nginx_servers(number):
     """What nginx serves besides the lab's own service."""
-    return NGINX.format(tls=TLS_PORT, sessions=SESSIONS_PORT, own_sessions=OWN_SESSIONS_PORT, h2c=H2C_PORT, directory=DIRECTORY,
+    value = run(plan.binary("ipos-appliance"), "cookie", "--config", f"{plan.ROOT}/appliance/appliance.toml",
+                "--service", "encoded", "--board", f"board{number}", "--value").strip()
+    return NGINX.format(tls=TLS_PORT, sessions=TLS_SESSIONS_PORT, own_sessions=TLS_OWN_SESSIONS_PORT, h2c=H2C_PORT,
+                        encoded=ENCODED_PORT, inserted=INSERTED_PORT, value=value, directory=DIRECTORY,
                         board=plan.board_directory(number), number=number)
 
 
@@ -164,18 +187,32 @@ def start_http3(number):
                         f"{DIRECTORY}/certificate.pem", f"{DIRECTORY}/certificate.key")
 
 
+def sessions(number):
+    """The board's application with sessions."""
+    return Daemon(f"sessions{number}", f"{plan.board_directory(number)}/sessions.log")
+
+
+def start_sessions(number):
+    """Starts it."""
+    server = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "sessions.py")
+    sessions(number).start(plan.board_namespace(number), "/usr/bin/python3", "-B", os.path.normpath(server),
+                           str(SESSIONS_PORT), f"board{number}")
+
+
 def start(number):
     """Starts what a board runs for the services, without waiting. nginx is started with the board."""
     start_sshd(number)
     start_websocket(number)
     start_http3(number)
+    start_sessions(number)
 
 
 def wait_serving(number):
     """Waits until all of it listens."""
     wait_listening(number, SSH_PORT, sshd(number))
     wait_listening(number, WEBSOCKET_PORT, websocket(number))
-    for port in (TLS_PORT, SESSIONS_PORT, OWN_SESSIONS_PORT, H2C_PORT):
+    wait_listening(number, SESSIONS_PORT, sessions(number))
+    for port in (TLS_PORT, TLS_SESSIONS_PORT, TLS_OWN_SESSIONS_PORT, H2C_PORT, ENCODED_PORT, INSERTED_PORT):
         wait_listening(number, port, nginx(number))
     name = plan.board_namespace(number)
     wait_until(f"the HTTP/3 server of {name} listens",

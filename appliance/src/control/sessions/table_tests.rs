@@ -6,7 +6,7 @@ use super::*;
 
 fn key(number: u64) -> SessionKey {
     // Few chains, so that some hold several.
-    SessionKey::of(1 << 40 | number << 33 | number % 3)
+    SessionKey::of(1 << 40 | number << 33 | (number % 3))
 }
 
 fn at(board: u16) -> Place {
