@@ -27,7 +27,9 @@ pub use bucket::{Bucket, Rate};
 pub const CLIENTS_MAX: usize = 65_536;
 
 /// Between two looks at whether a client can be let go of, nanoseconds.
-const LOOK_NS: u64 = 1_000_000_000;
+const LOOK_NS: u64 = SECOND_NS;
+
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// Clients that are looked at in one turn, at most.
 const LOOKS_EACH: usize = 64;
@@ -192,7 +194,7 @@ impl Admission {
         let client = at.and_then(|at| clients.get_mut(at));
         if let Some((reason, wait_ns)) = reached(now_ns, admit, service, client.as_deref()) {
             service.admitted.refused[reason as usize] += 1;
-            return Err(Beyond { retry: RetryAfter::at_least(wait_ns.div_ceil(LOOK_NS)) });
+            return Err(Beyond { retry: RetryAfter::at_least(wait_ns.div_ceil(SECOND_NS)) });
         }
         service.admitted.connections += 1;
         if let Some(rate) = admit.rate {
