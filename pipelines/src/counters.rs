@@ -176,6 +176,7 @@ counted! {
         UnwatchedIncomplete = "unwatched_incomplete", "A watch ended: the rest of a request head did not come in time, or not without an acknowledgement.";
         UnwatchedNoRoom = "unwatched_no_room", "A watch ended, or did not begin: no record or buffer left.";
         UnwatchedReload = "unwatched_reload", "A watch ended: its service has gone, or moves no requests any more.";
+        UnwatchedRelearned = "unwatched_relearned", "A watch ended: its board holds the endpoint by another attempt than the one known.";
         Repeated = "repeated", "A client's retransmission made the attempt be repeated.";
         Proven = "proven", "The client showed that the board has the request; held octets were let go.";
         AnsweredBadRequest = "answered_400", "Answered 400 by the appliance.";

@@ -228,6 +228,8 @@ pub struct Pending {
     pub repeating: bool,
     /// What the appliance said, in Local.
     pub local: Option<Local>,
+    /// Its service moves requests, so that the connection is watched once it is migrated.
+    pub migrates_requests: bool,
     /// Which request it is, and how far it has come.
     pub stage: Stage,
     /// The watch over the connection, if there is one.

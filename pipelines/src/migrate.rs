@@ -12,7 +12,7 @@ use crate::core::Core;
 use crate::counters::Happening;
 use crate::datagram;
 use crate::ended;
-use crate::entry::State;
+use crate::entry::{Pending, Stage, State};
 use crate::handoff::{Answer, BoardId, Command, Counted, Event};
 use crate::listing;
 use crate::local;
@@ -89,11 +89,16 @@ fn migrated(
             std::mem::drop(found);
             core.change_state(entry, State::Forward);
             core.happened(Happening::Migrated);
-            if watch::moved(core, entry) {
-                // Its watch goes on.
-            } else if let Some(complete_us) = core.pending_of(entry).map(|pending| pending.complete_us) {
-                core.counters.placements.record(core.now.unix_us.saturating_sub(complete_us));
-                watch::begin(core, entry);
+            if let Some(Pending { stage, complete_us, migrates_requests, .. }) = core.pending_of(entry) {
+                let (stage, complete_us, is_watched) = (*stage, *complete_us, *migrates_requests);
+                if stage == Stage::Asked {
+                    watch::moved(core, entry);
+                } else {
+                    core.counters.placements.record(core.now.unix_us.saturating_sub(complete_us));
+                    if is_watched {
+                        watch::begin(core, entry);
+                    }
+                }
             }
         }
         State::Forward if found.migration_id == migration_id => {

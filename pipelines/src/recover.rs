@@ -16,6 +16,7 @@ use crate::local;
 use crate::parse::TcpPacket;
 use crate::table::slab::EntryRef;
 use crate::verdict::Verdict;
+use crate::watch;
 
 /// How long a denied packet waits for its RST, milliseconds. A request's second segment can overtake its first, whose
 /// cookie alone can prove the connection; the client sends the first again within this time.
@@ -124,11 +125,15 @@ fn still_held(core: &mut Core, entry: EntryRef, holder: Holder) {
     match holder {
         Holder::Board(board, migration_id) => {
             let (before, is_closing) = (std::mem::replace(&mut found.board, board), found.closing);
-            found.migration_id = migration_id;
+            let id_before = std::mem::replace(&mut found.migration_id, migration_id);
+            let is_watched = found.state == State::Watched;
             std::mem::drop(found);
             if !is_closing {
                 core.by_board.left(before);
                 core.by_board.joined(board);
+            }
+            if is_watched && (before, id_before) != (board, migration_id) {
+                watch::relearned(core, entry);
             }
             core.shard.see(entry, core.now.ms);
             core.schedule_in(entry, idle_ms);

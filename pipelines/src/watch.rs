@@ -90,15 +90,11 @@ struct Judged {
     session: Session,
 }
 
-/// Begins the watch over a connection that is migrated for the first time, if its service wants that.
+/// Begins the watch over a connection that is migrated for the first time and whose service wants that.
 pub fn begin(core: &mut Core, entry: EntryRef) {
-    let Core { shard, pending, assemblies, services, watches, counters, .. } = core;
+    let Core { shard, pending, assemblies, watches, counters, .. } = core;
     let hanging = shard.get(entry).and_then(|entry| entry.pending);
     let Some(pending) = hanging.and_then(|hanging| pending.get_mut(hanging)) else { return };
-    let wants = |service: &&Service| service.kind == Kind::Http && service.migrates_requests;
-    if pending.kind != Kind::Http || services.service(pending.service).filter(wants).is_none() {
-        return;
-    }
     let octets = assemblies.at(&pending.assembly).contiguous();
     let start = pending.irs + 1;
     // HTTP/2 is placed as a whole.
@@ -165,6 +161,11 @@ fn resume(core: &mut Core, entry: EntryRef, watch: EntryRef) {
     }
 }
 
+/// Ends the watch over a connection whose board holds it by another attempt than the one that was known.
+pub fn relearned(core: &mut Core, entry: EntryRef) {
+    unwatch(core, entry, Happening::UnwatchedRelearned);
+}
+
 /// Ends the watch over a connection: it stays with its board for good, and the fast path has it again.
 fn unwatch(core: &mut Core, entry: EntryRef, reason: Happening) {
     core.happened(reason);
@@ -172,12 +173,12 @@ fn unwatch(core: &mut Core, entry: EntryRef, reason: Happening) {
     core.change_state(entry, State::Forward);
 }
 
-/// A segment of a migrated connection whose octets are still held: more of its first request, as a rule.
+/// A segment of a connection whose octets are still held: more of the same request, as a rule.
 pub fn see_unsettled(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &Mbuf) {
     let Some(watch) = core.pending_of(entry).and_then(|pending| pending.watch) else { return };
     let reason = match see(core, watch, packet, mbuf) {
         Ok(Seen::Body) => return,
-        // Its answer is not there yet, or nobody has acknowledged any of it.
+        // There is no answer to that one yet.
         Ok(Seen::Next) => Happening::UnwatchedPipelined,
         Err(why) => unwatched(why),
     };
@@ -379,6 +380,7 @@ fn hold(
         event_owed: false,
         repeating: false,
         local: None,
+        migrates_requests: true,
         stage: Stage::Collecting,
         watch: Some(at),
         answer: None,
@@ -426,6 +428,8 @@ pub fn held(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) ->
         Ok(Taken::New) => {
             if is_collecting {
                 decide(core, entry);
+            } else {
+                see_unsettled(core, entry, packet, &mbuf);
             }
             Verdict::Held
         }
@@ -572,21 +576,16 @@ pub fn detached(core: &mut Core, entry: EntryRef) {
     local::answer_about(core, entry, answer, resource);
 }
 
-/// The board of a held request has acknowledged: how long it took, and whose requests need not ask from now on. Whether it
-/// was a move.
-pub fn moved(core: &mut Core, entry: EntryRef) -> bool {
+/// The board of a request that was moved has acknowledged: how long it took, and whose requests need not ask from now on.
+pub fn moved(core: &mut Core, entry: EntryRef) {
     let now_us = core.now.unix_us;
     let Core { shard, pending, watches, counters, .. } = core;
     let hanging = shard.get(entry).and_then(|entry| entry.pending);
-    let Some(pending) = hanging.and_then(|hanging| pending.get_mut(hanging)) else { return false };
-    if pending.stage != Stage::Asked {
-        return false;
-    }
+    let Some(pending) = hanging.and_then(|hanging| pending.get_mut(hanging)) else { return };
     pending.stage = Stage::Moved;
     if let Some(watch) = pending.watch.and_then(|watch| watches.get_mut(watch)) {
         watch.pool = pending.pool;
     }
     counters.happening(Happening::Moved).add(1);
     counters.moves.record(now_us.saturating_sub(pending.complete_us));
-    true
 }

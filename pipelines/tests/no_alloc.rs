@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use ipos_pipelines::answers::{Answers, Page};
-use ipos_pipelines::handoff::{Answer, Command, Event, FlowFilter, FlowPage, Holder, WorkerId};
+use ipos_pipelines::counters::Happening;
+use ipos_pipelines::handoff::{Answer, Command, Counted, Event, FlowFilter, FlowPage, Holder, WorkerId};
 use ipos_pipelines::handshake::cookie::CookieKeys;
 use ipos_pipelines::services::{Kind, Service, Services};
 use ipos_pipelines::sessions::{Cookie, Key};
@@ -20,8 +21,8 @@ use common::counting::{Counting, counted};
 use common::hello::{PREFACE, hello, records, stream};
 use common::scripts::{REQUEST, REQUEST_LEN};
 use common::{
-    BOARD, Client, H2C_SERVICE, IN_POLL, MIGRATION, Pair, Rig, SERVER_FIRST, SERVICE, SERVICE_PORT,
-    STRICT_TLS_SERVICE, Seg, Setup, TLS_SERVICE, only,
+    BOARD, Client, H2C_SERVICE, IN_POLL, MIGRATION, MOVING_SERVICE, OTHER_BOARD, Pair, Rig, SERVER_FIRST,
+    SERVICE, SERVICE_PORT, STRICT_TLS_SERVICE, Seg, Setup, TLS_SERVICE, only,
 };
 
 #[global_allocator]
@@ -105,6 +106,39 @@ fn the_other_kinds_of_services() {
         }
     });
     assert_eq!(count, 0);
+}
+
+#[test]
+fn later_requests() {
+    const B: &[u8] = b"GET /b/ HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    let mut rig = Rig::with(Setup { pending: 64, ..Setup::default() });
+    let count = counted(|| {
+        for port in 1..=50 {
+            let mut client = Client::on_port(port);
+            client.flow.endpoint = MOVING_SERVICE;
+            rig.migrate(&mut client, REQUEST);
+            let (mut sent, mut heard, mut board) = (REQUEST_LEN, 0, OTHER_BOARD);
+            for (row, whole) in [(B, true), (REQUEST, false), (REQUEST, true), (B, false)] {
+                heard += 100;
+                assert_eq!(rig.client(&client.acks(sent, heard)), Verdict::Forwarded);
+                let cut = if whole { row.len() } else { 9 };
+                for (offset, piece) in [(0, &row[..cut]), (cut, &row[cut..])] {
+                    let segment = client.data(sent + offset as u32, piece);
+                    let _ = rig.client(&Seg { ack: client.iss + 1 + heard, ..segment });
+                }
+                sent += row.len() as u32;
+                if let Some(Event::Move { place, .. }) = rig.told().pop() {
+                    let (entry, flow, migration_id) = (place.entry, place.flow, MIGRATION + u64::from(sent));
+                    rig.command(Command::Migrated { entry, flow, board, migration_id, counted: Counted::No });
+                    board = if board == BOARD { OTHER_BOARD } else { BOARD };
+                }
+                rig.packets_out();
+            }
+            let _ = rig.client(&client.rst(sent));
+        }
+    });
+    assert_eq!(count, 0);
+    assert_eq!(rig.happened(Happening::Moved), 150);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! How much memory a configuration takes: packet buffers from DPDK, tables on pages of their own (`ipos_dpdk::memory`).
 
 use ipos_pipelines::datagram;
+use ipos_pipelines::watch::{WATCHED_PER_PENDING, Watch};
 
 use super::model::{Config, CookieMode};
 
@@ -43,8 +44,13 @@ const ENTRY_OCTETS: u64 = 81;
 /// Octets of a session of the Cookie Map, chains included.
 const SESSION_OCTETS: u64 = 72;
 
-/// Octets of a request buffer.
-const PENDING_OCTETS: u64 = 16 * 1024 + 512;
+/// Octets of a request buffer, and of the records of watched connections that go with it.
+const PENDING_OCTETS: u64 = 16 * 1024 + 512 + WATCHED_PER_PENDING as u64 * WATCH_OCTETS;
+
+/// Octets of a watched connection's record in its table.
+const WATCH_OCTETS: u64 = 80;
+
+const _: () = assert!(size_of::<Watch>() as u64 + 8 <= WATCH_OCTETS, "as the table keeps it");
 
 /// Packet buffers that a worker has in hand beside those in queues: bursts, caches, answers on their way, datagrams
 /// that wait for a board.

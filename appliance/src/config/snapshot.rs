@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipos_pipelines::answers::{Answers, Page};
-use ipos_pipelines::handoff::{Answer, BOARDS_MAX, BoardId};
+use ipos_pipelines::handoff::{Answer, BOARDS_MAX, BoardId, NO_POOL};
 use ipos_pipelines::maglev::{Maglev, Member as Hashed};
 use ipos_pipelines::quic::ServerIds;
 use ipos_pipelines::services::{Service as WorkerService, Services};
@@ -302,7 +302,7 @@ impl Numbers {
             Some(known) => *known = pool,
             None => self.pools.push(pool),
         }
-        u16::try_from(place).map_err(|_| SnapshotError::Pools)
+        u16::try_from(place).ok().filter(|place| *place != NO_POOL).ok_or(SnapshotError::Pools)
     }
 }
 

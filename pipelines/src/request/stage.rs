@@ -117,6 +117,7 @@ fn admit(core: &mut Core, packet: &TcpPacket, mbuf: &Mbuf, proof: Proof) -> Resu
         event_owed: false,
         repeating: false,
         local: None,
+        migrates_requests: false,
         stage: Stage::First,
         watch: None,
         answer: None,
@@ -309,6 +310,7 @@ fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
     let assembly = core.assemblies.at(&pending.assembly);
     let contiguous = assembly.contiguous();
     let service = core.services.service(pending.service)?;
+    pending.migrates_requests = service.migrates_requests;
     let buffer = &mut core.path_buffer[..];
     let step = match pending.kind {
         Kind::Tls => hello::step(&mut pending.hello, contiguous, service, buffer),

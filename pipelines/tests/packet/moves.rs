@@ -3,9 +3,10 @@
 use ipos_pipelines::config::Timeouts;
 use ipos_pipelines::counters::{Drop, Happening};
 use ipos_pipelines::entry::State;
-use ipos_pipelines::handoff::{Answer, Command, Counted, Event, NO_POOL, Place, Stay};
+use ipos_pipelines::handoff::{Answer, Command, Counted, EndedFlow, Event, Holder, NO_POOL, Place, Stay};
 use ipos_pipelines::services::{Kind, Services};
 use ipos_pipelines::verdict::Verdict;
+use ipos_wire::ipos::Protocol;
 use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
 use ipos_wire::tcp::{Flags, Timestamps};
@@ -400,6 +401,49 @@ fn chunks_are_followed_from_the_first_request_on() {
 }
 
 #[test]
+fn what_follows_while_the_boards_are_asked_is_followed_too() {
+    let head = b"POST /b/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab";
+    // The rest of a chunked body, and the next request after its answer.
+    let mut talk = Talk::begin(A);
+    assert_eq!(talk.sends(head), Verdict::Held);
+    let place = talk.asked();
+    assert_eq!(talk.sends(b"cde\r\n0\r\n"), Verdict::Held);
+    talk.moved(&place);
+    talk.goes_to(OTHER_BOARD_MAC, &[&head[..], b"cde\r\n0\r\n"].concat());
+    assert_eq!(talk.sends(b"\r\n"), Verdict::Forwarded);
+    talk.goes_to(OTHER_BOARD_MAC, b"\r\n");
+    talk.answered();
+    assert_eq!(talk.sends(A), Verdict::Held);
+    // The next request before any answer.
+    let mut talk = Talk::begin(A);
+    assert_eq!(talk.sends(B), Verdict::Held);
+    let place = talk.asked();
+    assert_eq!(talk.sends(A), Verdict::Held);
+    assert_eq!(talk.rig.happened(Happening::UnwatchedPipelined), 1);
+    talk.moved(&place);
+    talk.goes_to(OTHER_BOARD_MAC, &[B, A].concat());
+    talk.answered();
+    talk.is(State::Forward);
+}
+
+#[test]
+fn a_board_that_knows_the_endpoint_by_another_attempt_ends_the_watch() {
+    for (id, state) in [(MIGRATION, State::Watched), (0, State::Forward)] {
+        let timeouts = Timeouts { idle_ms: 5_000, ..Timeouts::default() };
+        let rig = Rig::with(Setup { timeouts, ..Setup::default() });
+        let mut talk = Talk::with(rig, Client::of(MOVING_SERVICE), A);
+        talk.rig.pass(5_001);
+        match only(talk.rig.told()) {
+            Event::WhoHolds { entry, .. } => {
+                talk.rig.command(Command::Holder { entry, holder: Holder::Board(BOARD, id) });
+            }
+            other => panic!("a question, not {other:?}"),
+        }
+        talk.is(state);
+    }
+}
+
+#[test]
 fn whatever_is_not_sure_stays_where_it_is() {
     let chunked = "POST /a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let cases: [(String, Happening); 9] = [
@@ -710,4 +754,30 @@ fn numbers_that_wrap_in_a_body_do_not_matter() {
     talk.answered();
     assert_eq!(talk.sends(B), Verdict::Held);
     assert_eq!(talk.asked().tcb().rcv_nxt, talk.client.irs + 1 + talk.sent - B.len() as u32);
+}
+
+#[test]
+fn a_connection_that_counts_goes_on_counting_while_it_moves_and_its_end_is_told() {
+    let mut talk = Talk::new();
+    assert_eq!(talk.sends(B), Verdict::Held);
+    let place = talk.asked();
+    let (entry, flow, counted) = (place.entry, place.flow, Counted::Client);
+    talk.rig.command(Command::Migrated { entry, flow, board: OTHER_BOARD, migration_id: SECOND, counted });
+    talk.rig.packets_out();
+    talk.answered();
+    assert_eq!(talk.sends(A), Verdict::Held);
+    let place = match only(talk.rig.told()) {
+        Event::Move { place, board: OTHER_BOARD, .. } => place,
+        other => panic!("a move, not {other:?}"),
+    };
+    talk.moved(&place);
+    talk.rig.packets_out();
+    let reset = talk.client.rst(talk.sent);
+    talk.takes(reset);
+    talk.rig.poll();
+    let ended = talk.rig.told().into_iter().find_map(|event| match event {
+        Event::Ended(flows) => Some(flows.to_vec()),
+        _ => None,
+    });
+    assert_eq!(ended, Some(vec![EndedFlow { flow, protocol: Protocol::Tcp, counted }]));
 }
