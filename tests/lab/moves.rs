@@ -139,7 +139,8 @@ fn small(lab: &Lab, both: bool) -> Vec<Asked> {
     let sum = lab.sha256_of("1k");
     let ask = |at: usize| {
         let (row, board) = if both && at % 2 == 1 { ("b", "board2") } else { ("a", "board1") };
-        let (file, sha256) = if at / 2 % 2 == 0 { ("1k", Some(sum.clone())) } else { ("empty", None) };
+        let (file, sha256) =
+            if (at / 2).is_multiple_of(2) { ("1k", Some(sum.clone())) } else { ("empty", None) };
         Asked { path: format!("/{row}/{file}"), body: None, board, sha256 }
     };
     (0..1_000).map(ask).collect()
@@ -149,8 +150,11 @@ fn small(lab: &Lab, both: bool) -> Vec<Asked> {
 fn large(lab: &Lab, times: usize) -> Vec<Asked> {
     let sum = lab.sha256_of("10m");
     let pair = |at: usize| {
-        let (up, down) =
-            if at % 2 == 0 { (("a", "board1"), ("b", "board2")) } else { (("b", "board2"), ("a", "board1")) };
+        let (up, down) = if at.is_multiple_of(2) {
+            (("a", "board1"), ("b", "board2"))
+        } else {
+            (("b", "board2"), ("a", "board1"))
+        };
         [
             Asked { path: format!("/{}/app/upload", up.0), body: Some("10m"), board: up.1, sha256: None },
             Asked { path: format!("/{}/10m", down.0), body: None, board: down.1, sha256: Some(sum.clone()) },

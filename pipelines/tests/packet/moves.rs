@@ -758,7 +758,7 @@ fn numbers_that_wrap_in_a_body_do_not_matter() {
 
 #[test]
 fn a_connection_that_counts_goes_on_counting_while_it_moves_and_its_end_is_told() {
-    let mut talk = Talk::new();
+    let mut talk = Talk::begin(A);
     assert_eq!(talk.sends(B), Verdict::Held);
     let place = talk.asked();
     let (entry, flow, counted) = (place.entry, place.flow, Counted::Client);
