@@ -773,7 +773,7 @@ fn a_connection_that_counts_goes_on_counting_while_it_moves_and_its_end_is_told(
     talk.moved(&place);
     talk.rig.packets_out();
     let reset = talk.client.rst(talk.sent);
-    talk.takes(reset);
+    assert_eq!(talk.takes(reset), Verdict::Forwarded);
     talk.rig.poll();
     let ended = talk.rig.told().into_iter().find_map(|event| match event {
         Event::Ended(flows) => Some(flows.to_vec()),
