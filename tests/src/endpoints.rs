@@ -62,7 +62,7 @@ fn octets(value: &Value) -> Vec<u8> {
 /// `struct flow` and `struct endpoint` of board/bpf/tables.h.
 fn record(row: &Value) -> (u16, Record) {
     let (key, value) = (octets(&row["key"]), octets(&row["value"]));
-    assert_eq!((key.len(), value.len()), (12, 72), "board/bpf/tables.h has another layout: {row}");
+    assert_eq!((key.len(), value.len()), (12, 80), "board/bpf/tables.h has another layout: {row}");
     let record = match value[32] {
         1 => Record::Busy,
         2 => Record::Pending,
