@@ -79,6 +79,13 @@ fn migrated(
         return;
     };
     match found.state {
+        // A repeated attempt, acknowledged after the client has shown that its board has the request, and perhaps asked for the
+        // next thing: that board is no news, and what is held since is not for it.
+        State::Watched | State::ForwardConnect if found.migration_id == migration_id => {
+            std::mem::drop(found);
+            core.happened(Happening::Repeated);
+            return;
+        }
         State::ForwardConnect => {
             found.board = board;
             found.migration_id = migration_id;

@@ -580,6 +580,40 @@ fn a_retransmission_after_the_move_repeats_the_attempt_with_the_same_numbers() {
 }
 
 #[test]
+fn the_acknowledgement_of_a_repeated_attempt_comes_too_late_to_matter() {
+    let mut talk = Talk::begin(A);
+    assert_eq!(talk.sends(B), Verdict::Held);
+    let place = talk.asked();
+    talk.moved(&place);
+    talk.rig.forwarded();
+    // The answer is lost, and the client sends its request again just before the board does the same with the answer.
+    let again = Seg { seq: talk.client.irs + 1 + A.len() as u32, ..talk.segment(0, B) };
+    assert_eq!(talk.rig.client(&again), Verdict::Held);
+    assert!(matches!(only(talk.rig.told()), Event::Repeat { .. }));
+    talk.answered();
+    talk.is(State::Watched);
+    talk.moved(&place);
+    talk.is(State::Watched);
+    assert_eq!(talk.rig.told().len(), 0, "nobody is told to give up what lives");
+
+    // The same with a request behind it that is the first board's again: it is not sent to the second.
+    assert_eq!(talk.sends(A), Verdict::Held);
+    let back = match only(talk.rig.told()) {
+        Event::Move { place, board: OTHER_BOARD, migration_id: SECOND, .. } => place,
+        other => panic!("a move, not {other:?}"),
+    };
+    talk.moved(&place);
+    talk.is(State::ForwardConnect);
+    assert!(talk.rig.packets_out().is_empty());
+    let (entry, flow, counted) = (back.entry, back.flow, Counted::No);
+    talk.rig.command(Command::Migrated { entry, flow, board: BOARD, migration_id: SECOND + 1, counted });
+    talk.goes_to(BOARD_MAC, A);
+    talk.answered();
+    talk.is(State::Watched);
+    assert_eq!(talk.rig.happened(Happening::Repeated), 2);
+}
+
+#[test]
 fn a_fin_in_the_middle_of_a_move_follows_its_request() {
     let mut talk = Talk::begin(A);
     assert_eq!(talk.sends(B), Verdict::Held);
@@ -770,8 +804,12 @@ fn a_connection_that_counts_goes_on_counting_while_it_moves_and_its_end_is_told(
         Event::Move { place, board: OTHER_BOARD, .. } => place,
         other => panic!("a move, not {other:?}"),
     };
-    talk.moved(&place);
+    let (entry, nothing_new) = (place.entry, Counted::No);
+    let back =
+        Command::Migrated { entry, flow, board: BOARD, migration_id: SECOND + 1, counted: nothing_new };
+    talk.rig.command(back);
     talk.rig.packets_out();
+    talk.answered();
     let reset = talk.client.rst(talk.sent);
     assert_eq!(talk.takes(reset), Verdict::Forwarded);
     talk.rig.poll();
