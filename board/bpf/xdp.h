@@ -369,14 +369,17 @@ static __always_inline int detach_for_move(struct xdp_md *ctx, const struct flow
 	if (endpoint->last_word != WORD_OF_BOARD || !quiescent(ctx, flow, seq, ack) ||
 	    !change(endpoint, ENDPOINT_LIVE, ENDPOINT_DETACHING))
 		goto busy;
-	if (!quiescent(ctx, flow, seq, ack) || !emit(EVENT_MOVED, appliance, flow, 0, id)) {
+	if (endpoint->last_word != WORD_OF_BOARD || !quiescent(ctx, flow, seq, ack)) {
 		change(endpoint, ENDPOINT_DETACHING, ENDPOINT_LIVE);
 		goto busy;
 	}
+	/* Before the agent hears of it, which must know that the endpoint is another board's if it cannot destroy the socket.
+	 * When the ring is full, the reaper tells it. */
 	endpoint->moved = 1;
 	endpoint->silent = 1;
 	endpoint->changed_ns = bpf_ktime_get_ns();
 	add_held(-1);
+	emit(EVENT_MOVED, appliance, flow, 0, id);
 	add(COUNT_MOVES_DETACHED, 1);
 	return answer_detach(ctx, DETACH_DONE);
 busy:
