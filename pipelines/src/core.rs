@@ -63,6 +63,8 @@ pub struct Core {
     pub ports: Vec<PortSettings>,
     /// The services' snapshot.
     pub services: Arc<Services>,
+    /// How often that was another one: numbers of pools are given again.
+    pub reloads: u32,
     /// Temporary, Forward-Connect, Forward and Local Table in one.
     pub shard: Shard<Entry>,
     /// What hangs on entries that are not settled.
@@ -144,6 +146,7 @@ impl Core {
             config,
             ports,
             services,
+            reloads: 0,
             counters,
             events,
             mempool,

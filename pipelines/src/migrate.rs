@@ -53,7 +53,10 @@ pub fn command(core: &mut Core, command: Command) -> bool {
         }
         Command::Board { board, mac, port } => core.set_place(board, mac, port),
         Command::CookieKeys(keys) => core.config.cookie_keys = keys,
-        Command::Services(services) => core.services = services,
+        Command::Services(services) => {
+            core.services = services;
+            core.reloads = core.reloads.wrapping_add(1);
+        }
         Command::Timeouts(timeouts) => core.config.timeouts = timeouts,
         Command::ListFlows(page) => listing::list_flows(core, page),
         Command::Count(page) => by_board::count(core, page),
@@ -215,6 +218,8 @@ pub fn replay(core: &mut Core, entry: EntryRef, flow: &Flow, board: BoardId) {
 fn answer_for(core: &mut Core, entry: EntryRef, answer: Answer) {
     let Some(found) = core.shard.get(entry) else { return };
     match found.state {
+        // Of a repeated attempt, which nobody waits for any more: a later request is held, and has a verdict of its own coming.
+        State::ForwardConnect if found.migration_id != 0 && answer == Answer::Reset => {}
         State::ForwardConnect => local::answer(core, entry, answer),
         // Only a repeated attempt is answered after the first 0x02, and then the endpoint is lost.
         State::Forward if found.pending.is_some() => local::reset(core, entry),

@@ -64,9 +64,21 @@ pub struct Watch {
     ecn: bool,
     established_us: u64,
     service: u16,
-    /// The pool whose board has the connection.
+    /// The pool whose board has the connection, as pools were numbered after so many reloads.
     pool: u16,
+    reloads: u32,
 }
+
+impl Watch {
+    /// The pool whose board has the connection. After a reload that is none: its row may name other boards, and its number may be
+    /// another row's, so that the control core is asked at the next request.
+    fn pool(&self, reloads: u32) -> u16 {
+        if self.reloads == reloads { self.pool } else { UNKNOWN_POOL }
+    }
+}
+
+/// No row's pool.
+const UNKNOWN_POOL: u16 = NO_POOL - 1;
 
 /// What becomes of a later request.
 enum Next {
@@ -92,7 +104,7 @@ struct Judged {
 
 /// Begins the watch over a connection that is migrated for the first time and whose service wants that.
 pub fn begin(core: &mut Core, entry: EntryRef) {
-    let Core { shard, pending, assemblies, watches, counters, .. } = core;
+    let Core { shard, pending, assemblies, watches, counters, reloads, .. } = core;
     let hanging = shard.get(entry).and_then(|entry| entry.pending);
     let Some(pending) = hanging.and_then(|hanging| pending.get_mut(hanging)) else { return };
     let octets = assemblies.at(&pending.assembly).contiguous();
@@ -112,6 +124,7 @@ pub fn begin(core: &mut Core, entry: EntryRef) {
         established_us: pending.established_us,
         service: pending.service,
         pool: pending.pool,
+        reloads: *reloads,
     };
     pending.watch = watches.insert(watch).ok();
     let began = pending.watch.is_some();
@@ -221,7 +234,7 @@ fn next(core: &mut Core, entry: EntryRef, at: EntryRef, packet: &TcpPacket, mbuf
     let Some(client) = core.shard.flow(entry).map(|flow| flow.client) else {
         return Verdict::Drop(Drop::OldSegment);
     };
-    let Core { watches, services, path_buffer, counters, .. } = core;
+    let Core { watches, services, path_buffer, counters, reloads, .. } = core;
     let Some((watch, boundary)) = watches.get(at).and_then(|watch| Some((watch, watch.framing.boundary()?)))
     else {
         return forward::packet(core, entry, packet, mbuf);
@@ -232,7 +245,7 @@ fn next(core: &mut Core, entry: EntryRef, at: EntryRef, packet: &TcpPacket, mbuf
         None => Next::Unsure(Happening::UnwatchedReload),
         Some(_) if packet.ack.diff(watch.request_ack) <= 0 => Next::Unsure(Happening::UnwatchedPipelined),
         Some(service) if offset == 0 => {
-            let asker = Asker { client, pool: watch.pool, counters };
+            let asker = Asker { client, pool: watch.pool(*reloads), counters };
             judge(
                 service,
                 &asker,
@@ -244,7 +257,7 @@ fn next(core: &mut Core, entry: EntryRef, at: EntryRef, packet: &TcpPacket, mbuf
         }
         Some(_) => Next::Incomplete,
     };
-    let pool = watch.pool;
+    let pool = watch.pool(*reloads);
     match judged {
         Next::Unsure(reason) => unwatch(core, entry, reason),
         Next::Known(known) if known.pool == pool => match known.framing {
@@ -372,7 +385,7 @@ fn hold(
         service: watch.service,
         kind: Kind::Http,
         ack_repeats: 0,
-        pool: watch.pool,
+        pool: watch.pool(core.reloads),
         session: Session::None,
         established_us: watch.established_us,
         since_ms: now.ms,
@@ -521,9 +534,12 @@ pub fn expired(core: &mut Core, entry: EntryRef) {
 /// What is held goes to the board that has the connection: from Forward-Connect back to where it was.
 fn back(core: &mut Core, entry: EntryRef) {
     let Some(flow) = core.shard.flow(entry) else { return };
-    let Some(board) = core.shard.get(entry).map(|entry| entry.board) else { return };
+    let Some((board, id)) = core.shard.get(entry).map(|entry| (entry.board, entry.migration_id)) else {
+        return;
+    };
     if core.place_of(board).is_none() {
-        // It was removed by force meanwhile.
+        // It was removed by force meanwhile, and its flows given up, but for those that were held.
+        core.tell(Event::Abandon { entry, flow, migrated: Some((board, id)) });
         return local::reset(core, entry);
     }
     migrate::replay(core, entry, &flow, board);
@@ -555,7 +571,7 @@ pub fn stay(core: &mut Core, entry: EntryRef, why: Stay) {
         && let Some(watch) = core.watches.get_mut(watch)
     {
         // The next request of that row need not ask.
-        watch.pool = pool;
+        (watch.pool, watch.reloads) = (pool, core.reloads);
     }
     back(core, entry);
 }
@@ -579,12 +595,12 @@ pub fn detached(core: &mut Core, entry: EntryRef) {
 /// The board of a request that was moved has acknowledged: how long it took, and whose requests need not ask from now on.
 pub fn moved(core: &mut Core, entry: EntryRef) {
     let now_us = core.now.unix_us;
-    let Core { shard, pending, watches, counters, .. } = core;
+    let Core { shard, pending, watches, counters, reloads, .. } = core;
     let hanging = shard.get(entry).and_then(|entry| entry.pending);
     let Some(pending) = hanging.and_then(|hanging| pending.get_mut(hanging)) else { return };
     pending.stage = Stage::Moved;
     if let Some(watch) = pending.watch.and_then(|watch| watches.get_mut(watch)) {
-        watch.pool = pending.pool;
+        (watch.pool, watch.reloads) = (pending.pool, *reloads);
     }
     counters.happening(Happening::Moved).add(1);
     counters.moves.record(now_us.saturating_sub(pending.complete_us));

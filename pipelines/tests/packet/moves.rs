@@ -11,7 +11,7 @@ use ipos_wire::mac::Mac;
 use ipos_wire::seq::Seq;
 use ipos_wire::tcp::{Flags, Timestamps};
 
-use crate::common::setup::plain;
+use crate::common::setup::{plain, services};
 use crate::common::{
     BOARD, BOARD_MAC, Client, MIGRATION, MOVING_SERVICE, OTHER_BOARD, OTHER_BOARD_MAC, Rig, SERVICE_PORT,
     Seg, Setup, only,
@@ -614,6 +614,18 @@ fn the_acknowledgement_of_a_repeated_attempt_comes_too_late_to_matter() {
 }
 
 #[test]
+fn the_failure_of_a_repeated_attempt_does_not_end_what_moves_on() {
+    let mut talk = Talk::begin(A);
+    assert_eq!(talk.sends(B), Verdict::Held);
+    let place = talk.asked();
+    talk.rig.command(Command::Answer { entry: place.entry, answer: Answer::Reset });
+    talk.is(State::ForwardConnect);
+    assert!(talk.rig.packets_out().is_empty(), "the client hears nothing of it");
+    talk.moved(&place);
+    talk.goes_to(OTHER_BOARD_MAC, B);
+}
+
+#[test]
 fn a_fin_in_the_middle_of_a_move_follows_its_request() {
     let mut talk = Talk::begin(A);
     assert_eq!(talk.sends(B), Verdict::Held);
@@ -749,6 +761,9 @@ fn a_board_that_is_gone_when_the_request_comes_back_is_the_end() {
     let place = talk.asked();
     talk.rig.command(Command::Forget { board: BOARD });
     talk.stays(&place, Stay::Silent);
+    let told = talk.rig.told();
+    let given_up = |event: &Event| matches!(event, Event::Abandon { migrated: Some((BOARD, MIGRATION)), .. });
+    assert!(told.iter().any(given_up), "{told:?}");
     let reset = talk.rig.answer();
     assert!(reset.flags.contains(Flags::RST));
     assert_eq!(reset.seq, talk.client.iss + 1 + talk.heard);
@@ -764,6 +779,18 @@ fn a_service_that_moves_no_requests_any_more_ends_the_watch() {
     assert_eq!(talk.sends(B), Verdict::Forwarded);
     talk.goes_to(BOARD_MAC, B);
     talk.is_unwatched(Happening::UnwatchedReload);
+}
+
+#[test]
+fn after_a_reload_the_control_core_says_whether_the_board_is_still_one_of_the_rows() {
+    let mut talk = Talk::begin(A);
+    talk.rig.command(Command::Services(services()));
+    assert_eq!(talk.sends(A), Verdict::Held);
+    let place = talk.asked();
+    talk.stays(&place, Stay::Shared);
+    talk.goes_to(BOARD_MAC, A);
+    talk.answered();
+    assert_eq!(talk.sends(A), Verdict::Forwarded, "it need not be asked again");
 }
 
 #[test]
