@@ -8,9 +8,9 @@ use ipos_wire::{
 
 use crate::{
     appliance::{Answer, Appliance},
-    await_listener, board_with_nginx,
+    board_with_nginx, board_with_python,
     client::{Client, request},
-    world::{Options, World},
+    world::Options,
 };
 
 /// Moves the endpoint to the board, as often as it takes: a Connection Packet that finds the record in the hands of the agent
@@ -109,15 +109,7 @@ fn an_endpoint_with_something_under_way_stays_and_never_notices() {
 
 #[test]
 fn who_is_not_held_is_said_to_be_so() {
-    let mut world = World::new(&Options::default());
-    world.write_page("page", b"from python");
-    let mut python = world.on_board("python3");
-    python.args(["-m", "http.server", "8080", "--directory"]).arg(world.directory.join("www"));
-    python.stderr(std::process::Stdio::null());
-    world.spawn(python);
-    let mut appliance = world.appliance();
-    world.start_agent();
-    await_listener(&mut appliance, 8080);
+    let (world, mut appliance) = board_with_python();
     let mut client = Client::new(44_004, 8080);
     let next = client.next_request();
     assert_eq!(appliance.ask_to_leave(client.flow, 1, next), DetachOutcome::NotHeld, "never seen");

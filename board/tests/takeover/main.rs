@@ -36,6 +36,20 @@ pub fn board_with_nginx(options: &Options) -> (World, Appliance) {
     (world, appliance)
 }
 
+/// A board whose server is Python's, which closes each connection itself: on port 8080, with `/page`.
+pub fn board_with_python() -> (World, Appliance) {
+    let mut world = World::new(&Options::default());
+    world.write_page("page", b"from python");
+    let mut python = world.on_board("python3");
+    python.args(["-m", "http.server", "8080", "--directory"]).arg(world.directory.join("www"));
+    python.stderr(std::process::Stdio::null());
+    world.spawn(python);
+    let mut appliance = world.appliance();
+    world.start_agent();
+    await_listener(&mut appliance, 8080);
+    (world, appliance)
+}
+
 /// A page of 100,000 octets, no two words alike.
 pub fn large_page() -> Vec<u8> {
     (0u32..25_000).flat_map(u32::to_be_bytes).collect()

@@ -8,7 +8,7 @@ use ipos_wire::{
 
 use crate::{
     appliance::Answer,
-    await_listener, board_with_nginx,
+    await_listener, board_with_nginx, board_with_python,
     client::{Client, request},
     large_page,
     world::{Options, World},
@@ -72,15 +72,7 @@ fn five_hundred_at_once_are_all_served() {
 
 #[test]
 fn pythons_server_takes_over_too_and_its_end_is_told() {
-    let mut world = World::new(&Options::default());
-    world.write_page("page", b"from python");
-    let mut python = world.on_board("python3");
-    python.args(["-m", "http.server", "8080", "--directory"]).arg(world.directory.join("www"));
-    python.stderr(std::process::Stdio::null());
-    world.spawn(python);
-    let mut appliance = world.appliance();
-    world.start_agent();
-    await_listener(&mut appliance, 8080);
+    let (_world, mut appliance) = board_with_python();
     let mut client = Client::new(40_003, 8080);
     client.migrate(&mut appliance, 77);
     let (body, mut ended) = client.get(&mut appliance, "/page");
