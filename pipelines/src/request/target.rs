@@ -38,6 +38,9 @@ impl<'a> Target<'a> {
         if target == b"*" && method == b"OPTIONS" {
             return Ok(Self { authority: None, path: target, resource: b"" });
         }
+        if target.starts_with(b"/") && is_plain(target) {
+            return Ok(Self { authority: None, path: target, resource: target });
+        }
         if memchr::memchr(b'#', target).is_some() {
             return Err(BadReason::Fragment);
         }
@@ -78,6 +81,14 @@ impl<'a> Target<'a> {
     }
 }
 
+/// Whether a target has neither query nor fragment nor escape, as most have. Every octet is looked at, which vectorises.
+fn is_plain(target: &[u8]) -> bool {
+    let marks = target.iter().fold(0, |marks, octet| {
+        marks | u8::from(*octet == b'?') | u8::from(*octet == b'#') | u8::from(*octet == b'%')
+    });
+    marks == 0
+}
+
 fn is_same(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
     a.unwrap_or_default().eq_ignore_ascii_case(b.unwrap_or_default())
 }
@@ -92,6 +103,14 @@ fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
 
 /// The host of `host [":" port]` without trailing dot; `None` when it is empty.
 fn host_of(authority: &[u8]) -> Result<Option<&[u8]>, BadReason> {
+    // A name and nothing else, as most are, needs one look.
+    if let ([first, .., last], 2..=MAX_HOST_OCTETS) = (authority, authority.len())
+        && *first != b'.'
+        && *last != b'.'
+        && authority.iter().all(|octet| is_host(*octet))
+    {
+        return Ok(Some(authority));
+    }
     let colon_from = match authority.first() {
         // The colons of an IPv6 address are inside brackets.
         Some(b'[') => authority.iter().position(|octet| *octet == b']').ok_or(BadReason::Host)?,
@@ -118,5 +137,20 @@ fn host_of(authority: &[u8]) -> Result<Option<&[u8]>, BadReason> {
 
 /// An octet of a registered name (RFC 3986 section 3.2.2).
 fn is_host(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&octet)
+    HOST_OCTETS[usize::from(octet)]
 }
+
+const HOST_OCTETS: [bool; 256] = {
+    let mut octets = [false; 256];
+    let mut octet = 0_u8;
+    while octet < 128 {
+        octets[octet as usize] = octet.is_ascii_alphanumeric();
+        octet += 1;
+    }
+    let mut rest: &[u8] = b"-._~%!$&'()*+,;=";
+    while let [octet, after @ ..] = rest {
+        octets[*octet as usize] = true;
+        rest = after;
+    }
+    octets
+};

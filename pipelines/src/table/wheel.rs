@@ -78,6 +78,8 @@ pub struct Wheel {
     occupied: [[u64; LISTS / 64]; LEVELS],
     /// Everything due before this tick has been handled.
     tick: u32,
+    /// And everything due at it: most calls find that.
+    is_done: bool,
     len: u32,
 }
 
@@ -112,6 +114,7 @@ impl Wheel {
             heads: [NONE; LEVELS * LISTS],
             occupied: [[0; LISTS / 64]; LEVELS],
             tick: now,
+            is_done: false,
             len: 0,
         })
     }
@@ -164,13 +167,15 @@ impl Wheel {
     /// A `now` behind the wheel's tick does nothing.
     pub fn advance(&mut self, now: u32, budget: usize, mut is_due: impl FnMut(u32) -> Due) -> Work {
         let mut work = Work::default();
-        if is_after(self.tick, now) {
+        if is_after(self.tick, now) || (self.is_done && self.tick == now) {
             return work;
         }
+        self.is_done = false;
         while work.total() < budget {
             let Some(next) = self.next_work().filter(|next| !is_after(next.tick, now)) else {
                 // Nothing is due in between, so no entry's level changes by the jump.
                 self.tick = now;
+                self.is_done = true;
                 break;
             };
             self.tick = next.tick;
@@ -202,7 +207,9 @@ impl Wheel {
     /// Puts an idle slot first into the list that its due tick belongs to.
     #[inline]
     fn link(&mut self, slot: u32, due_tick: u32) {
-        let due_tick = if is_after(due_tick, self.tick) { due_tick } else { self.tick };
+        let is_later = is_after(due_tick, self.tick);
+        let due_tick = if is_later { due_tick } else { self.tick };
+        self.is_done &= is_later;
         let differing = due_tick ^ self.tick;
         let level = (31 - (differing | 1).leading_zeros()) as usize / 8;
         let list = list_of(due_tick, level);
@@ -297,6 +304,22 @@ mod tests {
                 return order;
             }
         }
+    }
+
+    #[test]
+    fn what_is_set_for_a_tick_that_is_done_comes_with_the_next_call_of_the_same_tick() {
+        let mut wheel = Wheel::new(2, 7).unwrap();
+        for _ in 0..2 {
+            assert_eq!(expire_all(&mut wheel, 9, 8), []);
+        }
+        // In the past, and now.
+        wheel.schedule(0, 3);
+        assert_eq!(expire_all(&mut wheel, 9, 8), [0]);
+        wheel.schedule(1, 9);
+        assert_eq!(expire_all(&mut wheel, 9, 8), [1]);
+        wheel.schedule(0, 10);
+        assert_eq!(expire_all(&mut wheel, 9, 8), []);
+        assert_eq!(expire_all(&mut wheel, 10, 8), [0]);
     }
 
     #[test]

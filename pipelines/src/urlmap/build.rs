@@ -173,7 +173,7 @@ fn lay_out_paths(
             paths.get(at).is_some_and(|node: &PathNode| path.starts_with(text.at(node.path)))
         })?;
         let exact = of_path.partition_point(|keyed| !keyed.is_prefix());
-        let first = u32::try_from(rows.len()).ok()?;
+        let (first, first_row) = (first_octets(path), u32::try_from(rows.len()).ok()?);
         let path = text.append(path)?;
         for keyed in of_path {
             let method = match keyed.method {
@@ -183,7 +183,8 @@ fn lay_out_paths(
             rows.push(Row { method, condition: keyed.condition, action: keyed.action });
         }
         let end = u32::try_from(rows.len()).ok()?;
-        paths.push(PathNode { path, parent, rows: first, prefixes: first + exact as u32, end });
+        let prefixes = first_row + exact as u32;
+        paths.push(PathNode { first, path, parent, rows: first_row, prefixes, end });
     }
     Some(Span { start, end: u32::try_from(paths.len()).ok()? })
 }

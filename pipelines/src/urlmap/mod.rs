@@ -91,6 +91,8 @@ struct HostNode {
 
 #[derive(Debug, Clone)]
 struct PathNode {
+    /// [`first_octets`] of the path, as in [`HostNode`].
+    first: u64,
     path: Span,
     /// Position of the same host's longest path that is a proper beginning of this one; `NONE` for none.
     parent: u32,
@@ -175,7 +177,12 @@ impl UrlMap {
     /// those between that one and the path start with it, hence have it among their parents.)
     fn by_path(&self, paths: Span, path: &[u8], facts: &mut Facts<'_>) -> Option<Action> {
         let held = self.paths.get(paths.range())?;
-        let after = held.partition_point(|node| self.text_at(node.path) <= path);
+        let first = first_octets(path);
+        let is_at_or_before = |node: &PathNode| match node.first.cmp(&first) {
+            Ordering::Equal => self.text_at(node.path) <= path,
+            order => order.is_lt(),
+        };
+        let after = held.partition_point(is_at_or_before);
         let mut node = held.get(after.checked_sub(1)?)?;
         let text = self.text_at(node.path);
         if text == path
