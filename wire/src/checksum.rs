@@ -25,13 +25,18 @@ fn sum_as_read(data: &[u8]) -> u64 {
     // reads them and only the result is swapped.
     let (blocks, rest) = data.as_chunks::<16>();
     let (mut even, mut odd) = (0_u64, 0_u64);
+    // Counted apart, so that no addition waits for the carry of the one before.
+    let (mut even_carries, mut odd_carries) = (0_u64, 0_u64);
     for block in blocks {
-        // Two chains of carries, so that neither waits for the other.
         let block = u128::from_ne_bytes(*block);
-        even = add_with_carry(even, block as u64);
-        odd = add_with_carry(odd, (block >> 64) as u64);
+        let (sum, carried) = even.overflowing_add(block as u64);
+        even = sum;
+        even_carries += u64::from(carried);
+        let (sum, carried) = odd.overflowing_add((block >> 64) as u64);
+        odd = sum;
+        odd_carries += u64::from(carried);
     }
-    let mut total = add_with_carry(even, odd);
+    let mut total = add_with_carry(add_with_carry(even, odd), even_carries + odd_carries);
     // Each of these is there once or not at all: headers end in one or two of them.
     let (eight, rest) = rest.as_chunks::<8>();
     if let [eight] = eight {
