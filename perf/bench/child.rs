@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::process::Process;
-use crate::{forward, load, lookup, migrate};
+use crate::{forward, load, lookup, migrate, moves};
 
 /// What a child does.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub enum Spec {
     Meter(SocketAddr),
     /// P8.
     Visit(load::VisitSpec),
+    /// Moves between requests.
+    Walk(moves::WalkSpec),
 }
 
 /// The child's side.
@@ -36,6 +38,7 @@ pub fn main(spec: &str) -> anyhow::Result<()> {
         Spec::Migrate(spec) => migrate::child(&spec),
         Spec::Meter(metrics) => load::meter(metrics),
         Spec::Visit(spec) => load::visitor(&spec),
+        Spec::Walk(spec) => moves::walker(&spec),
     }
 }
 

@@ -20,12 +20,12 @@ const BODIES: Load = Load { path: "/10m", connections: 4, is_new: false };
 
 /// Control core and worker sleep after the first empty poll: neither takes from the other, nor from receive work, what it
 /// does not need.
-const SLEEP: Rest = Rest { control_polls: 1, worker_polls: 1, sleep_us: 20 };
+pub const SLEEP: Rest = Rest { control_polls: 1, worker_polls: 1, sleep_us: 20 };
 /// The same, but for longer: the fewer empty polls, the less an error in their price matters. What arrives meanwhile is one
 /// burst, as it is on a CPU that is busy.
 const DOZE: Rest = Rest { sleep_us: 100, ..SLEEP };
 /// The worker never sleeps, as on a CPU of its own; the control core shares it, and must not hold it.
-const SPIN: Rest = Rest { worker_polls: 1_000_000_000, ..SLEEP };
+pub const SPIN: Rest = Rest { worker_polls: 1_000_000_000, ..SLEEP };
 
 /// A figure of every contender, run by run; and what they all are.
 struct Table<'a> {

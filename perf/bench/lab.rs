@@ -65,6 +65,18 @@ impl Lab {
     /// # Errors
     /// When a lab is up already, or something is missing; `deploy/lab` says what.
     pub fn up(machine: Machine, rest: Rest) -> anyhow::Result<Self> {
+        Self::tied(machine, rest, &[])
+    }
+
+    /// As [`Self::up`], with requests that move their connections.
+    ///
+    /// # Errors
+    /// As [`Self::up`].
+    pub fn moving(machine: Machine, rest: Rest) -> anyhow::Result<Self> {
+        Self::tied(machine, rest, &["--moves".to_owned()])
+    }
+
+    fn tied(machine: Machine, rest: Rest, more: &[String]) -> anyhow::Result<Self> {
         ensure!(
             machine.cpu != machine.main_cpu,
             "the lab needs two CPUs: one for the balancer, one for the others"
@@ -78,6 +90,7 @@ impl Lab {
         if has_haproxy {
             arguments.push("--haproxy".to_owned());
         }
+        arguments.extend_from_slice(more);
         Self::up_with(machine, &arguments, has_haproxy)
     }
 

@@ -5,7 +5,7 @@
 //! [`svg`] write them down. [`migrate`] is the road of P5 and P6, with [`peers`] at its ends and [`control`] beside it. P7 and
 //! P8 are in [`compare`]: [`lab`] takes the lab up, [`balancers`] lets the contenders take turns, [`load`] is the clients,
 //! [`billing`] says what they cost, [`quiet`] whether the machine was left alone. [`placement`] compares the policies on boards of
-//! unequal speed, [`urls`] the URL map with what else finds paths, [`cookies`] the Cookie Map; [`listing`] says what a listing of all flows costs a worker.
+//! unequal speed, [`moves`] requests that move their connection with those that do not, [`urls`] the URL map with what else finds paths, [`cookies`] the Cookie Map; [`listing`] says what a listing of all flows costs a worker.
 
 mod balancers;
 mod billing;
@@ -23,6 +23,7 @@ mod load;
 mod lookup;
 mod machine;
 mod migrate;
+mod moves;
 mod peers;
 mod placement;
 mod process;
@@ -55,7 +56,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 #[derive(Parser)]
 #[command(name = "ipos-bench", version)]
 struct Cli {
-    /// What to measure: p1 to p8, placement, listing, urls, cookies, or all.
+    /// What to measure: p1 to p8, placement, moves, listing, urls, cookies, or all.
     #[arg(default_value = "all")]
     targets: Vec<String>,
     /// Tiny sizes: shows that every harness runs, and nothing else. Writes to target/bench-quick.

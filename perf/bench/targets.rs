@@ -12,7 +12,7 @@ use crate::rates::{Rates, Scene};
 use crate::report::{self, Row, Target};
 use crate::stats::{Runs, paired};
 use crate::svg::{Plot, Series};
-use crate::{Options, child, compare, cookies, listing, placement, urls};
+use crate::{Options, child, compare, cookies, listing, moves, placement, urls};
 
 /// Packet buffers as the appliance has them.
 const DATA_ROOM_OCTETS: u16 = 2176;
@@ -36,7 +36,7 @@ pub struct Desk<'a> {
 
 type Harness = fn(&mut Desk<'_>) -> anyhow::Result<()>;
 
-const HARNESSES: [(&str, Harness); 12] = [
+const HARNESSES: [(&str, Harness); 13] = [
     ("p1", p1),
     ("p2", p2),
     ("p3", p3),
@@ -46,6 +46,7 @@ const HARNESSES: [(&str, Harness); 12] = [
     ("p7", compare::p7),
     ("p8", compare::p8),
     ("placement", placement::placement),
+    ("moves", moves::moves),
     ("listing", listing::listing),
     ("urls", urls::urls),
     ("cookies", cookies::cookies),

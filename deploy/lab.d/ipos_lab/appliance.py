@@ -125,6 +125,8 @@ def configuration(options):
         text += CHECK.format(path=options.check)
     if options.spawn:
         text += SPAWN
+    if options.moves:
+        text += 'migrate = "request"\n'
     for path, number in (("/a/", 1), ("/b/", 2)):
         if number <= options.boards:
             text += MAP.format(path=path, board=f"board{number}")

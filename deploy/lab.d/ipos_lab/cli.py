@@ -78,6 +78,8 @@ def _parser():
     up.add_argument("--service-ms", metavar="MS,MS..",
                     help="a server on each board that takes so long for a request, one at a time; one service for each "
                          f"policy, ports {min(plan.TIMED_PORTS.values())} to {plan.WEIGHTED_PORT}")
+    up.add_argument("--moves", action="store_true",
+                    help="requests move their connections: /a/ belongs to board1, /b/ to board2")
     up.add_argument("--services", action="store_true",
                     help="a service of each kind (deploy/lab.d/services.toml), with a real server on each board")
     up.set_defaults(run=_up)
@@ -130,7 +132,7 @@ def _up(options):
                           workers=options.workers, one_port=options.one_port, spawn=options.spawn, cpus=_cpus(options),
                           after_polls=_after_polls(options), sleep_us=options.sleep_us,
                           service_ms=_service_ms(options), check=options.check, services=options.services,
-                          forwarded=options.forwarded)
+                          forwarded=options.forwarded, moves=options.moves)
     if not 1 <= wanted.boards <= plan.BOARDS_MAX:
         raise LabError(f"--boards {wanted.boards}: 1 to {plan.BOARDS_MAX} are possible")
     if wanted.workers < 1:
@@ -251,6 +253,7 @@ def _shape(options):
     text += ", nginx on demand" if options.spawn else ""
     text += ", a service of each kind" if options.services else ""
     text += ", forwarded services" if options.forwarded else ""
+    text += ", requests move" if options.moves else ""
     if options.service_ms is not None:
         text += ", requests take " + ", ".join(map(str, options.service_ms)) + " ms"
     return text + (", one port" if options.one_port else "") + "".join(", " + name for name in options.balancers())

@@ -90,6 +90,8 @@ class Options:
     """Whether there are services that are merely forwarded."""
     service_ms: list[int] | None = None
     """What each board takes for a request to the timed services; None: there are none."""
+    moves: bool = False
+    """Whether requests of the service that all labs have move their connections."""
     services: bool = False
     """Whether there is a service of each kind, with a real server on each board."""
     ready: bool = False
