@@ -22,7 +22,7 @@ use crate::request::stage::place;
 use crate::segment::Segment;
 use crate::table::slab::EntryRef;
 use crate::verdict::Verdict;
-use crate::watch;
+use crate::watch::{self, held};
 
 /// How long held octets are kept without the client's proof that the board has them, milliseconds. A client that is
 /// still there has retransmitted or acknowledged many times by then.
@@ -43,8 +43,8 @@ pub fn command(core: &mut Core, command: Command) -> bool {
         }
         Command::Datagrams { entry, flow, placed } => datagram::placed(core, entry, flow, placed),
         Command::Answer { entry, answer } => answer_for(core, entry, answer),
-        Command::Stay { entry, why } => watch::stay(core, entry, why),
-        Command::Detached { entry } => watch::detached(core, entry),
+        Command::Stay { entry, why } => held::stay(core, entry, why),
+        Command::Detached { entry } => held::detached(core, entry),
         Command::Holder { entry, holder } => recover::holder(core, entry, holder),
         Command::Closed { flow, board, migration_id } => closed(core, &flow, board, migration_id),
         Command::Transmit { port, frame } => {
@@ -102,7 +102,7 @@ fn migrated(
             if let Some(Pending { stage, complete_us, migrates_requests, .. }) = core.pending_of(entry) {
                 let (stage, complete_us, is_watched) = (*stage, *complete_us, *migrates_requests);
                 if stage == Stage::Asked {
-                    watch::moved(core, entry);
+                    held::moved(core, entry);
                 } else {
                     core.counters.placements.record(core.now.unix_us.saturating_sub(complete_us));
                     if is_watched {
