@@ -71,6 +71,9 @@ fn placing(core: &mut Core, entry: EntryRef) {
         core.schedule_in(entry, if owed { OWED_RETRY_MS } else { place_ms - waited_ms });
         return place_if_owed(core, entry);
     }
+    if core.pending_of(entry).is_some_and(|pending| pending.stage == Stage::AskedAgain) {
+        return held::undecided(core, entry);
+    }
     core.happened(Happening::ExpiredPending);
     if let Some(flow) = core.shard.flow(entry) {
         // Should the queue be full, the verdict that still comes finds the entry gone, and is abandoned then.

@@ -47,6 +47,7 @@ pub fn command(core: &mut Core, command: Command) -> bool {
         Command::Detached { entry } => held::detached(core, entry),
         Command::Holder { entry, holder } => recover::holder(core, entry, holder),
         Command::Closed { flow, board, migration_id } => closed(core, &flow, board, migration_id),
+        Command::Left { flow, board, migration_id } => left(core, &flow, board, migration_id),
         Command::Transmit { port, frame } => {
             core.happened(Happening::Originated);
             core.transmit(port, frame);
@@ -101,7 +102,7 @@ fn migrated(
             core.happened(Happening::Migrated);
             if let Some(Pending { stage, complete_us, migrates_requests, .. }) = core.pending_of(entry) {
                 let (stage, complete_us, is_watched) = (*stage, *complete_us, *migrates_requests);
-                if stage == Stage::Asked {
+                if stage.is_asked() {
                     held::moved(core, entry);
                 } else {
                     core.counters.placements.record(core.now.unix_us.saturating_sub(complete_us));
@@ -217,12 +218,13 @@ pub fn replay(core: &mut Core, entry: EntryRef, flow: &Flow, board: BoardId) {
 /// The control core has no board for the entry, or has lost the one it had.
 fn answer_for(core: &mut Core, entry: EntryRef, answer: Answer) {
     let Some(found) = core.shard.get(entry) else { return };
-    match found.state {
+    let (state, migration_id) = (found.state, found.migration_id);
+    match state {
         // Of a repeated attempt, which nobody waits for any more: a later request is held, and has a verdict of its own coming.
-        State::ForwardConnect if found.migration_id != 0 && answer == Answer::Reset => {}
+        State::ForwardConnect if migration_id != 0 && answer == Answer::Reset => {}
         State::ForwardConnect => local::answer(core, entry, answer),
         // Only a repeated attempt is answered after the first 0x02, and then the endpoint is lost.
-        State::Forward if found.pending.is_some() => local::reset(core, entry),
+        State::Forward if core.pending_of(entry).is_some() => local::reset(core, entry),
         _ => {}
     }
 }
@@ -234,7 +236,11 @@ pub fn repeat(core: &mut Core, entry: EntryRef) -> Verdict {
     else {
         return Verdict::Held;
     };
-    if core.pending_of(entry).is_none_or(|pending| pending.repeating) {
+    let Some(pending) = core.pending_of(entry).filter(|pending| !pending.repeating) else {
+        return Verdict::Held;
+    };
+    if pending.stage == Stage::Unanswered {
+        held::ask_again(core, entry);
         return Verdict::Held;
     }
     let Some(place) = place(core, entry) else { return Verdict::Held };
@@ -260,14 +266,14 @@ fn closed(core: &mut Core, flow: &Flow, board: BoardId, migration_id: u64) {
         match found
             .pending
             .filter(|_| !is_watched)
-            .map(|hanging| core.pending.get(hanging).map(|pending| pending.kind))
+            .map(|hanging| core.pending.get(hanging).map(|pending| (pending.kind, pending.stage)))
         {
             None => {
                 core.happened(Happening::ClosedByBoard);
                 core.remove(entry);
             }
             // A client that waits for the server's first word retransmits nothing.
-            Some(Some(kind)) if kind.is_server_first() => {
+            Some(Some((kind, stage))) if kind.is_server_first() || stage == Stage::Unanswered => {
                 let _ = repeat(core, entry);
             }
             Some(_) => {}
@@ -282,6 +288,25 @@ fn closed(core: &mut Core, flow: &Flow, board: BoardId, migration_id: u64) {
         core.by_board.left(board);
         core.happened(Happening::ClosedByBoard);
         core.schedule_in(entry, core.config.timeouts.linger_ms);
+    }
+}
+
+/// A board says, late or again, that it has given an endpoint up for a later request.
+fn left(core: &mut Core, flow: &Flow, board: BoardId, migration_id: u64) {
+    let entry = core.shard.lookup(flow);
+    let is_unanswered = |pending: &mut Pending| pending.stage == Stage::Unanswered;
+    match entry {
+        Some(entry)
+            if core.pending_of(entry).is_some_and(is_unanswered)
+                && core
+                    .shard
+                    .get(entry)
+                    .is_some_and(|found| found.holder() == Some((board, migration_id))) =>
+        {
+            held::ask_again(core, entry);
+        }
+        // Nothing is held that could be placed.
+        _ => closed(core, flow, board, migration_id),
     }
 }
 

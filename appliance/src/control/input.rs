@@ -206,9 +206,10 @@ fn detached(
         return Ok(());
     }
     if said.outcome == DetachOutcome::Detached && said.trailer.id != 0 {
-        // Said again, or too late: then the worker still believes that the board has it.
+        // Said again, or too late: then the worker still believes that the board has it, and asks once more if it can.
         counters.count(Did::DetachedLate);
-        pass_on(core, board, said.flow, said.trailer.id, sink);
+        let (flow, migration_id) = (said.flow, said.trailer.id);
+        sink.tell(core.settings.owners.owner(&flow), Command::Left { flow, board, migration_id });
         return Ok(());
     }
     Err(Ignored::LateAnswer)

@@ -3,7 +3,7 @@
 use ipos_pipelines::counters::Happening;
 use ipos_pipelines::entry::State;
 use ipos_pipelines::verdict::Verdict;
-use ipos_wire::ipos::{DetachOutcome, NextRequest, RefusalReason};
+use ipos_wire::ipos::{ClosedReason, DetachOutcome, NextRequest, RefusalReason};
 use ipos_wire::tcp::Flags;
 
 use crate::common::{Client, MOVING_SERVICE, Seg};
@@ -120,9 +120,52 @@ fn a_silent_board_is_asked_a_few_times_and_keeps_the_connection() {
     let mut expected = vec![Sent::GiveUp(FIRST, talk.id, next); TRIES - 1];
     expected.push(Sent::Packet(FIRST, B.to_vec()));
     assert_eq!(talk.world.sent(), expected);
-    // It had given it up after all: then the entry is on its way out, and nothing else happens.
-    assert_eq!(talk.board_says(DetachOutcome::Detached, next), []);
-    assert_eq!(talk.world.rig.entry(&talk.client.flow).map(|entry| entry.closing), Some(true));
+    talk.sent += B.len() as u32;
+    talk.is_answered(FIRST);
+    assert_eq!(talk.world.rig.state(&talk.client.flow), Some(State::Watched));
+}
+
+#[test]
+fn a_board_that_gave_the_connection_up_and_was_not_heard_is_asked_again_and_the_request_moves() {
+    for is_late in [true, false] {
+        let mut talk = Talk::begin();
+        let next = talk.begins_to_move();
+        talk.world.pass(RETRY_MS * (TRIES as u64 + 1));
+        talk.world.sent();
+        assert_eq!(talk.world.rig.happened(Happening::StayedSilent), 1);
+        let asked = if is_late {
+            // Its word comes after all.
+            talk.board_says(DetachOutcome::Detached, next)
+        } else {
+            // It meets the request, of whose connection it has no socket any more.
+            talk.world.closes(FIRST, talk.client.flow, 0, ClosedReason::Stray);
+            talk.world.sent()
+        };
+        assert_eq!(asked, [Sent::GiveUp(FIRST, talk.id, next)], "the same question");
+        let id = match talk.board_says(DetachOutcome::Detached, next)[..] {
+            [Sent::Connection(SECOND, id, flow)] if flow == talk.client.flow => id,
+            ref other => panic!("a Connection Packet, not {other:?}"),
+        };
+        talk.world.acknowledges(SECOND, talk.client.flow, id);
+        assert_eq!(talk.world.sent(), [Sent::Packet(SECOND, B.to_vec())]);
+        talk.sent += B.len() as u32;
+        talk.is_answered(SECOND);
+        assert_eq!(talk.world.rig.state(&talk.client.flow), Some(State::Watched));
+    }
+}
+
+#[test]
+fn a_board_that_holds_nothing_any_more_ends_the_connection_once_the_farm_says_so() {
+    let mut talk = Talk::begin();
+    let next = talk.begins_to_move();
+    talk.world.pass(RETRY_MS * (TRIES as u64 + 1));
+    talk.world.sent();
+    let (flow, stray) = (talk.client.flow, ClosedReason::Stray);
+    talk.world.closes(FIRST, flow, 0, stray);
+    assert_eq!(talk.world.sent(), [Sent::GiveUp(FIRST, talk.id, next)]);
+    assert_eq!(talk.board_says(DetachOutcome::NotHeld, next), [Sent::Packet(FIRST, B.to_vec())]);
+    talk.world.closes(FIRST, flow, 0, stray);
+    assert_eq!(talk.world.rig.state(&flow), None, "the client's next segment asks the farm");
 }
 
 #[test]

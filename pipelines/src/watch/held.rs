@@ -177,6 +177,8 @@ pub(super) fn ask(core: &mut Core, entry: EntryRef, known: Judged) {
     pending.stage = Stage::Asked;
     pending.since_ms = now.ms;
     (pending.pool, pending.answer, pending.resource) = (known.pool, known.answer, known.resource);
+    // Should it have to be asked once more.
+    pending.session = known.session;
     match (known.framing, pending.watch) {
         (Some(framing), Some(watch)) => {
             if let Some(watch) = watches.get_mut(watch) {
@@ -213,31 +215,91 @@ pub fn expired(core: &mut Core, entry: EntryRef) {
     release(core, entry, Happening::UnwatchedIncomplete);
 }
 
-/// What is held goes to the board that has the connection: from Forward-Connect back to where it was.
-fn back(core: &mut Core, entry: EntryRef) {
-    let Some(flow) = core.shard.flow(entry) else { return };
+/// Sends what is held to the board that has the connection. False where that is gone, and the connection with it.
+fn give_back(core: &mut Core, entry: EntryRef) -> bool {
+    let Some(flow) = core.shard.flow(entry) else { return false };
     let Some((board, id)) = core.shard.get(entry).map(|entry| (entry.board, entry.migration_id)) else {
-        return;
+        return false;
     };
     if core.place_of(board).is_none() {
         // It was removed by force meanwhile, and its flows given up, but for those that were held.
         core.tell(Event::Abandon { entry, flow, migrated: Some((board, id)) });
-        return local::reset(core, entry);
+        local::reset(core, entry);
+        return false;
     }
     migrate::replay(core, entry, &flow, board);
+    true
+}
+
+/// What is held goes to the board that has the connection, for good: from Forward-Connect back to where it was.
+fn back(core: &mut Core, entry: EntryRef) {
+    if !give_back(core, entry) {
+        return;
+    }
     let watch = core.pending_of(entry).and_then(|pending| pending.watch.take());
     core.release_pending(entry);
     match watch {
         Some(watch) => resume(core, entry, watch),
         None => core.change_state(entry, State::Forward),
     }
-    core.schedule_in(entry, core.config.timeouts.idle_ms);
+    let idle_ms = core.config.timeouts.idle_ms;
+    core.schedule_in(entry, idle_ms);
+}
+
+/// What is held goes to a board that was silent, which may have given the connection up: it is held on to, until the client shows that
+/// the board has it ([`forward::unsettled`]), or something shows that it has not.
+fn back_for_now(core: &mut Core, entry: EntryRef) {
+    if !give_back(core, entry) {
+        return;
+    }
+    core.change_state(entry, State::Forward);
+    let now_ms = core.now.ms;
+    if let Some(pending) = core.pending_of(entry) {
+        (pending.stage, pending.since_ms) = (Stage::Unanswered, now_ms);
+    }
+    let idle_ms = core.config.timeouts.idle_ms;
+    core.schedule_in(entry, migrate::SETTLE_MS.min(idle_ms));
+}
+
+/// A board that was silent, and was sent the request, seems not to have it: its client sends the request again, the board says that it
+/// has given the connection up, or that nobody there holds it. It is asked once more, with the same numbers: as long as the request has
+/// not reached its socket it answers what it did before, and nothing runs twice.
+pub fn ask_again(core: &mut Core, entry: EntryRef) {
+    let now = core.now;
+    let Some(found) = core.shard.get(entry).filter(|found| !found.closing) else { return };
+    let (board, migration_id) = (found.board, found.migration_id);
+    let Some(pending) = core.pending_of(entry).filter(|pending| pending.stage == Stage::Unanswered) else {
+        return;
+    };
+    let (session, since_us) = (pending.session, now.unix_us.saturating_sub(pending.complete_us));
+    if since_us >= u64::from(migrate::SETTLE_MS) * 1_000 {
+        // Often enough. What comes now is the board's, and where nobody holds it the farm is asked.
+        return forward::settle(core, entry);
+    }
+    let Some(place) = place(core, entry) else { return };
+    if !core.tell(Event::Move { place, session, board, migration_id }) {
+        // The client sends it again.
+        return;
+    }
+    core.happened(Happening::MoveAskedAgain);
+    core.change_state(entry, State::ForwardConnect);
+    if let Some(pending) = core.pending_of(entry) {
+        (pending.stage, pending.since_ms) = (Stage::AskedAgain, now.ms);
+    }
+    core.schedule_in(entry, core.config.timeouts.place_ms);
+}
+
+/// Nobody decides about a request that was sent to a board already, which may have begun to answer it: the appliance must not.
+pub fn undecided(core: &mut Core, entry: EntryRef) {
+    if let Some(flow) = core.shard.flow(entry) {
+        core.tell(Event::Abandon { entry, flow, migrated: None });
+    }
+    back_for_now(core, entry);
 }
 
 /// The control core says that a request stays with the board that has the connection.
 pub fn stay(core: &mut Core, entry: EntryRef, why: Stay) {
-    let Some(pool) = core.pending_of(entry).filter(|pending| pending.stage == Stage::Asked).map(|p| p.pool)
-    else {
+    let Some(pool) = core.pending_of(entry).filter(|pending| pending.stage.is_asked()).map(|p| p.pool) else {
         return;
     };
     core.happened(match why {
@@ -255,14 +317,14 @@ pub fn stay(core: &mut Core, entry: EntryRef, why: Stay) {
         // The next request of that row need not ask.
         (watch.pool, watch.reloads) = (pool, core.reloads);
     }
-    back(core, entry);
+    if why == Stay::Silent { back_for_now(core, entry) } else { back(core, entry) }
 }
 
 /// The board that had the connection has given it up, for an answer of the appliance's own.
 pub fn detached(core: &mut Core, entry: EntryRef) {
     let Some((answer, resource)) = core
         .pending_of(entry)
-        .filter(|pending| pending.stage == Stage::Asked)
+        .filter(|pending| pending.stage.is_asked())
         .map(|pending| (pending.answer.unwrap_or(Answer::Unavailable), pending.resource))
     else {
         return;
