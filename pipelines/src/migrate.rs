@@ -223,8 +223,11 @@ fn answer_for(core: &mut Core, entry: EntryRef, answer: Answer) {
         // Of a repeated attempt, which nobody waits for any more: a later request is held, and has a verdict of its own coming.
         State::ForwardConnect if migration_id != 0 && answer == Answer::Reset => {}
         State::ForwardConnect => local::answer(core, entry, answer),
-        // Only a repeated attempt is answered after the first 0x02, and then the endpoint is lost.
-        State::Forward if core.pending_of(entry).is_some() => local::reset(core, entry),
+        // Only a repeated attempt is answered after the first 0x02, and then the endpoint is lost: unless it was repeated for a request
+        // that the client has shown since to be where it belongs.
+        State::Forward if core.pending_of(entry).is_some_and(|pending| pending.repeating) => {
+            local::reset(core, entry);
+        }
         _ => {}
     }
 }

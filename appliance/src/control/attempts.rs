@@ -296,6 +296,12 @@ impl Attempts {
         }
     }
 
+    /// Whether an attempt with this id is being repeated: its endpoint was there before.
+    pub fn is_repeating(&self, flow: &Flow, id: u64) -> bool {
+        let request = self.requests.find(flow).and_then(|at| self.requests.get(at));
+        request.is_some_and(|request| request.repeat && request.asked.is_some_and(|asked| asked.id == id))
+    }
+
     /// A board says that the endpoint of an attempt is gone (0x07). Whether one was under way, or being taken back.
     pub fn closed(&mut self, ctx: &mut Context<'_>, board: BoardId, flow: Flow, id: u64) -> bool {
         if let Some(at) = self.requests.find(&flow)

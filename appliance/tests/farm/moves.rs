@@ -169,6 +169,27 @@ fn a_board_that_holds_nothing_any_more_ends_the_connection_once_the_farm_says_so
 }
 
 #[test]
+fn a_repeated_attempt_that_fails_by_the_endpoints_end_ends_the_entry_as_well() {
+    let mut talk = Talk::begin();
+    let next = talk.begins_to_move();
+    let Some(Sent::Connection(SECOND, id, flow)) = talk.board_says(DetachOutcome::Detached, next).pop()
+    else {
+        panic!("the second board is asked")
+    };
+    talk.world.acknowledges(SECOND, flow, id);
+    // The client sends its request again, and is answered while the attempt is repeated.
+    let again = Seg { ack: next.ack, ..talk.client.data(talk.sent, B) };
+    assert_eq!(talk.world.rig.client(&again), Verdict::Held);
+    talk.world.turn();
+    talk.world.sent();
+    talk.sent += B.len() as u32;
+    talk.is_answered(SECOND);
+    talk.world.closes(SECOND, flow, id, ClosedReason::Closed);
+    assert_eq!(talk.world.rig.entry(&flow).map(|entry| entry.closing), Some(true));
+    assert!(talk.world.rig.segments_out().is_empty(), "the client hears nothing of it");
+}
+
+#[test]
 fn when_the_row_refuses_after_the_detach_the_client_is_answered_503() {
     let mut talk = Talk::begin();
     let next = talk.begins_to_move();

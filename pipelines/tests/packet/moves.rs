@@ -626,6 +626,24 @@ fn the_failure_of_a_repeated_attempt_does_not_end_what_moves_on() {
     talk.goes_to(OTHER_BOARD_MAC, B);
 }
 
+#[test]
+fn the_failure_of_a_repeated_attempt_does_not_end_what_has_moved_on() {
+    let mut talk = Talk::begin(A);
+    assert_eq!(talk.sends(B), Verdict::Held);
+    let place = talk.asked();
+    talk.moved(&place);
+    talk.goes_to(OTHER_BOARD_MAC, B);
+    // Nothing has been repeated of this request: the word is about an earlier one.
+    let reset = || Command::Answer { entry: place.entry, answer: Answer::Reset };
+    talk.rig.command(reset());
+    talk.is(State::Forward);
+    talk.rig.assert_silent();
+    talk.answered();
+    talk.rig.command(reset());
+    talk.is(State::Watched);
+    talk.rig.assert_silent();
+}
+
 /// A board that was asked to give the connection up, and was silent, is sent the request.
 fn with_a_silent_board() -> (Talk, Place) {
     let mut talk = Talk::begin(A);
