@@ -242,8 +242,15 @@ fn back(core: &mut Core, entry: EntryRef) {
         Some(watch) => resume(core, entry, watch),
         None => core.change_state(entry, State::Forward),
     }
-    let idle_ms = core.config.timeouts.idle_ms;
+    let idle_ms = idle_ms(core, entry);
     core.schedule_in(entry, idle_ms);
+}
+
+/// How long the connection may be idle: a FIN may have been held with the request.
+fn idle_ms(core: &Core, entry: EntryRef) -> u32 {
+    let has_fin = core.shard.get(entry).is_some_and(|found| found.client_fin);
+    let timeouts = &core.config.timeouts;
+    if has_fin { timeouts.half_closed_ms } else { timeouts.idle_ms }
 }
 
 /// What is held goes to a board that was silent, which may have given the connection up: it is held on to, until the client shows that
@@ -257,7 +264,7 @@ fn back_for_now(core: &mut Core, entry: EntryRef) {
     if let Some(pending) = core.pending_of(entry) {
         (pending.stage, pending.since_ms) = (Stage::Unanswered, now_ms);
     }
-    let idle_ms = core.config.timeouts.idle_ms;
+    let idle_ms = idle_ms(core, entry);
     core.schedule_in(entry, migrate::SETTLE_MS.min(idle_ms));
 }
 

@@ -757,6 +757,21 @@ fn a_request_that_a_silent_board_may_have_is_never_answered_by_the_appliance_for
 }
 
 #[test]
+fn a_fin_that_came_with_a_request_that_stays_shortens_the_time_it_may_be_idle() {
+    let timeouts = Timeouts { half_closed_ms: 5_000, ..Timeouts::default() };
+    let rig = Rig::with(Setup { timeouts, ..Setup::default() });
+    let mut talk = Talk::with(rig, Client::of(MOVING_SERVICE), A);
+    assert_eq!(talk.sends(B), Verdict::Held);
+    let place = talk.asked();
+    let fin = Seg { ack: talk.client.iss + 1 + talk.heard, ..talk.client.fin(talk.sent) };
+    assert_eq!(talk.rig.client(&fin), Verdict::Held);
+    talk.stays(&place, Stay::Busy);
+    talk.rig.packets_out();
+    talk.rig.pass(5_001);
+    assert!(matches!(only(talk.rig.told()), Event::WhoHolds { board: Some(BOARD), .. }));
+}
+
+#[test]
 fn a_fin_in_the_middle_of_a_move_follows_its_request() {
     let mut talk = Talk::begin(A);
     assert_eq!(talk.sends(B), Verdict::Held);
