@@ -306,7 +306,9 @@ pub fn undecided(core: &mut Core, entry: EntryRef) {
 
 /// The control core says that a request stays with the board that has the connection.
 pub fn stay(core: &mut Core, entry: EntryRef, why: Stay) {
-    let Some(pool) = core.pending_of(entry).filter(|pending| pending.stage.is_asked()).map(|p| p.pool) else {
+    let asked = core.pending_of(entry).filter(|pending| pending.stage.is_asked());
+    let Some((pool, is_again)) = asked.map(|pending| (pending.pool, pending.stage == Stage::AskedAgain))
+    else {
         return;
     };
     core.happened(match why {
@@ -324,7 +326,9 @@ pub fn stay(core: &mut Core, entry: EntryRef, why: Stay) {
         // The next request of that row need not ask.
         (watch.pool, watch.reloads) = (pool, core.reloads);
     }
-    if why == Stay::Silent { back_for_now(core, entry) } else { back(core, entry) }
+    // Nobody has asked the board then, which may have given the connection up before.
+    let is_unasked = is_again && matches!(why, Stay::NoBoard | Stay::NoRoom);
+    if why == Stay::Silent || is_unasked { back_for_now(core, entry) } else { back(core, entry) }
 }
 
 /// The board that had the connection has given it up, for an answer of the appliance's own.

@@ -710,6 +710,13 @@ fn a_silent_board_that_has_the_request_keeps_the_connection() {
     talk.stays(&place, Stay::Busy);
     talk.goes_to(BOARD_MAC, B);
     talk.is(State::Watched);
+    // Nobody can take it just now, so that the board is not asked: that may be otherwise when the client sends it again.
+    let (mut talk, place) = with_a_silent_board();
+    talk.rig.command(Command::Left { flow, board: BOARD, migration_id: MIGRATION });
+    talk.asked();
+    talk.stays(&place, Stay::NoBoard);
+    talk.goes_to(BOARD_MAC, B);
+    talk.is(State::Forward);
     // Its endpoint closes.
     let (mut talk, _) = with_a_silent_board();
     talk.rig.command(Command::Closed { flow, board: BOARD, migration_id: MIGRATION });
