@@ -190,6 +190,39 @@ fn a_repeated_attempt_that_fails_by_the_endpoints_end_ends_the_entry_as_well() {
 }
 
 #[test]
+fn a_thousand_moves_to_and_fro_leave_every_count_right() {
+    let mut talk = Talk::begin();
+    let (mut here, mut there) = (FIRST, SECOND);
+    for round in 0..1_000 {
+        let (next, row) = (talk.next(), if there == SECOND { B } else { A });
+        assert_eq!(talk.asks(row), [Sent::GiveUp(here, talk.id, next)], "{round}");
+        talk.world.detached(here, talk.client.flow, talk.id, DetachOutcome::Detached, next);
+        let id = match talk.world.sent()[..] {
+            [Sent::Connection(board, id, _)] if board == there => id,
+            ref other => panic!("a Connection Packet, not {other:?}"),
+        };
+        // Said again: nothing leaves twice.
+        talk.world.detached(here, talk.client.flow, talk.id, DetachOutcome::Detached, next);
+        talk.world.acknowledges(there, talk.client.flow, id);
+        assert_eq!(talk.world.sent(), [Sent::Packet(there, row.to_vec())]);
+        talk.id = id;
+        talk.sent += row.len() as u32;
+        talk.is_answered(there);
+        (here, there) = (there, here);
+    }
+    assert_eq!(here, FIRST);
+    // What the boards report does not change in this world.
+    let [first, second] = [FIRST, SECOND].map(|board| talk.world.counts(board));
+    assert_eq!((first.0, second.0), (11, 20), "what was reported, and the one connection");
+    assert_eq!((first.1, second.1), (0, 0), "no attempt is under way");
+    // A later count of the workers' tables.
+    talk.world.pass(3_000);
+    let [first, second] = [FIRST, SECOND].map(|board| talk.world.counts(board).2);
+    assert_eq!((first, second), (1, 0));
+    assert_eq!(talk.world.rig.happened(Happening::Moved), 1_000);
+}
+
+#[test]
 fn when_the_row_refuses_after_the_detach_the_client_is_answered_503() {
     let mut talk = Talk::begin();
     let next = talk.begins_to_move();
