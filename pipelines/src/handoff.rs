@@ -398,6 +398,8 @@ pub enum Takes {
 pub enum Holder {
     /// This board, under this migration id.
     Board(BoardId, u64),
+    /// This board, of whose socket only the TIME-WAIT is left: nothing but the client's last segments are for it.
+    TimeWait(BoardId),
     /// Every live board denied.
     Nobody,
     /// Not every live board answered in time (or none is alive): nothing may be concluded.

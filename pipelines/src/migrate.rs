@@ -284,14 +284,20 @@ fn closed(core: &mut Core, flow: &Flow, board: BoardId, migration_id: u64) {
         return;
     }
     if found.migration_id == migration_id && !found.closing {
-        if let Some(mut entry) = core.shard.get_mut(entry) {
-            entry.closing = true;
-        }
-        ended::entry(core, entry);
-        core.by_board.left(board);
-        core.happened(Happening::ClosedByBoard);
-        core.schedule_in(entry, core.config.timeouts.linger_ms);
+        linger(core, entry);
     }
+}
+
+/// The endpoint of an open entry is over: what its client still sends goes to its board for a while, and it counts no more.
+pub fn linger(core: &mut Core, entry: EntryRef) {
+    let Some(mut found) = core.shard.get_mut(entry) else { return };
+    found.closing = true;
+    let board = found.board;
+    std::mem::drop(found);
+    ended::entry(core, entry);
+    core.by_board.left(board);
+    core.happened(Happening::ClosedByBoard);
+    core.schedule_in(entry, core.config.timeouts.linger_ms);
 }
 
 /// A board says, late or again, that it has given an endpoint up for a later request.
