@@ -107,7 +107,8 @@ struct endpoint {
 	__u8 busy_told; /* a detach for `busy_seq` was answered "still busy", which then is the answer to its repetitions */
 	__u8 zero;
 	__be32 busy_seq;
-	__u32 zeros;
+	/* The client's sequence number behind all of its octets (and FIN) that farm_ingress let up to TCP: at first, RCV.NXT. */
+	__u32 let_in;
 };
 _Static_assert(sizeof(struct endpoint) == 80, "src/records.rs");
 

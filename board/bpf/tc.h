@@ -31,7 +31,7 @@ struct parsed {
 	__u8 flags;
 	__u8 tcp;
 	__u8 fragment;
-	__u8 data; /* carries octets of the connection */
+	__u16 octets; /* of the connection, that it carries */
 };
 
 /* 0 when the packet is IPv4 and was read; negative for everything that is passed on unread. */
@@ -40,7 +40,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct parsed *parsed)
 	struct ethernet *ethernet;
 	struct ipv4 *ip;
 	struct tcp *tcp;
-	__u32 header;
+	__u32 header, headers, total;
 
 	if ((void *)(long)skb->data + sizeof(*ethernet) + sizeof(*ip) + sizeof(*tcp) > (void *)(long)skb->data_end)
 		bpf_skb_pull_data(skb, skb->len < 94 ? skb->len : 94);
@@ -51,7 +51,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct parsed *parsed)
 	parsed->ethernet = *ethernet;
 	parsed->tcp = 0;
 	parsed->fragment = 0;
-	parsed->data = 0;
+	parsed->octets = 0;
 	if (ethernet->type != ETHERTYPE_IPV4)
 		return ethernet->type == farm_ethertype ? 0 : -1;
 	if ((void *)(ip + 1) > (void *)(long)skb->data_end || ip->protocol != IPPROTO_TCP)
@@ -69,8 +69,32 @@ static __always_inline int parse(struct __sk_buff *skb, struct parsed *parsed)
 	parsed->sequence = tcp->sequence;
 	parsed->acknowledgement = tcp->acknowledgement;
 	parsed->flags = tcp->flags;
-	parsed->data = bpf_ntohs(ip->total_length) > header + (tcp->offset >> 4) * 4;
+	headers = header + (tcp->offset >> 4) * 4;
+	total = bpf_ntohs(ip->total_length);
+	parsed->octets = total > headers ? total - headers : 0;
 	return 0;
+}
+
+/*
+ * Notes up to where the client's octets are let up to TCP, before the record's state is looked at. False when that could not be noted,
+ * because other CPUs note at the same time: the packet must not go up then.
+ *
+ * A request must reach TCP on one board only, and between this place and TCP nobody sees it. This CPU notes and then reads the state;
+ * the one that gives the endpoint up (detach_for_move) takes the state away from LIVE and then reads the note. Each has an atomic with
+ * a result in between, which orders what is before it with what comes after (as the kernel's own fully ordered atomics do). So at least
+ * one of the two sees the other: either the packet is dropped here, or the endpoint is busy there. Should both see the other, the
+ * packet is dropped and the endpoint stays: the client sends it again. The note never goes back, whatever the order in which
+ * packets come, and it does not matter when the board speaks, so that a late retransmission of an answer hides nothing.
+ */
+static __always_inline int note_let_in(struct endpoint *endpoint, const struct parsed *parsed)
+{
+	__u32 end = bpf_ntohl(parsed->sequence) + parsed->octets + !!(parsed->flags & TCP_FIN);
+	__u32 noted = *(volatile __u32 *)&endpoint->let_in;
+
+	if ((__s32)(end - noted) > 0)
+		__sync_val_compare_and_swap(&endpoint->let_in, noted, end);
+	/* Its result is used, or it would be an atomic without one, which orders nothing. */
+	return (__s32)(end - __sync_fetch_and_add(&endpoint->let_in, 0)) <= 0;
 }
 
 /* Drops a packet that would make the kernel reset somebody, and tells its appliance that nobody here holds the flow. */
@@ -147,6 +171,7 @@ int farm_ingress(struct __sk_buff *skb)
 	struct bpf_sock_tuple tuple = {};
 	struct endpoint *endpoint;
 	struct flow flow;
+	__u32 state;
 	int met;
 
 	if (parse(skb, &parsed))
@@ -174,10 +199,15 @@ int farm_ingress(struct __sk_buff *skb)
 	/* Looked up for every packet, never remembered: a cached mark once let a RST through. */
 	tuple_of(&tuple, &flow, flow.endpoint_port);
 	endpoint = bpf_map_lookup_elem(&endpoints, &flow);
-	if (endpoint && (endpoint->state == ENDPOINT_CLEARING || endpoint->state == ENDPOINT_DETACHING))
-		return hold(TCX_DROP, COUNT_PACKETS_BUSY_DROPPED);
-	if (endpoint && parsed.data)
-		endpoint->last_word = WORD_OF_CLIENT;
+	if (endpoint) {
+		if (parsed.octets)
+			endpoint->last_word = WORD_OF_CLIENT;
+		if ((parsed.octets || (parsed.flags & TCP_FIN)) && !note_let_in(endpoint, &parsed))
+			return hold(TCX_DROP, COUNT_PACKETS_BUSY_DROPPED);
+		state = *(volatile __u32 *)&endpoint->state;
+		if (state == ENDPOINT_CLEARING || state == ENDPOINT_DETACHING)
+			return hold(TCX_DROP, COUNT_PACKETS_BUSY_DROPPED);
+	}
 	met = socket_met(skb, &tuple);
 	if (met != 0 && met != TCP_LISTEN)
 		return TCX_NEXT;
@@ -210,7 +240,7 @@ int farm_egress(struct __sk_buff *skb)
 	endpoint = bpf_map_lookup_elem(&endpoints, &flow);
 	if (!endpoint)
 		return TCX_NEXT;
-	if (parsed.data)
+	if (parsed.octets)
 		endpoint->last_word = WORD_OF_BOARD;
 	state = endpoint->state;
 	/* Busy: on its way from one of these to another, for less than a microsecond; what was lost in it is sent again. */

@@ -137,6 +137,7 @@ static __always_inline void fill(struct endpoint *endpoint, const struct connect
 	endpoint->last_word = WORD_UNKNOWN;
 	endpoint->moved = 0;
 	endpoint->busy_told = 0;
+	endpoint->let_in = bpf_ntohl(tcb->rcv_nxt);
 }
 
 /* A Connection Packet with the id that the record has already: the same attempt. */
@@ -325,7 +326,7 @@ static __noinline int answer_detach(struct xdp_md *ctx, __u32 code)
 
 /* Whether a request with these numbers is all that comes next: everything before it has been read, and it acknowledges
  * everything that was written (which then has left; the socket's SND.NXT may be a moment behind that). */
-static __noinline int quiescent(struct xdp_md *ctx, const struct flow *flow, __u32 seq, __u32 ack)
+static __noinline int has_nothing_unread(struct xdp_md *ctx, const struct flow *flow, __u32 seq, __u32 ack)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct tcp_sock *tcp;
@@ -343,6 +344,16 @@ static __noinline int quiescent(struct xdp_md *ctx, const struct flow *flow, __u
 		quiet = tcp->rcv_nxt == seq && tcp->copied_seq == seq && tcp->write_seq == ack;
 	bpf_sk_release(sk);
 	return quiet;
+}
+
+/* Whether the endpoint can go to another board with that request: the board has had the last word, and nothing of the request has been
+ * let in, of which TCP may know nothing yet (see note_let_in). */
+static __always_inline int quiescent(struct xdp_md *ctx, const struct flow *flow, const struct endpoint *endpoint,
+				     __u32 seq, __u32 ack)
+{
+	return *(volatile const __u8 *)&endpoint->last_word == WORD_OF_BOARD &&
+	       (__s32)(*(volatile const __u32 *)&endpoint->let_in - seq) <= 0 &&
+	       has_nothing_unread(ctx, flow, seq, ack);
 }
 
 /* 0x05 without force: another board shall have the endpoint, from the client's next request on. */
@@ -365,11 +376,11 @@ static __always_inline int detach_for_move(struct xdp_md *ctx, const struct flow
 	/* A repetition must not be answered otherwise: the appliance may act on the first answer already. */
 	if (endpoint->busy_told && endpoint->busy_seq == next_seq)
 		goto busy;
-	/* Looked at twice, so that a busy endpoint is not kept from sending even for a moment. */
-	if (endpoint->last_word != WORD_OF_BOARD || !quiescent(ctx, flow, seq, ack) ||
-	    !change(endpoint, ENDPOINT_LIVE, ENDPOINT_DETACHING))
+	/* Looked at before, so that a busy endpoint is not kept from sending even for a moment; and after, when nothing that
+	 * is let in can be overlooked any more. */
+	if (!quiescent(ctx, flow, endpoint, seq, ack) || !change(endpoint, ENDPOINT_LIVE, ENDPOINT_DETACHING))
 		goto busy;
-	if (endpoint->last_word != WORD_OF_BOARD || !quiescent(ctx, flow, seq, ack)) {
+	if (!quiescent(ctx, flow, endpoint, seq, ack)) {
 		change(endpoint, ENDPOINT_DETACHING, ENDPOINT_LIVE);
 		goto busy;
 	}

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use ipos_wire::{flow::Flow, ipos::Order};
 
 /// Grows with every change of a map's key or value in `bpf/tables.h`; maps of another version are not adopted.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 fn array<const N: usize>(octets: &[u8], at: usize) -> Option<[u8; N]> {
     octets.get(at..at.checked_add(N)?)?.try_into().ok()

@@ -159,6 +159,7 @@ counted! {
         Migrated = "migrated", "An endpoint moved to a board, and its octets followed.";
         WatchBegun = "watch_begun", "A connection was migrated each request of which is looked at from then on.";
         MoveAsked = "move_asked", "A later request belongs to another board: the one that has the connection was asked to give it up.";
+        MoveAskedAgain = "move_asked_again", "The same after the board was silent and was sent the request: it seems to have given the connection up before.";
         Moved = "moved", "A connection went to another board with a later request.";
         MovedHere = "moved_here", "A connection was given up by its board with a later request that the appliance answers itself.";
         StayedShared = "stayed_shared", "A later request fits a row of other boards, and the one that has the connection is among them.";

@@ -248,8 +248,20 @@ pub enum Stage {
     Collecting,
     /// A later one, that another board shall have: [`Entry::board`] is asked to give the connection up, or has done so.
     Asked,
+    /// The same, and [`Entry::board`] was silent about an earlier question, so that the request was sent there.
+    AskedAgain,
+    /// A later one, which was sent to [`Entry::board`] because that was silent when it was asked to give the connection up. It may
+    /// have done so all the same: then the request is lost there, and the board is asked again ([`crate::watch::held`]).
+    Unanswered,
     /// A later one, that another board has.
     Moved,
+}
+
+impl Stage {
+    /// Whether a board is asked to give the connection up, or has done so.
+    pub const fn is_asked(self) -> bool {
+        matches!(self, Stage::Asked | Stage::AskedAgain)
+    }
 }
 
 /// The time stamps of a connection (RFC 7323).

@@ -17,7 +17,7 @@ use crate::recover;
 use crate::request::stage::{OWED_RETRY_MS, place_if_owed};
 use crate::table::slab::EntryRef;
 use crate::table::wheel::Due;
-use crate::watch;
+use crate::watch::held;
 
 /// Entries handled per poll.
 pub const BUDGET: usize = 64;
@@ -58,7 +58,7 @@ fn act(core: &mut Core, entry: EntryRef) {
 /// The control core has not decided yet, or has not even been told.
 fn placing(core: &mut Core, entry: EntryRef) {
     if core.pending_of(entry).is_some_and(|pending| pending.stage == Stage::Collecting) {
-        return watch::expired(core, entry);
+        return held::expired(core, entry);
     }
     let place_ms = core.config.timeouts.place_ms;
     let now_ms = core.now.ms;
@@ -70,6 +70,9 @@ fn placing(core: &mut Core, entry: EntryRef) {
     if waited_ms < place_ms {
         core.schedule_in(entry, if owed { OWED_RETRY_MS } else { place_ms - waited_ms });
         return place_if_owed(core, entry);
+    }
+    if core.pending_of(entry).is_some_and(|pending| pending.stage == Stage::AskedAgain) {
+        return held::undecided(core, entry);
     }
     core.happened(Happening::ExpiredPending);
     if let Some(flow) = core.shard.flow(entry) {

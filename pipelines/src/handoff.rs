@@ -316,6 +316,16 @@ pub enum Command {
         /// client's next packet asks the farm.
         migration_id: u64,
     },
+    /// A board says (0x06) that it has given the endpoint up for a later request, when nobody waits for that word any more: it comes
+    /// again, or too late. A worker that holds the request asks once more ([`Event::Move`]); else it is the endpoint's end.
+    Left {
+        /// The connection.
+        flow: Flow,
+        /// The board that says so.
+        board: BoardId,
+        /// The attempt by which it had the endpoint.
+        migration_id: u64,
+    },
     /// Send this frame as it is.
     Transmit {
         /// Where.
@@ -388,6 +398,8 @@ pub enum Takes {
 pub enum Holder {
     /// This board, under this migration id.
     Board(BoardId, u64),
+    /// This board, of whose socket only the TIME-WAIT is left: nothing but the client's last segments are for it.
+    TimeWait(BoardId),
     /// Every live board denied.
     Nobody,
     /// Not every live board answered in time (or none is alive): nothing may be concluded.

@@ -22,7 +22,7 @@ use crate::request::stage::place;
 use crate::segment::Segment;
 use crate::table::slab::EntryRef;
 use crate::verdict::Verdict;
-use crate::watch;
+use crate::watch::{self, held};
 
 /// How long held octets are kept without the client's proof that the board has them, milliseconds. A client that is
 /// still there has retransmitted or acknowledged many times by then.
@@ -43,10 +43,11 @@ pub fn command(core: &mut Core, command: Command) -> bool {
         }
         Command::Datagrams { entry, flow, placed } => datagram::placed(core, entry, flow, placed),
         Command::Answer { entry, answer } => answer_for(core, entry, answer),
-        Command::Stay { entry, why } => watch::stay(core, entry, why),
-        Command::Detached { entry } => watch::detached(core, entry),
+        Command::Stay { entry, why } => held::stay(core, entry, why),
+        Command::Detached { entry } => held::detached(core, entry),
         Command::Holder { entry, holder } => recover::holder(core, entry, holder),
         Command::Closed { flow, board, migration_id } => closed(core, &flow, board, migration_id),
+        Command::Left { flow, board, migration_id } => left(core, &flow, board, migration_id),
         Command::Transmit { port, frame } => {
             core.happened(Happening::Originated);
             core.transmit(port, frame);
@@ -101,8 +102,8 @@ fn migrated(
             core.happened(Happening::Migrated);
             if let Some(Pending { stage, complete_us, migrates_requests, .. }) = core.pending_of(entry) {
                 let (stage, complete_us, is_watched) = (*stage, *complete_us, *migrates_requests);
-                if stage == Stage::Asked {
-                    watch::moved(core, entry);
+                if stage.is_asked() {
+                    held::moved(core, entry);
                 } else {
                     core.counters.placements.record(core.now.unix_us.saturating_sub(complete_us));
                     if is_watched {
@@ -217,12 +218,16 @@ pub fn replay(core: &mut Core, entry: EntryRef, flow: &Flow, board: BoardId) {
 /// The control core has no board for the entry, or has lost the one it had.
 fn answer_for(core: &mut Core, entry: EntryRef, answer: Answer) {
     let Some(found) = core.shard.get(entry) else { return };
-    match found.state {
+    let (state, migration_id) = (found.state, found.migration_id);
+    match state {
         // Of a repeated attempt, which nobody waits for any more: a later request is held, and has a verdict of its own coming.
-        State::ForwardConnect if found.migration_id != 0 && answer == Answer::Reset => {}
+        State::ForwardConnect if migration_id != 0 && answer == Answer::Reset => {}
         State::ForwardConnect => local::answer(core, entry, answer),
-        // Only a repeated attempt is answered after the first 0x02, and then the endpoint is lost.
-        State::Forward if found.pending.is_some() => local::reset(core, entry),
+        // Only a repeated attempt is answered after the first 0x02, and then the endpoint is lost: unless it was repeated for a request
+        // that the client has shown since to be where it belongs.
+        State::Forward if core.pending_of(entry).is_some_and(|pending| pending.repeating) => {
+            local::reset(core, entry);
+        }
         _ => {}
     }
 }
@@ -234,7 +239,11 @@ pub fn repeat(core: &mut Core, entry: EntryRef) -> Verdict {
     else {
         return Verdict::Held;
     };
-    if core.pending_of(entry).is_none_or(|pending| pending.repeating) {
+    let Some(pending) = core.pending_of(entry).filter(|pending| !pending.repeating) else {
+        return Verdict::Held;
+    };
+    if pending.stage == Stage::Unanswered {
+        held::ask_again(core, entry);
         return Verdict::Held;
     }
     let Some(place) = place(core, entry) else { return Verdict::Held };
@@ -260,14 +269,14 @@ fn closed(core: &mut Core, flow: &Flow, board: BoardId, migration_id: u64) {
         match found
             .pending
             .filter(|_| !is_watched)
-            .map(|hanging| core.pending.get(hanging).map(|pending| pending.kind))
+            .map(|hanging| core.pending.get(hanging).map(|pending| (pending.kind, pending.stage)))
         {
             None => {
                 core.happened(Happening::ClosedByBoard);
                 core.remove(entry);
             }
             // A client that waits for the server's first word retransmits nothing.
-            Some(Some(kind)) if kind.is_server_first() => {
+            Some(Some((kind, stage))) if kind.is_server_first() || stage == Stage::Unanswered => {
                 let _ = repeat(core, entry);
             }
             Some(_) => {}
@@ -275,13 +284,38 @@ fn closed(core: &mut Core, flow: &Flow, board: BoardId, migration_id: u64) {
         return;
     }
     if found.migration_id == migration_id && !found.closing {
-        if let Some(mut entry) = core.shard.get_mut(entry) {
-            entry.closing = true;
+        linger(core, entry);
+    }
+}
+
+/// The endpoint of an open entry is over: what its client still sends goes to its board for a while, and it counts no more.
+pub fn linger(core: &mut Core, entry: EntryRef) {
+    let Some(mut found) = core.shard.get_mut(entry) else { return };
+    found.closing = true;
+    let board = found.board;
+    std::mem::drop(found);
+    ended::entry(core, entry);
+    core.by_board.left(board);
+    core.happened(Happening::ClosedByBoard);
+    core.schedule_in(entry, core.config.timeouts.linger_ms);
+}
+
+/// A board says, late or again, that it has given an endpoint up for a later request.
+fn left(core: &mut Core, flow: &Flow, board: BoardId, migration_id: u64) {
+    let entry = core.shard.lookup(flow);
+    let is_unanswered = |pending: &mut Pending| pending.stage == Stage::Unanswered;
+    match entry {
+        Some(entry)
+            if core.pending_of(entry).is_some_and(is_unanswered)
+                && core
+                    .shard
+                    .get(entry)
+                    .is_some_and(|found| found.holder() == Some((board, migration_id))) =>
+        {
+            held::ask_again(core, entry);
         }
-        ended::entry(core, entry);
-        core.by_board.left(board);
-        core.happened(Happening::ClosedByBoard);
-        core.schedule_in(entry, core.config.timeouts.linger_ms);
+        // Nothing is held that could be placed.
+        _ => closed(core, flow, board, migration_id),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::entry::State;
 use crate::forward;
 use crate::handoff::{BoardId, Event, Holder};
 use crate::local;
+use crate::migrate;
 use crate::parse::TcpPacket;
 use crate::table::slab::EntryRef;
 use crate::verdict::Verdict;
@@ -80,23 +81,8 @@ fn asked(core: &mut Core, entry: EntryRef, holder: Holder) {
         return core.remove(entry);
     };
     match holder {
-        Holder::Board(board, migration_id) => {
-            core.happened(Happening::HolderFound);
-            let waiting = core.waiting.remove(hanging);
-            if let Some(mut entry) = core.shard.get_mut(entry) {
-                entry.pending = None;
-                entry.board = board;
-                entry.migration_id = migration_id;
-            }
-            core.shard.see(entry, core.now.ms);
-            core.change_state(entry, State::Forward);
-            core.schedule_in(entry, core.config.timeouts.idle_ms);
-            // Counted as held when it came; that it goes on now is an originated packet.
-            if let Some(Waiting { packet, frame, .. }) = waiting {
-                let sent = forward::packet(core, entry, &packet, frame) == Verdict::Forwarded;
-                core.happened(if sent { Happening::Originated } else { Happening::OriginateFailed });
-            }
-        }
+        Holder::Board(board, migration_id) => found(core, entry, (board, migration_id), false),
+        Holder::TimeWait(board) => found(core, entry, (board, 0), true),
         Holder::Nobody => {
             core.happened(Happening::HolderDenied);
             if let Some(waiting) = core.waiting.get_mut(hanging) {
@@ -111,6 +97,25 @@ fn asked(core: &mut Core, entry: EntryRef, holder: Holder) {
             core.happened(Happening::HolderUnknown);
             core.remove(entry);
         }
+    }
+}
+
+/// A board holds the endpoint, or its TIME-WAIT: what waited goes there.
+fn found(core: &mut Core, entry: EntryRef, (board, migration_id): (BoardId, u64), is_closing: bool) {
+    core.happened(Happening::HolderFound);
+    let mut waiting = None;
+    if let Some(mut found) = core.shard.get_mut(entry) {
+        waiting = found.pending.take().and_then(|hanging| core.waiting.remove(hanging));
+        (found.board, found.migration_id, found.closing) = (board, migration_id, is_closing);
+    }
+    core.shard.see(entry, core.now.ms);
+    core.change_state(entry, State::Forward);
+    let timeouts = core.config.timeouts;
+    core.schedule_in(entry, if is_closing { timeouts.linger_ms } else { timeouts.idle_ms });
+    // Counted as held when it came; that it goes on now is an originated packet.
+    if let Some(Waiting { packet, frame, .. }) = waiting {
+        let sent = forward::packet(core, entry, &packet, frame) == Verdict::Forwarded;
+        core.happened(if sent { Happening::Originated } else { Happening::OriginateFailed });
     }
 }
 
@@ -138,7 +143,12 @@ fn still_held(core: &mut Core, entry: EntryRef, holder: Holder) {
             core.shard.see(entry, core.now.ms);
             core.schedule_in(entry, idle_ms);
         }
-        Holder::Nobody | Holder::Unknown => {
+        // Its notice was lost.
+        Holder::TimeWait(board) if found.board == board && !found.closing => {
+            std::mem::drop(found);
+            migrate::linger(core, entry);
+        }
+        Holder::TimeWait(_) | Holder::Nobody | Holder::Unknown => {
             std::mem::drop(found);
             core.happened(Happening::ExpiredIdle);
             core.remove(entry);

@@ -10,9 +10,9 @@
 //!      Forward <------------- the old board has detached, the new one acknowledged --------+
 //! ```
 //!
-//! Input: segments of Watched entries, and those that come while the boards are asked. Output: the segment to the board that has the
-//! connection, or [`Event::Move`], and then the request to its new board. Owner: the worker. Cost: none for other
-//! connections; a look-up and a comparison for each segment of a watched one, and the head's parsing for each request.
+//! Input: segments of Watched entries. Output: the segment to the board that has the connection, or a request that is held
+//! ([`held`]). Owner: the worker. Cost: none for other connections; a look-up and a comparison for each segment of a watched one,
+//! and the head's parsing for each request.
 //!
 //! What of a request has been held has not been acknowledged, so that whoever gets it answers for it. A client that does
 //! not wait for an answer before it sends the next request (pipelining) is not moved: the numbers of its request show octets
@@ -20,28 +20,27 @@
 //! client that pipelines in between. Its endpoint would be moved in the middle of that answer; docs/services.md says so.
 //! Source: design: takeover.md, "Moving a connection again, between requests".
 
+pub mod held;
+
 use std::net::Ipv4Addr;
 
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::seq::Seq;
 use ipos_wire::tcp::Flags;
-use ipos_wire::tls::RecordScan;
 
 use crate::core::Core;
 use crate::counters::{Drop, Happening, WorkerCounters};
-use crate::entry::{Pending, Stage, State, Timestamps};
+use crate::entry::State;
 use crate::forward;
-use crate::handoff::{Answer, Event, NO_POOL, Session, Stay};
+use crate::handoff::{Answer, NO_POOL, Session};
 use crate::handshake::cookie::Cookie;
-use crate::local;
-use crate::migrate;
 use crate::parse::TcpPacket;
-use crate::request::assembly::{OffsetRange, WINDOW};
+use crate::request::assembly::OffsetRange;
 use crate::request::framing::{Framing, Seen, Unsure};
 use crate::request::head::{Head, HeadScan, parse};
 use crate::request::route::route;
-use crate::request::stage::{Taken, place, reset, resource_in_stream, session, take};
-use crate::services::{Kind, Service};
+use crate::request::stage::{resource_in_stream, session};
+use crate::services::Service;
 use crate::table::slab::EntryRef;
 use crate::urlmap::Action;
 use crate::verdict::Verdict;
@@ -269,7 +268,7 @@ fn next(core: &mut Core, entry: EntryRef, at: EntryRef, packet: &TcpPacket, mbuf
             None => unwatch(core, entry, Happening::UnwatchedLast),
         },
         Next::Incomplete | Next::Known(_) => {
-            match hold(core, entry, at, packet, &mbuf) {
+            match held::hold(core, entry, at, packet, &mbuf) {
                 Ok(()) => {}
                 Err(Some(reason)) => return Verdict::Drop(reason),
                 Err(None) => {
@@ -279,7 +278,7 @@ fn next(core: &mut Core, entry: EntryRef, at: EntryRef, packet: &TcpPacket, mbuf
                 }
             }
             match judged {
-                Next::Known(known) => ask(core, entry, known),
+                Next::Known(known) => held::ask(core, entry, known),
                 _ => core.schedule_in(entry, HOLD_MS),
             }
             return Verdict::Held;
@@ -340,268 +339,4 @@ fn judge(
         session(service, &request, asker.client, asker.counters).session.to_move_by()
     };
     Next::Known(Judged { framing, pool, answer, resource: resource_in_stream(&request), session })
-}
-
-/// Holds a request's first segment: from Watched to Forward-Connect. `Err(None)` when no buffer is left; any other error is that of a
-/// segment that cannot be held.
-fn hold(
-    core: &mut Core,
-    entry: EntryRef,
-    at: EntryRef,
-    packet: &TcpPacket,
-    mbuf: &Mbuf,
-) -> Result<(), Option<Drop>> {
-    let options = packet.options(mbuf).map_err(Some)?;
-    let now = core.now;
-    let Some(watch) = core.watches.get(at) else { return Err(None) };
-    let Some(boundary) = watch.framing.boundary() else { return Err(None) };
-    let offset = packet.seq.diff(boundary);
-    if offset < 0 || offset as usize + packet.payload(mbuf).len() > WINDOW {
-        return Err(Some(Drop::OutOfWindow));
-    }
-    // RFC 7323, section 3.2: once agreed on, they are in every segment.
-    if watch.timestamps && options.timestamps.is_none() {
-        return Err(Some(Drop::BadTcpOptions));
-    }
-    let theirs = options.timestamps.filter(|_| watch.timestamps);
-    let Some(assembly) = core.assemblies.take() else { return Err(None) };
-    let pending = Pending {
-        assembly,
-        scan: HeadScan::new(),
-        hello: RecordScan::new(),
-        iss: packet.ack - 1,
-        irs: boundary - 1,
-        cookie: watch.cookie,
-        timestamps: theirs.map(|theirs| Timestamps {
-            first: theirs.tsval,
-            recent: theirs.tsval,
-            echoed: theirs.tsecr,
-        }),
-        ecn: watch.ecn,
-        window: packet.window,
-        acked: 0,
-        peer_mac: packet.source_mac,
-        port: packet.port,
-        service: watch.service,
-        kind: Kind::Http,
-        ack_repeats: 0,
-        pool: watch.pool(core.reloads),
-        session: Session::None,
-        established_us: watch.established_us,
-        since_ms: now.ms,
-        complete_us: now.unix_us,
-        event_owed: false,
-        repeating: false,
-        local: None,
-        migrates_requests: true,
-        stage: Stage::Collecting,
-        watch: Some(at),
-        answer: None,
-        resource: OffsetRange::default(),
-    };
-    let hanging = match core.pending.insert(pending) {
-        Ok(hanging) => hanging,
-        Err(pending) => {
-            core.assemblies.give(pending.assembly);
-            return Err(None);
-        }
-    };
-    core.counters.pending.add(1);
-    core.change_state(entry, State::ForwardConnect);
-    if let Some(mut found) = core.shard.get_mut(entry) {
-        found.pending = Some(hanging);
-    }
-    // Nothing is in it yet, and it fits: this cannot fail.
-    let _ = take(core, entry, packet, mbuf);
-    Ok(())
-}
-
-/// A segment of a connection whose next request is held, and whose boards are perhaps being asked.
-pub fn held(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
-    if !packet.checksum_ok(&mbuf) {
-        return Verdict::Drop(Drop::BadTcpChecksum);
-    }
-    let Some((is_collecting, news)) = core
-        .pending_of(entry)
-        .map(|pending| (pending.stage == Stage::Collecting, packet.ack.diff(pending.iss + 1)))
-    else {
-        return Verdict::Drop(Drop::OldSegment);
-    };
-    let is_reset = packet.flags.contains(Flags::RST);
-    if is_collecting && (is_reset || news > 0) {
-        // The client is done, or its board goes on with the answer before.
-        release(core, entry, if is_reset { Happening::UnwatchedLast } else { Happening::UnwatchedPipelined });
-        return forward::packet(core, entry, packet, mbuf);
-    }
-    if is_reset {
-        return reset(core, entry, packet);
-    }
-    match take(core, entry, packet, &mbuf) {
-        Err(reason) => Verdict::Drop(reason),
-        Ok(Taken::New) => {
-            if is_collecting {
-                decide(core, entry);
-            } else {
-                see_unsettled(core, entry, packet, &mbuf);
-            }
-            Verdict::Held
-        }
-        Ok(Taken::Nothing { .. }) => {
-            if is_collecting && packet.payload_len() > 0 {
-                // The client waits for an acknowledgement before it sends the rest, and only its board can give one.
-                release(core, entry, Happening::UnwatchedIncomplete);
-            }
-            Verdict::Drop(Drop::OldSegment)
-        }
-    }
-}
-
-/// More of a held request has come.
-fn decide(core: &mut Core, entry: EntryRef) {
-    let Core { shard, pending, assemblies, services, path_buffer, watches, counters, .. } = core;
-    let Some(client) = shard.flow(entry).map(|flow| flow.client) else { return };
-    let hanging = shard.get(entry).and_then(|entry| entry.pending);
-    let Some(pending) = hanging.and_then(|hanging| pending.get_mut(hanging)) else { return };
-    let octets = assemblies.at(&pending.assembly).contiguous();
-    let asker = Asker { client, pool: pending.pool, counters };
-    let judged = match services.service(pending.service) {
-        Some(service) => {
-            judge(service, &asker, &mut path_buffer[..], &mut pending.scan, pending.irs + 1, octets)
-        }
-        None => Next::Unsure(Happening::UnwatchedReload),
-    };
-    match judged {
-        Next::Incomplete => {}
-        Next::Unsure(reason) => release(core, entry, reason),
-        Next::Known(Judged { framing: None, pool, .. }) if pool == pending.pool => {
-            release(core, entry, Happening::UnwatchedLast);
-        }
-        Next::Known(Judged { framing: Some(framing), pool, .. }) if pool == pending.pool => {
-            if let Some(watch) = pending.watch.and_then(|watch| watches.get_mut(watch)) {
-                (watch.framing, watch.request_ack) = (framing, pending.iss + 1);
-            }
-            back(core, entry);
-        }
-        Next::Known(known) => ask(core, entry, known),
-    }
-}
-
-/// A request that is another board's: the control core has the one that holds the connection asked for it.
-fn ask(core: &mut Core, entry: EntryRef, known: Judged) {
-    let Core { shard, pending, watches, now, .. } = core;
-    let Some(found) = shard.get(entry) else { return };
-    let (board, migration_id) = (found.board, found.migration_id);
-    let Some(pending) = found.pending.and_then(|hanging| pending.get_mut(hanging)) else { return };
-    pending.stage = Stage::Asked;
-    pending.since_ms = now.ms;
-    (pending.pool, pending.answer, pending.resource) = (known.pool, known.answer, known.resource);
-    match (known.framing, pending.watch) {
-        (Some(framing), Some(watch)) => {
-            if let Some(watch) = watches.get_mut(watch) {
-                (watch.framing, watch.request_ack) = (framing, pending.iss + 1);
-            }
-        }
-        (None, Some(watch)) => {
-            watches.remove(watch);
-            pending.watch = None;
-        }
-        (_, None) => {}
-    }
-    let Some(place) = place(core, entry) else { return };
-    if core.tell(Event::Move { place, session: known.session, board, migration_id }) {
-        core.happened(Happening::MoveAsked);
-        core.schedule_in(entry, core.config.timeouts.place_ms);
-    } else {
-        core.happened(Happening::StayedNoRoom);
-        back(core, entry);
-    }
-}
-
-/// Lets go of an unfinished request: it goes to the board that has the connection, which keeps it for good.
-fn release(core: &mut Core, entry: EntryRef, reason: Happening) {
-    core.happened(reason);
-    if let Some(watch) = core.pending_of(entry).and_then(|pending| pending.watch.take()) {
-        core.watches.remove(watch);
-    }
-    back(core, entry);
-}
-
-/// A head that does not become complete.
-pub fn expired(core: &mut Core, entry: EntryRef) {
-    release(core, entry, Happening::UnwatchedIncomplete);
-}
-
-/// What is held goes to the board that has the connection: from Forward-Connect back to where it was.
-fn back(core: &mut Core, entry: EntryRef) {
-    let Some(flow) = core.shard.flow(entry) else { return };
-    let Some((board, id)) = core.shard.get(entry).map(|entry| (entry.board, entry.migration_id)) else {
-        return;
-    };
-    if core.place_of(board).is_none() {
-        // It was removed by force meanwhile, and its flows given up, but for those that were held.
-        core.tell(Event::Abandon { entry, flow, migrated: Some((board, id)) });
-        return local::reset(core, entry);
-    }
-    migrate::replay(core, entry, &flow, board);
-    let watch = core.pending_of(entry).and_then(|pending| pending.watch.take());
-    core.release_pending(entry);
-    match watch {
-        Some(watch) => resume(core, entry, watch),
-        None => core.change_state(entry, State::Forward),
-    }
-    core.schedule_in(entry, core.config.timeouts.idle_ms);
-}
-
-/// The control core says that a request stays with the board that has the connection.
-pub fn stay(core: &mut Core, entry: EntryRef, why: Stay) {
-    let Some(pool) = core.pending_of(entry).filter(|pending| pending.stage == Stage::Asked).map(|p| p.pool)
-    else {
-        return;
-    };
-    core.happened(match why {
-        Stay::Shared => Happening::StayedShared,
-        Stay::Busy => Happening::StayedBusy,
-        Stay::NotHeld => Happening::StayedNotHeld,
-        Stay::Silent => Happening::StayedSilent,
-        Stay::NoBoard => Happening::StayedNoBoard,
-        Stay::NoRoom => Happening::StayedNoRoom,
-    });
-    if why == Stay::Shared
-        && let Some(watch) = core.pending_of(entry).and_then(|pending| pending.watch)
-        && let Some(watch) = core.watches.get_mut(watch)
-    {
-        // The next request of that row need not ask.
-        (watch.pool, watch.reloads) = (pool, core.reloads);
-    }
-    back(core, entry);
-}
-
-/// The board that had the connection has given it up, for an answer of the appliance's own.
-pub fn detached(core: &mut Core, entry: EntryRef) {
-    let Some((answer, resource)) = core
-        .pending_of(entry)
-        .filter(|pending| pending.stage == Stage::Asked)
-        .map(|pending| (pending.answer.unwrap_or(Answer::Unavailable), pending.resource))
-    else {
-        return;
-    };
-    if let Some(mut found) = core.shard.get_mut(entry) {
-        found.migration_id = 0;
-    }
-    core.happened(Happening::MovedHere);
-    local::answer_about(core, entry, answer, resource);
-}
-
-/// The board of a request that was moved has acknowledged: how long it took, and whose requests need not ask from now on.
-pub fn moved(core: &mut Core, entry: EntryRef) {
-    let now_us = core.now.unix_us;
-    let Core { shard, pending, watches, counters, reloads, .. } = core;
-    let hanging = shard.get(entry).and_then(|entry| entry.pending);
-    let Some(pending) = hanging.and_then(|hanging| pending.get_mut(hanging)) else { return };
-    pending.stage = Stage::Moved;
-    if let Some(watch) = pending.watch.and_then(|watch| watches.get_mut(watch)) {
-        (watch.pool, watch.reloads) = (pending.pool, *reloads);
-    }
-    counters.happening(Happening::Moved).add(1);
-    counters.moves.record(now_us.saturating_sub(pending.complete_us));
 }

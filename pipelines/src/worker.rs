@@ -283,7 +283,7 @@ fn tcp(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
         Route::Unsettled(entry) => forward::unsettled(core, entry, packet, mbuf),
         Route::Watched(entry) => watch::segment(core, entry, packet, mbuf),
         Route::Request(entry) => request::segment(core, entry, packet, mbuf),
-        Route::Held(entry) => watch::held(core, entry, packet, mbuf),
+        Route::Held(entry) => watch::held::segment(core, entry, packet, mbuf),
         Route::Handshake => handshake::syn(core, packet, mbuf),
         Route::First { cookie, irs, service, kind, replaces } => {
             // A request's second segment that overtook its first waits in the entry that the farm is asked about.

@@ -1,7 +1,7 @@
 //! The metrics: names and meanings in one list, filled from counters when somebody asks. `docs/metrics.md` has the same
 //! list; a test holds one against the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
@@ -201,6 +201,8 @@ pub struct Exporter {
     recorder: PrometheusRecorder,
     /// What the applications' series said last, by board and process: a series whose process has ended must say 0.
     applications: BTreeMap<(String, String), Needs>,
+    /// The services that had limits for clients when somebody asked last: those of a service that has none any more say 0.
+    limited: BTreeSet<String>,
 }
 
 /// What the applications of one name on one board use.
@@ -234,7 +236,7 @@ impl Exporter {
                 }
             }
         });
-        Self { recorder, applications: BTreeMap::new() }
+        Self { recorder, applications: BTreeMap::new(), limited: BTreeSet::new() }
     }
 
     /// Takes latencies, nanoseconds.
@@ -286,6 +288,9 @@ impl Exporter {
         snapshot: &Snapshot,
     ) -> String {
         self.take_applications(&snapshot.applications);
+        let are_limited = snapshot.services.iter().filter(|row| row.admitted.is_some());
+        let limited = are_limited.map(|row| row.service.clone()).collect();
+        let before = std::mem::replace(&mut self.limited, limited);
         metrics::with_local_recorder(&self.recorder, || {
             self::about(about);
             for (place, port) in about.ports.iter().enumerate() {
@@ -297,6 +302,7 @@ impl Exporter {
             snapshot.lanes.iter().for_each(lane);
             control(snapshot);
             snapshot.services.iter().for_each(placements);
+            before.difference(&self.limited).for_each(|service| unlimited(service));
             snapshot.services.iter().for_each(admitted);
             migrations(snapshot);
             snapshot.services.iter().for_each(service);
@@ -439,6 +445,11 @@ fn admitted(row: &ServiceRow) {
         let labels = [("service", row.service.clone()), ("limit", limit.clone())];
         counter!("ipos_over_limit_total", &labels).absolute(*count);
     }
+}
+
+/// A reload has taken a service's limits away, or the service: nothing counts against them any more.
+fn unlimited(service: &str) {
+    gauge!("ipos_service_connections", "service" => service.to_owned()).set(0.0);
 }
 
 fn migrations(snapshot: &Snapshot) {

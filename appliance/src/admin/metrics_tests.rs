@@ -230,6 +230,19 @@ fn latencies_fall_into_buckets_from_a_microsecond_to_a_second() {
 }
 
 #[test]
+fn a_service_whose_limits_are_taken_away_has_no_connections_that_count() {
+    let mut exporter = Exporter::new();
+    let series = "ipos_service_connections{service=\"web\"}";
+    let mut shown = |snapshot: &Snapshot| value(&exporter.render(&about(), &[], &[], snapshot), series);
+    let mut without = snapshot();
+    without.services[0].admitted = None;
+    let gone = Snapshot { services: Vec::new(), ..snapshot() };
+    for after in [without, gone] {
+        assert_eq!((shown(&snapshot()), shown(&after), shown(&after)), (3.0, 0.0, 0.0));
+    }
+}
+
+#[test]
 fn placements_keep_their_buckets() {
     let text = text();
     let bucket = |le: &str| value(&text, &format!("ipos_placement_seconds_bucket{{le=\"{le}\"}}"));

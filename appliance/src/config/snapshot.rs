@@ -366,6 +366,23 @@ mod tests {
     }
 
     #[test]
+    fn a_board_that_is_added_has_its_cookie_to_be_given_with_the_services_that_name_it() {
+        let key = "000102030405060708090a0b0c0d0e0f";
+        let cookie = format!("[service.cookie]\nmode = \"insert\"\nname = \"srv\"\nkey = \"{key}\"\n");
+        let with_cookie = SHORT.replacen("[[service.map]]", &format!("{cookie}[[service.map]]"), 1);
+        let mut numbers = Numbers::default();
+        let mut has_page = |text: &str, id: u16| {
+            let config = config(text);
+            let ids: Vec<BoardId> = (0..config.boards.len() as u16).map(BoardId).collect();
+            let snapshot = numbers.snapshot(&config, &ids, Instant::now()).expect("a snapshot");
+            let service = snapshot.services.service(0).expect("the service");
+            service.cookie.as_ref().expect("its cookie").page(BoardId(id)).is_some()
+        };
+        assert_eq!([0, 1, 2].map(|id| has_page(&with_cookie, id)), [true, true, false]);
+        assert!(has_page(&format!("{with_cookie}{BOARDS}"), 2));
+    }
+
+    #[test]
     fn services_and_pools_keep_their_numbers_and_removed_services_stay_closed() {
         let before = config(SHORT);
         let start = Instant::now();

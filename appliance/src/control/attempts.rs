@@ -18,7 +18,6 @@ use ipos_pipelines::table::slab::EntryRef;
 use ipos_wire::flow::Flow;
 
 use super::admission::Admission;
-use super::board_set::BoardSet;
 use super::context::Context;
 use super::counters::{Did, Ended, Ignored, NoBoard, Reason};
 use super::datagrams::Lent;
@@ -29,9 +28,11 @@ use super::sink::Message;
 use super::spawn::Spawner;
 use super::under_way::{At, UnderWay};
 
+mod request;
 mod session;
 mod waiting;
 
+use request::{Asked, Request};
 use session::{Learned, Wish};
 
 /// The times of `[migration]`, and what every control block is stamped with.
@@ -69,80 +70,6 @@ pub struct Attempts {
     pub sessions: Sessions,
     /// From a request's first Connection Packet to the acknowledgement, nanoseconds, since [`Self::take_latency`].
     latency: Histogram<u64>,
-}
-
-/// A request and the board that is being asked.
-#[derive(Debug)]
-struct Request {
-    worker: WorkerId,
-    place: Place,
-    wish: Wish,
-    asked: Option<Asked>,
-    /// Attempts made, this one included.
-    made: u32,
-    /// Boards that refused or were silent.
-    tried: BoardSet,
-    /// Those of them that were silent: busy, perhaps, and worth asking again when all the others have been asked.
-    silent: BoardSet,
-    /// Why another board is wanted than the one asked before.
-    after: Option<Reason>,
-    first_sent_ns: Option<u64>,
-    deadline_ns: u64,
-    repeat: bool,
-    /// What it counts against.
-    counted: Counted,
-    /// It waits for a start now, and counts as one that does.
-    waiting: bool,
-    /// It has waited for one.
-    waited: bool,
-}
-
-impl Request {
-    fn new(worker: WorkerId, place: Place) -> Self {
-        Self {
-            worker,
-            place,
-            wish: Wish::default(),
-            asked: None,
-            made: 0,
-            tried: BoardSet::default(),
-            silent: BoardSet::default(),
-            after: None,
-            first_sent_ns: None,
-            deadline_ns: 0,
-            repeat: false,
-            counted: Counted::No,
-            waiting: false,
-            waited: false,
-        }
-    }
-
-    /// Writes this over an earlier request.
-    fn begin(&mut self, worker: WorkerId, place: &Place, deadline_ns: u64, repeat: bool) {
-        self.worker = worker;
-        self.place = *place;
-        self.wish = Wish::default();
-        self.asked = None;
-        self.made = 0;
-        self.tried.clear();
-        self.silent.clear();
-        self.after = None;
-        self.first_sent_ns = None;
-        self.deadline_ns = deadline_ns;
-        self.repeat = repeat;
-        self.counted = Counted::No;
-        self.waiting = false;
-        self.waited = false;
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    board: BoardId,
-    id: u64,
-    sent: u8,
-    /// Waits of `retry_ns` until the next Connection Packet.
-    waits: u32,
 }
 
 /// The longest wait for an answer, in waits of `retry_ns`.
@@ -367,6 +294,12 @@ impl Attempts {
         if !full_again {
             self.failed(ctx, at, Ended::Refused);
         }
+    }
+
+    /// Whether an attempt with this id is being repeated: its endpoint was there before.
+    pub fn is_repeating(&self, flow: &Flow, id: u64) -> bool {
+        let request = self.requests.find(flow).and_then(|at| self.requests.get(at));
+        request.is_some_and(|request| request.repeat && request.asked.is_some_and(|asked| asked.id == id))
     }
 
     /// A board says that the endpoint of an attempt is gone (0x07). Whether one was under way, or being taken back.

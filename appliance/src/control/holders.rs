@@ -1,7 +1,7 @@
 //! Who holds an endpoint? The farm is asked (0x08) and its answers weighed (design: system.md, table of corners).
 //!
 //! Every board that can be reached is asked, live or not: an agent may be dead while the board's programs go on. A board
-//! that says "I do" (0x09) is believed, live endpoints before pending ones. *Nobody* holds it only when every live board
+//! that says "I do" (0x09) is believed, live endpoints before pending ones, and those before a TIME-WAIT. *Nobody* holds it only when every live board
 //! denied (and the others have had their time); anything less is *unknown*, and nobody resets on that.
 
 use ipos_pipelines::handoff::{BoardId, Command, Holder, WorkerId};
@@ -189,6 +189,7 @@ impl Holders {
         let answered = question.all_heard(patience_over);
         match question.pending {
             // A live endpoint of a slow board would be lost to a TIME-WAIT of a quick one: everybody is waited for.
+            Some((board, 0)) if answered => self.end(ctx, at, Holder::TimeWait(board)),
             Some((board, id)) if answered => self.end(ctx, at, Holder::Board(board, id)),
             None if answered && question.denied => self.end(ctx, at, Holder::Nobody),
             _ => {}
@@ -216,7 +217,7 @@ impl Holders {
         let (worker, entry) = (question.worker, question.entry);
         self.questions.remove(at);
         ctx.counters.count(match holder {
-            Holder::Board(..) => Did::HolderFound,
+            Holder::Board(..) | Holder::TimeWait(_) => Did::HolderFound,
             Holder::Nobody => Did::HolderNobody,
             Holder::Unknown => Did::HolderUnknown,
         });

@@ -167,7 +167,7 @@ fn a_time_wait_is_believed_only_when_every_live_board_has_spoken() {
     holders.ask(&mut world.at(200), WORKER, entry, flow(3), None);
     holders.holds(&mut world.at(201), board(0), flow(3), 0, false);
     holders.not_held(&mut world.at(202), board(1), flow(3), id(3));
-    assert_eq!(world.out.commands(), told(entry, Holder::Board(board(0), 0)));
+    assert_eq!(world.out.commands(), told(entry, Holder::TimeWait(board(0))));
 }
 
 #[test]

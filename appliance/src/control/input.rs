@@ -206,9 +206,10 @@ fn detached(
         return Ok(());
     }
     if said.outcome == DetachOutcome::Detached && said.trailer.id != 0 {
-        // Said again, or too late: then the worker still believes that the board has it.
+        // Said again, or too late: then the worker still believes that the board has it, and asks once more if it can.
         counters.count(Did::DetachedLate);
-        pass_on(core, board, said.flow, said.trailer.id, sink);
+        let (flow, migration_id) = (said.flow, said.trailer.id);
+        sink.tell(core.settings.owners.owner(&flow), Command::Left { flow, board, migration_id });
         return Ok(());
     }
     Err(Ignored::LateAnswer)
@@ -239,7 +240,13 @@ fn closed(
         ClosedReason::Closed | ClosedReason::Forced if id == 0 => Err(Ignored::BadField),
         ClosedReason::Closed | ClosedReason::Forced => {
             attempts.spawner.ended(now_ns, (flow.endpoint, flow.endpoint_port), board);
-            if !attempts.closed(ctx, board, flow, id) {
+            let is_repeating = attempts.is_repeating(&flow, id);
+            if attempts.closed(ctx, board, flow, id) {
+                // The worker may not wait for the repetition any more, and would take no note of its failure.
+                if is_repeating {
+                    pass_on(core, board, flow, id, sink);
+                }
+            } else {
                 counters.count(Did::ClosedNotice);
                 if let Some(board) = boards.board_mut(board) {
                     board.traffic.end(now_ns);

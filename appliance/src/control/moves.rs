@@ -127,10 +127,12 @@ impl Moves {
             return true;
         }
         let (worker, entry) = (asked.worker, asked.place.entry);
-        if said.outcome == DetachOutcome::Detached
-            && let Some(board) = ctx.boards.board_mut(board)
-        {
-            board.traffic.end(ctx.now_ns);
+        if said.outcome == DetachOutcome::Detached {
+            let endpoint = (said.flow.endpoint, said.flow.endpoint_port);
+            attempts.spawner.ended(ctx.now_ns, endpoint, board);
+            if let Some(board) = ctx.boards.board_mut(board) {
+                board.traffic.end(ctx.now_ns);
+            }
         }
         match said.outcome {
             DetachOutcome::Other(_) => {

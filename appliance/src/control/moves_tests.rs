@@ -1,12 +1,14 @@
 //! Tests of [`super`]: every answer of the board that has the connection, and none.
 
 use ipos_pipelines::handoff::{Answer, Counted, SessionKey};
-use ipos_wire::ipos::{Protocol, Trailer};
+use ipos_wire::ipos::{Offer, Protocol, Trailer};
 
 use super::super::admission::{Admit, AdmitSettings};
 use super::super::attempts::AttemptSettings;
 use super::super::boards::tests::{MS, alive, farm};
+use super::super::offers::tests::{list, name, offer};
 use super::super::placement::{PoolSettings, Rules};
+use super::super::spawn::{ServiceSettings, Spawner};
 use super::super::testing::{WORKER, World, board, flow, id};
 use super::*;
 
@@ -224,6 +226,37 @@ fn a_request_that_the_appliance_answers_needs_no_board() {
     let command = Command::Detached { entry: place.entry };
     assert_eq!(rig.world.out.commands(), [format!("2 {command:?}")]);
     assert_eq!((rig.attempts.count(), rig.moves.count()), (0, 0));
+}
+
+#[test]
+fn an_application_is_idle_from_when_its_connection_moved_away() {
+    const IDLE_MS: u64 = 5000;
+    let mut rig = Rig::new();
+    let service = ServiceSettings {
+        service: "web".to_owned(),
+        application: name("nginx"),
+        endpoint: (flow(1).endpoint, 80),
+        boards: vec![board(0)],
+        queue: 3,
+        wait_ns: 2000 * MS,
+        idle_ns: Some(IDLE_MS * MS),
+        instances_max: 1,
+    };
+    rig.attempts.spawner = Spawner::new(vec![Some(service)]);
+    let runs = list(10, vec![Offer { listening: 1, ..offer("nginx") }]);
+    assert_eq!(rig.world.boards.offers(board(0), runs), Ok(true));
+    let is_stopped = |rig: &mut Rig, at_ms: u64| {
+        (0..3).for_each(|n| alive(&mut rig.world.boards, n, at_ms, 0));
+        // Chosen in the one look, ordered with the next turn.
+        (0..2).for_each(|later_ms| rig.attempts.tick(&mut rig.world.at(at_ms + later_ms)));
+        rig.world.out.messages().iter().any(|sent| matches!(sent.2, Message::Order { .. }))
+    };
+    assert!(!is_stopped(&mut rig, 1), "seen for the first time");
+    assert!(!is_stopped(&mut rig, 2990), "not idle for so long yet");
+    let place = rig.begins(3000);
+    assert!(rig.answers(3001, 0, &rig.said(&place, DetachOutcome::Detached)));
+    assert!(!is_stopped(&mut rig, IDLE_MS + 100), "not yet, though nothing has been placed there since");
+    assert!(is_stopped(&mut rig, 3001 + IDLE_MS + 200));
 }
 
 #[test]

@@ -128,7 +128,9 @@ impl Sink for Outlet {
         } else {
             command
         };
-        if lane.backlog.len() >= BACKLOG_MAX && matches!(command, Command::Closed { .. }) {
+        if lane.backlog.len() >= BACKLOG_MAX
+            && matches!(command, Command::Closed { .. } | Command::Left { .. })
+        {
             self.notices_dropped += 1;
             return;
         }

@@ -3,7 +3,7 @@
 use ipos_pipelines::counters::Happening;
 use ipos_pipelines::entry::State;
 use ipos_pipelines::verdict::Verdict;
-use ipos_wire::ipos::{DetachOutcome, NextRequest, RefusalReason};
+use ipos_wire::ipos::{ClosedReason, DetachOutcome, NextRequest, RefusalReason};
 use ipos_wire::tcp::Flags;
 
 use crate::common::{Client, MOVING_SERVICE, Seg};
@@ -120,9 +120,106 @@ fn a_silent_board_is_asked_a_few_times_and_keeps_the_connection() {
     let mut expected = vec![Sent::GiveUp(FIRST, talk.id, next); TRIES - 1];
     expected.push(Sent::Packet(FIRST, B.to_vec()));
     assert_eq!(talk.world.sent(), expected);
-    // It had given it up after all: then the entry is on its way out, and nothing else happens.
-    assert_eq!(talk.board_says(DetachOutcome::Detached, next), []);
-    assert_eq!(talk.world.rig.entry(&talk.client.flow).map(|entry| entry.closing), Some(true));
+    talk.sent += B.len() as u32;
+    talk.is_answered(FIRST);
+    assert_eq!(talk.world.rig.state(&talk.client.flow), Some(State::Watched));
+}
+
+#[test]
+fn a_board_that_gave_the_connection_up_and_was_not_heard_is_asked_again_and_the_request_moves() {
+    for is_late in [true, false] {
+        let mut talk = Talk::begin();
+        let next = talk.begins_to_move();
+        talk.world.pass(RETRY_MS * (TRIES as u64 + 1));
+        talk.world.sent();
+        assert_eq!(talk.world.rig.happened(Happening::StayedSilent), 1);
+        let asked = if is_late {
+            // Its word comes after all.
+            talk.board_says(DetachOutcome::Detached, next)
+        } else {
+            // It meets the request, of whose connection it has no socket any more.
+            talk.world.closes(FIRST, talk.client.flow, 0, ClosedReason::Stray);
+            talk.world.sent()
+        };
+        assert_eq!(asked, [Sent::GiveUp(FIRST, talk.id, next)], "the same question");
+        let id = match talk.board_says(DetachOutcome::Detached, next)[..] {
+            [Sent::Connection(SECOND, id, flow)] if flow == talk.client.flow => id,
+            ref other => panic!("a Connection Packet, not {other:?}"),
+        };
+        talk.world.acknowledges(SECOND, talk.client.flow, id);
+        assert_eq!(talk.world.sent(), [Sent::Packet(SECOND, B.to_vec())]);
+        talk.sent += B.len() as u32;
+        talk.is_answered(SECOND);
+        assert_eq!(talk.world.rig.state(&talk.client.flow), Some(State::Watched));
+    }
+}
+
+#[test]
+fn a_board_that_holds_nothing_any_more_ends_the_connection_once_the_farm_says_so() {
+    let mut talk = Talk::begin();
+    let next = talk.begins_to_move();
+    talk.world.pass(RETRY_MS * (TRIES as u64 + 1));
+    talk.world.sent();
+    let (flow, stray) = (talk.client.flow, ClosedReason::Stray);
+    talk.world.closes(FIRST, flow, 0, stray);
+    assert_eq!(talk.world.sent(), [Sent::GiveUp(FIRST, talk.id, next)]);
+    assert_eq!(talk.board_says(DetachOutcome::NotHeld, next), [Sent::Packet(FIRST, B.to_vec())]);
+    talk.world.closes(FIRST, flow, 0, stray);
+    assert_eq!(talk.world.rig.state(&flow), None, "the client's next segment asks the farm");
+}
+
+#[test]
+fn a_repeated_attempt_that_fails_by_the_endpoints_end_ends_the_entry_as_well() {
+    let mut talk = Talk::begin();
+    let next = talk.begins_to_move();
+    let Some(Sent::Connection(SECOND, id, flow)) = talk.board_says(DetachOutcome::Detached, next).pop()
+    else {
+        panic!("the second board is asked")
+    };
+    talk.world.acknowledges(SECOND, flow, id);
+    // The client sends its request again, and is answered while the attempt is repeated.
+    let again = Seg { ack: next.ack, ..talk.client.data(talk.sent, B) };
+    assert_eq!(talk.world.rig.client(&again), Verdict::Held);
+    talk.world.turn();
+    talk.world.sent();
+    talk.sent += B.len() as u32;
+    talk.is_answered(SECOND);
+    talk.world.closes(SECOND, flow, id, ClosedReason::Closed);
+    assert_eq!(talk.world.rig.entry(&flow).map(|entry| entry.closing), Some(true));
+    assert!(talk.world.rig.segments_out().is_empty(), "the client hears nothing of it");
+}
+
+#[test]
+fn a_thousand_moves_to_and_fro_leave_every_count_right() {
+    let mut talk = Talk::begin();
+    let (mut here, mut there) = (FIRST, SECOND);
+    for round in 0..1_000 {
+        let (next, row) = (talk.next(), if there == SECOND { B } else { A });
+        assert_eq!(talk.asks(row), [Sent::GiveUp(here, talk.id, next)], "{round}");
+        talk.world.detached(here, talk.client.flow, talk.id, DetachOutcome::Detached, next);
+        let id = match talk.world.sent()[..] {
+            [Sent::Connection(board, id, _)] if board == there => id,
+            ref other => panic!("a Connection Packet, not {other:?}"),
+        };
+        // Said again: nothing leaves twice.
+        talk.world.detached(here, talk.client.flow, talk.id, DetachOutcome::Detached, next);
+        talk.world.acknowledges(there, talk.client.flow, id);
+        assert_eq!(talk.world.sent(), [Sent::Packet(there, row.to_vec())]);
+        talk.id = id;
+        talk.sent += row.len() as u32;
+        talk.is_answered(there);
+        (here, there) = (there, here);
+    }
+    assert_eq!(here, FIRST);
+    // What the boards report does not change in this world.
+    let [first, second] = [FIRST, SECOND].map(|board| talk.world.counts(board));
+    assert_eq!((first.0, second.0), (11, 20), "what was reported, and the one connection");
+    assert_eq!((first.1, second.1), (0, 0), "no attempt is under way");
+    // A later count of the workers' tables.
+    talk.world.pass(3_000);
+    let [first, second] = [FIRST, SECOND].map(|board| talk.world.counts(board).2);
+    assert_eq!((first, second), (1, 0));
+    assert_eq!(talk.world.rig.happened(Happening::Moved), 1_000);
 }
 
 #[test]

@@ -428,6 +428,12 @@ impl World {
         self.turn();
     }
 
+    /// What the control core counts on a board: connections, attempts under way, flows by the workers' last count.
+    pub fn counts(&self, board: Board) -> (u64, u32, u32) {
+        let board = self.core.boards.board(BoardId(u16::from(board.0) - 1)).expect("a board of the world");
+        (board.connections(), board.traffic.in_flight, board.held.flows)
+    }
+
     /// What has left on the farm port since the last call.
     pub fn sent(&mut self) -> Vec<Sent> {
         self.rig.farm_frames().iter().filter_map(|frame| read(frame)).collect()

@@ -108,6 +108,39 @@ fn an_endpoint_with_something_under_way_stays_and_never_notices() {
 }
 
 #[test]
+fn a_request_that_was_let_in_keeps_the_endpoint_even_where_tcp_has_not_seen_it() {
+    let (world, mut appliance) = board_with_nginx(&Options::default());
+    let mut client = Client::new(44_006, 80);
+    client.migrate(&mut appliance, 1);
+    // The client does not acknowledge the answer.
+    client.send(&mut appliance, request("/small").as_bytes());
+    let mut end = client.expected;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"a small page\n") {
+        let segment = appliance.segment(client.flow);
+        if segment.header.seq == end && !segment.payload.is_empty() {
+            end = end + u32::try_from(segment.payload.len()).expect("short");
+            answer.extend(segment.payload);
+        }
+    }
+    client.expected = end;
+    let next = client.next_request();
+    // The next request passes the programs; TCP does not take it, as if it were still on its way there on another CPU.
+    let mut damaged = client.packet(client.next, Flags::ACK | Flags::PSH, request("/small").as_bytes());
+    *damaged.last_mut().expect("octets") ^= 1;
+    appliance.send_packet(client.flow, &damaged);
+    // Then the board has the last word: it sends its answer again.
+    appliance.forget();
+    while appliance.segment(client.flow).payload.is_empty() {}
+    assert_eq!(appliance.ask_to_leave(client.flow, 1, next), DetachOutcome::Busy);
+    // Without harm: it gets the request, and may leave with the one after.
+    assert_eq!(client.get(&mut appliance, "/small").0, b"a small page\n");
+    assert_eq!(appliance.ask_to_leave(client.flow, 1, client.next_request()), DetachOutcome::Detached);
+    assert!(!appliance.saw_reset(client.flow));
+    assert_eq!(world.counter("moves_detached"), 1);
+}
+
+#[test]
 fn who_is_not_held_is_said_to_be_so() {
     let (world, mut appliance) = board_with_python();
     let mut client = Client::new(44_004, 8080);

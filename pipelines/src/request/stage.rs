@@ -470,7 +470,7 @@ fn endpoint(pending: &Pending, timestamp: u32, our_mss: u16, octets_following: u
         last_tsval: pending.timestamps.map_or(0, |stamps| match pending.stage {
             Stage::First => timestamp,
             // Its board's clock has told the client the time since: what the client echoes of it.
-            Stage::Collecting | Stage::Asked | Stage::Moved => stamps.echoed,
+            _ => stamps.echoed,
         }),
         octets_following,
         options,

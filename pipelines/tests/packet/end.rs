@@ -34,6 +34,23 @@ fn closed(flow: Flow, board: BoardId, migration_id: u64) -> Command {
 }
 
 #[test]
+fn a_connection_of_which_only_a_time_wait_is_left_is_over_though_its_notice_was_lost() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.settle(&mut client);
+    assert_eq!(rig.client(&client.fin(REQUEST_LEN)), Verdict::Forwarded);
+    rig.pass(HALF_CLOSED_MS + SEEN_MS);
+    let entry = asked(&mut rig, client.flow);
+    rig.command(Command::Holder { entry, holder: Holder::TimeWait(BOARD) });
+    let found = rig.entry(&client.flow).map(|entry| (entry.state, entry.closing));
+    assert_eq!(found, Some((State::Forward, true)), "it lingers");
+    assert_eq!(rig.worker.core().by_board.flows(BOARD), 0, "and counts no more");
+    assert_eq!(rig.happened(Happening::ClosedByBoard), 1);
+    rig.pass(2_000);
+    assert_eq!(rig.state(&client.flow), None);
+}
+
+#[test]
 fn rst_while_temporary_ends_the_entry() {
     let mut rig = Rig::new();
     let mut client = Client::plain();

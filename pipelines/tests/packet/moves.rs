@@ -223,7 +223,8 @@ fn every_answer_of_the_control_core_lets_the_request_go_on() {
         talk.stays(&place, why);
         talk.goes_to(BOARD_MAC, B);
         assert_eq!(talk.rig.happened(counted), 1, "{why:?}");
-        talk.is(State::Watched);
+        // What a silent board was sent is held until the client shows that it is there.
+        talk.is(if why == Stay::Silent { State::Forward } else { State::Watched });
         // A second word changes nothing.
         talk.stays(&place, why);
         talk.rig.assert_silent();
@@ -623,6 +624,158 @@ fn the_failure_of_a_repeated_attempt_does_not_end_what_moves_on() {
     assert!(talk.rig.packets_out().is_empty(), "the client hears nothing of it");
     talk.moved(&place);
     talk.goes_to(OTHER_BOARD_MAC, B);
+}
+
+#[test]
+fn the_failure_of_a_repeated_attempt_does_not_end_what_has_moved_on() {
+    let mut talk = Talk::begin(A);
+    assert_eq!(talk.sends(B), Verdict::Held);
+    let place = talk.asked();
+    talk.moved(&place);
+    talk.goes_to(OTHER_BOARD_MAC, B);
+    // Nothing has been repeated of this request: the word is about an earlier one.
+    let reset = || Command::Answer { entry: place.entry, answer: Answer::Reset };
+    talk.rig.command(reset());
+    talk.is(State::Forward);
+    talk.rig.assert_silent();
+    talk.answered();
+    talk.rig.command(reset());
+    talk.is(State::Watched);
+    talk.rig.assert_silent();
+}
+
+/// A board that was asked to give the connection up, and was silent, is sent the request.
+fn with_a_silent_board() -> (Talk, Place) {
+    let mut talk = Talk::begin(A);
+    assert_eq!(talk.sends(B), Verdict::Held);
+    let place = talk.asked();
+    talk.stays(&place, Stay::Silent);
+    talk.goes_to(BOARD_MAC, B);
+    talk.is(State::Forward);
+    (talk, place)
+}
+
+#[test]
+fn a_request_that_a_silent_board_turns_out_not_to_have_is_moved_after_all() {
+    let again = |talk: &Talk| Seg {
+        seq: talk.client.irs + 1 + A.len() as u32,
+        ack: talk.client.iss + 1 + talk.heard,
+        ..talk.client.data(0, B)
+    };
+    let flow = Client::of(MOVING_SERVICE).flow;
+    let of_board = |board, migration_id| Command::Left { flow, board, migration_id };
+    let stray = Command::Closed { flow, board: BOARD, migration_id: 0 };
+    let hints: [(&str, Option<Command>); 3] =
+        [("sent again", None), ("a late word", Some(of_board(BOARD, MIGRATION))), ("a stray", Some(stray))];
+    for (what, hint) in hints {
+        let (mut talk, first) = with_a_silent_board();
+        // Of another board, or another attempt: no news.
+        talk.rig.command(of_board(OTHER_BOARD, MIGRATION));
+        talk.rig.command(of_board(BOARD, SECOND));
+        talk.rig.assert_silent();
+        match hint {
+            None => assert_eq!(talk.takes(again(&talk)), Verdict::Held),
+            Some(command) => talk.rig.command(command),
+        }
+        let place = talk.asked();
+        assert_eq!((place.tcb(), place.pool), (first.tcb(), 2), "{what}");
+        talk.is(State::ForwardConnect);
+        // While it is asked, nothing is asked twice.
+        assert_eq!(talk.takes(again(&talk)), Verdict::Drop(Drop::OldSegment));
+        talk.rig.command(of_board(BOARD, MIGRATION));
+        talk.rig.assert_silent();
+        talk.moved(&place);
+        talk.goes_to(OTHER_BOARD_MAC, B);
+        talk.answered();
+        talk.is(State::Watched);
+        assert_eq!(talk.rig.happened(Happening::MoveAskedAgain), 1, "{what}");
+    }
+}
+
+#[test]
+fn a_silent_board_that_has_the_request_keeps_the_connection() {
+    // It answers the client.
+    let (mut talk, place) = with_a_silent_board();
+    talk.answered();
+    talk.is(State::Watched);
+    talk.stays(&place, Stay::Busy);
+    talk.rig.assert_silent();
+    assert_eq!(talk.sends(A), Verdict::Forwarded);
+    talk.goes_to(BOARD_MAC, A);
+    // It says so when it is asked again.
+    let (mut talk, place) = with_a_silent_board();
+    let flow = talk.client.flow;
+    talk.rig.command(Command::Left { flow, board: BOARD, migration_id: MIGRATION });
+    talk.asked();
+    talk.stays(&place, Stay::Busy);
+    talk.goes_to(BOARD_MAC, B);
+    talk.is(State::Watched);
+    // Nobody can take it just now, so that the board is not asked: that may be otherwise when the client sends it again.
+    let (mut talk, place) = with_a_silent_board();
+    talk.rig.command(Command::Left { flow, board: BOARD, migration_id: MIGRATION });
+    talk.asked();
+    talk.stays(&place, Stay::NoBoard);
+    talk.goes_to(BOARD_MAC, B);
+    talk.is(State::Forward);
+    // Its endpoint closes.
+    let (mut talk, _) = with_a_silent_board();
+    talk.rig.command(Command::Closed { flow, board: BOARD, migration_id: MIGRATION });
+    let closing = |talk: &Talk| talk.rig.entry(&flow).map(|entry| entry.closing);
+    assert_eq!(closing(&talk), Some(true));
+    talk.rig.command(Command::Left { flow, board: BOARD, migration_id: MIGRATION });
+    talk.rig.assert_silent();
+    talk.rig.pass(2_000);
+    assert_eq!(talk.rig.state(&flow), None);
+}
+
+#[test]
+fn a_request_with_a_silent_board_is_not_held_for_ever() {
+    // Nothing more is heard of it.
+    let (mut talk, _) = with_a_silent_board();
+    talk.rig.pass(30_000);
+    talk.is(State::Watched);
+    // The board is silent each time.
+    let (mut talk, place) = with_a_silent_board();
+    let flow = talk.client.flow;
+    let left = || Command::Left { flow, board: BOARD, migration_id: MIGRATION };
+    for _ in 0..6 {
+        talk.rig.pass(4_900);
+        talk.rig.command(left());
+        talk.asked();
+        talk.stays(&place, Stay::Silent);
+        talk.goes_to(BOARD_MAC, B);
+    }
+    talk.rig.pass(4_900);
+    talk.rig.command(left());
+    talk.rig.assert_silent();
+    talk.is(State::Watched);
+}
+
+#[test]
+fn a_request_that_a_silent_board_may_have_is_never_answered_by_the_appliance_for_want_of_a_decision() {
+    let (mut talk, _) = with_a_silent_board();
+    let flow = talk.client.flow;
+    talk.rig.command(Command::Left { flow, board: BOARD, migration_id: MIGRATION });
+    talk.asked();
+    talk.rig.pass(10_000);
+    talk.goes_to(BOARD_MAC, B);
+    talk.is(State::Forward);
+    assert!(matches!(only(talk.rig.told()), Event::Abandon { migrated: None, .. }));
+}
+
+#[test]
+fn a_fin_that_came_with_a_request_that_stays_shortens_the_time_it_may_be_idle() {
+    let timeouts = Timeouts { half_closed_ms: 5_000, ..Timeouts::default() };
+    let rig = Rig::with(Setup { timeouts, ..Setup::default() });
+    let mut talk = Talk::with(rig, Client::of(MOVING_SERVICE), A);
+    assert_eq!(talk.sends(B), Verdict::Held);
+    let place = talk.asked();
+    let fin = Seg { ack: talk.client.iss + 1 + talk.heard, ..talk.client.fin(talk.sent) };
+    assert_eq!(talk.rig.client(&fin), Verdict::Held);
+    talk.stays(&place, Stay::Busy);
+    talk.rig.packets_out();
+    talk.rig.pass(5_001);
+    assert!(matches!(only(talk.rig.told()), Event::WhoHolds { board: Some(BOARD), .. }));
 }
 
 #[test]

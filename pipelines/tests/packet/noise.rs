@@ -242,10 +242,11 @@ fn decide(random: &mut Random, event: Event) -> Option<Command> {
                 counted: if random.below(2) == 0 { Counted::Client } else { Counted::No },
             }),
         },
-        Event::WhoHolds { entry, .. } => match random.below(4) {
+        Event::WhoHolds { entry, .. } => match random.below(5) {
             0 => Some(Command::Holder { entry, holder: Holder::Nobody }),
             1 => Some(Command::Holder { entry, holder: Holder::Unknown }),
             2 => Some(Command::Holder { entry, holder: Holder::Board(board, MIGRATION) }),
+            3 => Some(Command::Holder { entry, holder: Holder::TimeWait(board) }),
             _ => None,
         },
         Event::PlaceDatagrams { entry, flow, .. } => match random.below(5) {
@@ -256,12 +257,14 @@ fn decide(random: &mut Random, event: Event) -> Option<Command> {
                 Some(Command::Datagrams { entry, flow, placed: DatagramsPlaced::At(board, Counted::Service) })
             }
         },
-        Event::Move { place, .. } => match random.below(8) {
+        Event::Move { place, .. } => match random.below(10) {
             0 => None,
             1 => Some(Command::Answer { entry: place.entry, answer }),
             2 => Some(Command::Detached { entry: place.entry }),
             3 => Some(Command::Stay { entry: place.entry, why: Stay::Busy }),
             4 => Some(Command::Stay { entry: place.entry, why: Stay::Shared }),
+            5 => Some(Command::Stay { entry: place.entry, why: Stay::Silent }),
+            6 => Some(Command::Left { flow: place.flow, board, migration_id: MIGRATION }),
             _ => {
                 let (entry, flow) = (place.entry, place.flow);
                 Some(Command::Migrated {

@@ -45,6 +45,19 @@ fn a_board_that_holds_it_gets_the_packet_and_all_that_follow() {
 }
 
 #[test]
+fn what_waits_for_a_time_wait_goes_there_and_its_entry_is_on_its_way_out() {
+    let mut rig = Rig::new();
+    let stranger = Client::stranger(1);
+    assert_eq!(rig.client(&stranger.fin(0)), Verdict::Held);
+    let Event::WhoHolds { entry, .. } = only(rig.told()) else { panic!("a question") };
+    rig.command(Command::Holder { entry, holder: Holder::TimeWait(BOARD) });
+    assert_eq!(rig.forwarded().packet, stranger.fin(0).frame()[14..]);
+    assert_eq!(rig.worker.core().by_board.flows(BOARD), 0, "no connection of the board's");
+    rig.pass(2_000);
+    assert_eq!(rig.state(&stranger.flow), None);
+}
+
+#[test]
 fn a_held_fin_or_rst_counts_when_its_board_is_found() {
     for last in [Client::stranger(1).fin(0), Client::stranger(1).rst(0)] {
         let mut rig = Rig::new();
