@@ -6,16 +6,18 @@
 //! entry, so that the flow keeps its board when boards come, drain or die. Its other packets take the fast path.
 //!
 //! Half of the shard at most is theirs, because their first packets prove nothing: what finds it used up goes by the table
-//! alone, and a flood of SYNs leaves the other services their room.
+//! alone, and a flood of SYNs leaves the other services their room. Where a service has limits for clients (`[service.admit]`), a first
+//! packet is admitted before it goes anywhere ([`crate::admit`]), and an entry counts until its end.
 
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::tcp::Flags;
 
+use crate::admit;
 use crate::core::Core;
 use crate::counters::{Drop, Happening};
 use crate::entry::{Entry, State};
 use crate::forward;
-use crate::handoff::{BOARDS_MAX, BoardId, Takes};
+use crate::handoff::{BOARDS_MAX, BoardId, Counted, Takes};
 use crate::local;
 use crate::parse::TcpPacket;
 use crate::table::ENDPOINTS_MAX;
@@ -88,7 +90,7 @@ impl Default for Standings {
 
 /// Whether an entry is of a connection that is not terminated here.
 pub fn is_of(core: &Core, entry: EntryRef) -> bool {
-    core.shard.get(entry).is_some_and(|found| found.state == State::Layer4)
+    core.shard.get(entry).is_some_and(|found| matches!(found.state, State::Layer4 | State::Admitting))
 }
 
 /// A packet to a service of kind `l4`, with the flow's entry if it has one.
@@ -100,16 +102,24 @@ pub fn packet(
     mbuf: Mbuf,
 ) -> Verdict {
     let is_syn = packet.flags.contains(Flags::SYN);
+    let must_count = is_syn && core.services.is_limited(service);
     if let Some(entry) = entry {
-        if keeps_board(core, service, entry, is_syn) {
-            return known(core, entry, packet, mbuf);
+        match standing(core, service, entry, packet) {
+            Standing::Held => return Verdict::Drop(Drop::AdmitHeld),
+            Standing::Keeps { counts } if counts || !must_count => return known(core, entry, packet, mbuf),
+            Standing::Again if must_count && goes_elsewhere(core, service, entry, packet) => {
+                return known(core, entry, packet, mbuf);
+            }
+            _ => core.remove(entry),
         }
-        core.remove(entry);
     }
     let Some(board) = choose(core, service, packet, is_syn) else { return no_board(core, packet, mbuf) };
     if core.place_of(board).is_none() {
         // Whoever has just been started does not know yet where its boards are: the client sends the packet again.
         return Verdict::Drop(Drop::NoBoardMac);
+    }
+    if must_count {
+        return admit::ask(core, service, packet, mbuf);
     }
     match keep(core, packet, board) {
         // RST and FIN end what has just been entered.
@@ -118,12 +128,47 @@ pub fn packet(
     }
 }
 
-/// Whether the packet goes where the entry says. A SYN may begin another connection on the same addresses and ports, and
-/// goes on to another board when this one takes none.
-fn keeps_board(core: &Core, service: u16, entry: EntryRef, is_syn: bool) -> bool {
-    let Some(found) = core.shard.get(entry) else { return false };
+/// What a packet is to the entry of its flow.
+enum Standing {
+    /// The flow's first packet waits to be admitted.
+    Held,
+    /// It goes where the entry says.
+    Keeps {
+        /// The entry counts against the limits of its service.
+        counts: bool,
+    },
+    /// It is the SYN of an entry that counts, sent again, and the entry's board takes no new flows any more.
+    Again,
+    /// It begins another connection on the same addresses and ports.
+    Anew,
+}
+
+/// What the packet is to the entry. A SYN may begin another connection on the same addresses and ports, and goes on to another board
+/// when this one takes none.
+fn standing(core: &Core, service: u16, entry: EntryRef, packet: &TcpPacket) -> Standing {
+    let Some(found) = core.shard.get(entry) else { return Standing::Anew };
+    let counts = found.counted != Counted::No;
     let is_over = found.closing || found.client_fin;
-    !is_syn || (!is_over && core.standings.takes(service, found.board) == Takes::New)
+    match () {
+        () if found.state == State::Admitting => Standing::Held,
+        () if !packet.flags.contains(Flags::SYN) => Standing::Keeps { counts },
+        () if !is_over && core.standings.takes(service, found.board) == Takes::New => {
+            Standing::Keeps { counts }
+        }
+        () if counts && found.syn_irs == Some(packet.seq) => Standing::Again,
+        () => Standing::Anew,
+    }
+}
+
+/// A SYN that was sent again counts once, though it goes to another board now. False when there is none.
+fn goes_elsewhere(core: &mut Core, service: u16, entry: EntryRef, packet: &TcpPacket) -> bool {
+    let board = choose(core, service, packet, true).filter(|board| core.place_of(*board).is_some());
+    let Some((board, mut found)) = board.zip(core.shard.get_mut(entry)) else { return false };
+    let before = std::mem::replace(&mut found.board, board);
+    std::mem::drop(found);
+    core.by_board.left(before);
+    core.by_board.joined(board);
+    true
 }
 
 /// A packet of a flow that has an entry.
@@ -148,13 +193,18 @@ fn choose(core: &Core, service: u16, packet: &TcpPacket, is_syn: bool) -> Option
     table.choose(&packet.flow, |board| takes(board) != Takes::None)
 }
 
+/// Whether the share of the shard has room for another flow.
+pub fn has_room(core: &Core) -> bool {
+    let have = [State::Layer4, State::Admitting].map(|state| core.counters.entries[state.index()].read());
+    have.iter().sum::<u64>() < u64::from(core.config.entries / 2)
+}
+
 /// Enters a flow at its board; `None` where there is nothing to keep, or no room.
 fn keep(core: &mut Core, packet: &TcpPacket, board: BoardId) -> Option<EntryRef> {
     if packet.flags.contains(Flags::RST) {
         return None;
     }
-    let have = core.counters.entries[State::Layer4.index()].read();
-    let has_room = have < u64::from(core.config.entries / 2);
+    let has_room = has_room(core);
     let is_syn = packet.flags.contains(Flags::SYN);
     let entry = Entry {
         board,
@@ -173,6 +223,29 @@ fn keep(core: &mut Core, packet: &TcpPacket, board: BoardId) -> Option<EntryRef>
             None
         }
     }
+}
+
+/// A first packet that has waited is admitted: its entry counts, and it goes to its board. Where there is none any more the entry
+/// ends, with what it counts; so it does where a reload has given the endpoint to another kind, which the client's next SYN
+/// finds.
+pub fn admitted(core: &mut Core, service: u16, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+    if core.services.table(service).is_none() {
+        core.remove(entry);
+        return Verdict::Drop(Drop::OldSegment);
+    }
+    let Some(board) = choose(core, service, packet, true) else {
+        core.remove(entry);
+        return no_board(core, packet, mbuf);
+    };
+    let cookie_slot = core.now.cookie_slot;
+    if let Some(mut found) = core.shard.get_mut(entry) {
+        found.board = board;
+        found.note_syn(packet.seq, cookie_slot);
+    }
+    core.change_state(entry, State::Layer4);
+    core.happened(Happening::Layer4Placed);
+    core.schedule_in(entry, HALF_OPEN_MS);
+    forward::packet(core, entry, packet, mbuf)
 }
 
 /// No board may have the flow.
