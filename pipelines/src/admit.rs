@@ -41,6 +41,8 @@ pub struct Held {
     packet: TcpPacket,
     /// The service addressed.
     service: u16,
+    /// The entry is of a flow that a board has, and that does not count: the SYN may be a forged one.
+    known: bool,
     frame: Mbuf,
 }
 
@@ -64,35 +66,57 @@ impl Admitting {
         self.held.len()
     }
 
+    /// Whether the SYN that hangs on an entry waits on a flow that a board has.
+    pub fn is_known(&self, hanging: EntryRef) -> bool {
+        self.held.get(hanging).is_some_and(|held| held.known)
+    }
+
     /// Lets go of what hangs on an entry.
     pub fn release(&mut self, hanging: EntryRef) {
         self.held.remove(hanging);
     }
 }
 
-/// A SYN of a service with limits: the control core is asked, the SYN waits in an entry of its own.
-pub fn ask(core: &mut Core, service: u16, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+/// A SYN of a service with limits: the control core is asked, the SYN waits in an entry of its own, or in that of a flow which does not
+/// count and goes on meanwhile.
+pub fn ask(
+    core: &mut Core,
+    service: u16,
+    known: Option<EntryRef>,
+    packet: &TcpPacket,
+    mbuf: Mbuf,
+) -> Verdict {
     // What its board would not take shall not count.
     if !packet.checksum_ok(&mbuf) {
         return Verdict::Drop(Drop::BadTcpChecksum);
     }
-    let has_room = core.events.room() > core.events_room / 2 && layer4::has_room(core);
+    let has_room = core.events.room() > core.events_room / 2 && (known.is_some() || layer4::has_room(core));
     if !has_room || !core.admitting.asked.take(core.now.ms) {
         return Verdict::Drop(Drop::AdmitFull);
     }
     // It may be within its limits only because another one has ended.
     ended::tell(core);
-    let held = Held { packet: *packet, service, frame: mbuf };
+    let held = Held { packet: *packet, service, known: known.is_some(), frame: mbuf };
     let Ok(hanging) = core.admitting.held.insert(held) else { return Verdict::Drop(Drop::AdmitFull) };
-    let entry = match core.enter(&packet.flow, State::Admitting, Some(hanging)) {
+    let entered = match known {
+        Some(entry) => Ok(entry),
+        None => core.enter(&packet.flow, State::Admitting, Some(hanging)),
+    };
+    let entry = match entered {
         Ok(entry) => entry,
         Err(reason) => {
             core.admitting.release(hanging);
             return Verdict::Drop(reason);
         }
     };
+    if known.is_some() {
+        core.change_state(entry, State::Admitting);
+        if let Some(mut found) = core.shard.get_mut(entry) {
+            found.pending = Some(hanging);
+        }
+    }
     if !core.tell(Event::Admit { entry, flow: packet.flow, service }) {
-        core.remove(entry);
+        give_back(core, entry);
         return Verdict::Drop(Drop::ControlFull);
     }
     core.schedule_in(entry, ANSWER_MS);
@@ -105,22 +129,48 @@ pub fn decided(core: &mut Core, entry: EntryRef, flow: Flow, admission: Admissio
         Admission::Admitted(counted) => counted,
         Admission::OverLimit => Counted::No,
     };
-    let Some(Held { packet, service, frame }) = withdraw(core, entry, counted) else {
+    let Some(Held { packet, service, known, frame }) = withdraw(core, entry, counted) else {
         // Forgotten meanwhile.
         return core.ended.owe(flow, Protocol::Tcp, counted);
     };
     if admission == Admission::OverLimit {
         core.happened(Happening::ResetOverLimit);
-        core.remove(entry);
-        // It counts the RST itself.
+        undo(core, entry, known);
+        // It counts the RST itself. To who has a connection there, and has sent no SYN, it says nothing (RFC 5961, section 3.2).
         let _ = local::refuse(core, &packet, frame);
         return;
     }
-    match layer4::admitted(core, service, entry, &packet, frame) {
+    let verdict = match layer4::board_of_admitted(core, service, entry, known, &packet) {
+        Ok(board) => layer4::admitted(core, entry, board, &packet, frame),
+        Err(is_ours) => {
+            undo(core, entry, known);
+            // A reload may have given the endpoint to another kind, which the client's next SYN finds.
+            if is_ours { layer4::no_board(core, &packet, frame) } else { Verdict::Drop(Drop::OldSegment) }
+        }
+    };
+    match verdict {
         Verdict::Forwarded => core.happened(Happening::Originated),
         // By a RST, which counts itself.
         Verdict::Answered => {}
         _ => core.happened(Happening::OriginateFailed),
+    }
+}
+
+/// The SYN begins no connection: a flow that was there goes on as it was.
+fn undo(core: &mut Core, entry: EntryRef, known: bool) {
+    ended::entry(core, entry);
+    if known {
+        core.change_state(entry, State::Layer4);
+        layer4::idle(core, entry);
+    } else {
+        core.remove(entry);
+    }
+}
+
+/// The same, with the SYN that hangs on the entry.
+fn give_back(core: &mut Core, entry: EntryRef) {
+    if let Some(held) = withdraw(core, entry, Counted::No) {
+        undo(core, entry, held.known);
     }
 }
 
@@ -139,5 +189,5 @@ fn withdraw(core: &mut Core, entry: EntryRef, counted: Counted) -> Option<Held> 
 /// The control core has not answered.
 pub fn give_up(core: &mut Core, entry: EntryRef) {
     core.happened(Happening::ExpiredPending);
-    core.remove(entry);
+    give_back(core, entry);
 }

@@ -104,13 +104,18 @@ pub fn packet(
     let is_syn = packet.flags.contains(Flags::SYN);
     let must_count = is_syn && core.services.is_limited(service);
     if let Some(entry) = entry {
-        match standing(core, service, entry, packet) {
-            Standing::Held => return Verdict::Drop(Drop::AdmitHeld),
-            Standing::Keeps { counts } if counts || !must_count => return known(core, entry, packet, mbuf),
-            Standing::Again if must_count && goes_elsewhere(core, service, entry, packet) => {
+        match relation(core, service, entry, packet) {
+            Relation::Held(Some(board)) if !is_syn => {
+                return forward::encapsulate(core, board, &packet.flow, usize::from(packet.frame_len), mbuf);
+            }
+            Relation::Held(_) => return Verdict::Drop(Drop::AdmitHeld),
+            Relation::Keeps { counts } if counts || !must_count => return known(core, entry, packet, mbuf),
+            // A packet that was sent ahead of the SYN is no way around the limits.
+            Relation::Keeps { .. } => return admit::ask(core, service, Some(entry), packet, mbuf),
+            Relation::Again if must_count && goes_elsewhere(core, service, entry, packet) => {
                 return known(core, entry, packet, mbuf);
             }
-            _ => core.remove(entry),
+            Relation::Again | Relation::Anew => core.remove(entry),
         }
     }
     let Some(board) = choose(core, service, packet, is_syn) else { return no_board(core, packet, mbuf) };
@@ -119,7 +124,7 @@ pub fn packet(
         return Verdict::Drop(Drop::NoBoardMac);
     }
     if must_count {
-        return admit::ask(core, service, packet, mbuf);
+        return admit::ask(core, service, None, packet, mbuf);
     }
     match keep(core, packet, board) {
         // RST and FIN end what has just been entered.
@@ -129,9 +134,9 @@ pub fn packet(
 }
 
 /// What a packet is to the entry of its flow.
-enum Standing {
-    /// The flow's first packet waits to be admitted.
-    Held,
+enum Relation {
+    /// A SYN of the flow waits to be admitted; the board that has the flow already, if one has.
+    Held(Option<BoardId>),
     /// It goes where the entry says.
     Keeps {
         /// The entry counts against the limits of its service.
@@ -145,18 +150,21 @@ enum Standing {
 
 /// What the packet is to the entry. A SYN may begin another connection on the same addresses and ports, and goes on to another board
 /// when this one takes none.
-fn standing(core: &Core, service: u16, entry: EntryRef, packet: &TcpPacket) -> Standing {
-    let Some(found) = core.shard.get(entry) else { return Standing::Anew };
+fn relation(core: &Core, service: u16, entry: EntryRef, packet: &TcpPacket) -> Relation {
+    let Some(found) = core.shard.get(entry) else { return Relation::Anew };
     let counts = found.counted != Counted::No;
     let is_over = found.closing || found.client_fin;
     match () {
-        () if found.state == State::Admitting => Standing::Held,
-        () if !packet.flags.contains(Flags::SYN) => Standing::Keeps { counts },
-        () if !is_over && core.standings.takes(service, found.board) == Takes::New => {
-            Standing::Keeps { counts }
+        () if found.state == State::Admitting => {
+            let is_known = found.pending.is_some_and(|hanging| core.admitting.is_known(hanging));
+            Relation::Held(is_known.then_some(found.board))
         }
-        () if counts && found.syn_irs == Some(packet.seq) => Standing::Again,
-        () => Standing::Anew,
+        () if !packet.flags.contains(Flags::SYN) => Relation::Keeps { counts },
+        () if !is_over && core.standings.takes(service, found.board) == Takes::New => {
+            Relation::Keeps { counts }
+        }
+        () if counts && found.syn_irs == Some(packet.seq) => Relation::Again,
+        () => Relation::Anew,
     }
 }
 
@@ -225,18 +233,27 @@ fn keep(core: &mut Core, packet: &TcpPacket, board: BoardId) -> Option<EntryRef>
     }
 }
 
-/// A first packet that has waited is admitted: its entry counts, and it goes to its board. Where there is none any more the entry
-/// ends, with what it counts; so it does where a reload has given the endpoint to another kind, which the client's next SYN
-/// finds.
-pub fn admitted(core: &mut Core, service: u16, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+/// The board of a first packet that has waited and is admitted: the one that has the flow already, if one has.
+///
+/// # Errors
+/// There is none; true where the service is still of kind `l4`.
+pub fn board_of_admitted(
+    core: &Core,
+    service: u16,
+    entry: EntryRef,
+    known: bool,
+    packet: &TcpPacket,
+) -> Result<BoardId, bool> {
     if core.services.table(service).is_none() {
-        core.remove(entry);
-        return Verdict::Drop(Drop::OldSegment);
+        return Err(false);
     }
-    let Some(board) = choose(core, service, packet, true) else {
-        core.remove(entry);
-        return no_board(core, packet, mbuf);
-    };
+    let before = core.shard.get(entry).map(|found| found.board).filter(|_| known);
+    let before = before.filter(|board| core.standings.takes(service, *board) == Takes::New);
+    before.or_else(|| choose(core, service, packet, true)).ok_or(true)
+}
+
+/// A first packet that has waited is admitted: its entry counts, and it goes to its board.
+pub fn admitted(core: &mut Core, entry: EntryRef, board: BoardId, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
     let cookie_slot = core.now.cookie_slot;
     if let Some(mut found) = core.shard.get_mut(entry) {
         found.board = board;
@@ -249,7 +266,7 @@ pub fn admitted(core: &mut Core, service: u16, entry: EntryRef, packet: &TcpPack
 }
 
 /// No board may have the flow.
-fn no_board(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+pub fn no_board(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
     if core.now.ms < HEARD_WITHIN_MS {
         return Verdict::Drop(Drop::NoBoardYet);
     }

@@ -68,6 +68,13 @@ fn assert_counts(node: &Node, client: &Client) {
     assert_eq!((entry.state, entry.counted), (State::Layer4, Counted::Client));
 }
 
+/// A packet that is dropped for this reason.
+pub fn provoke(reason: Drop) -> Verdict {
+    let mut rig = with(Setup { events: 2, ..Setup::default() });
+    assert_eq!(rig.client(&client(1).syn()), Verdict::Held);
+    rig.client(&client(if reason == Drop::AdmitHeld { 1 } else { 2 }).syn())
+}
+
 #[test]
 fn a_syn_waits_until_it_is_admitted_and_counts_once_however_often_it_comes() {
     let mut rig = rig();
@@ -377,4 +384,48 @@ fn connections_of_a_forgotten_board_end() {
     }
     let EndedFlow { flow, counted, .. } = only(ended(&mut rig));
     assert_eq!((rig.state(&flow), flow, counted), (Some(State::GivenUp), client.flow, Counted::Client));
+}
+
+#[test]
+fn a_forged_syn_does_nothing_to_a_connection_that_does_not_count() {
+    let (yes, no) = (Some(YES), Some(Admission::OverLimit));
+    for (admission, boards_left) in [(yes, true), (no, true), (None, true), (yes, false)] {
+        let mut rig = rig();
+        let old = client(1);
+        let board = board_of(&mut rig, &old.data(7, b"x"));
+        let forged = Client { irs: old.irs + 1_000_000, ..client(1) };
+        let asked = asks(&mut rig, &forged);
+        assert_eq!(board_of(&mut rig, &old.data(8, b"x")), board, "it is not held up");
+        assert_eq!(rig.client(&forged.syn()), Verdict::Drop(Drop::AdmitHeld));
+        // In the table there is only the other board by now.
+        let other = if board == BOARD { OTHER_BOARD } else { BOARD };
+        let services = services_of(&[other]).with_limits(&[L4]);
+        rig.command(Command::Services(Arc::new(services)));
+        if !boards_left {
+            takes(&mut rig, board, Takes::Known);
+            takes(&mut rig, other, Takes::Known);
+        }
+        match admission {
+            Some(admission) => decide(&mut rig, asked, admission),
+            None => rig.pass(u64::from(ANSWER_MS) + 100),
+        }
+        let resets = rig.segments_out().len();
+        assert_eq!(resets, usize::from(admission == no || !boards_left));
+        assert_eq!(rig.packets_out().len(), usize::from(admission == yes && boards_left));
+        let counts = admission == yes && boards_left;
+        assert_eq!(rig.entry(&old.flow).map(|entry| entry.counted != Counted::No), Some(counts));
+        assert_eq!(ended(&mut rig).len(), usize::from(admission == yes && !boards_left));
+        for segment in [old.data(9, b"x"), old.data(10, b"x"), old.fin(11)] {
+            assert_eq!(board_of(&mut rig, &segment), board, "{admission:?}");
+        }
+        rig.pass(100_000);
+        assert_eq!((rig.state(&old.flow), ended(&mut rig).len()), (None, usize::from(counts)));
+    }
+    // A queue that has no room, and a table without a place, leave it alone as well.
+    let mut rig = with(Setup { events: 2, ..Setup::default() });
+    let old = client(1);
+    let board = board_of(&mut rig, &old.data(7, b"x"));
+    assert_eq!(rig.client(&client(2).syn()), Verdict::Held);
+    assert_eq!(rig.client(&old.syn()), Verdict::Drop(Drop::AdmitFull));
+    assert_eq!(board_of(&mut rig, &old.data(8, b"x")), board);
 }
