@@ -9,13 +9,14 @@ mod world;
 
 use ipos_appliance::control::admission::{Admit, Rate};
 use ipos_appliance::control::placement::{Limits, Policy, Rules};
-use ipos_pipelines::handoff::BoardId;
+use ipos_pipelines::handoff::{BoardId, Command, Takes};
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::ipos::{ClosedReason, RefusalReason};
 
-use common::Client;
 use common::counting::{Counting, counted};
 use common::scripts::{REQUEST, REQUEST_LEN};
+use common::setup::{FARM_PORT, LAYER4_NUMBER, limited_services};
+use common::{BOARD, BOARD_MAC, Client, LAYER4_SERVICE, OTHER_BOARD, OTHER_BOARD_MAC};
 use world::{DEADLINE_MS, FIRST, RETRY_MS, SECOND, Sent, World};
 
 #[global_allocator]
@@ -77,6 +78,40 @@ fn limits_for_clients_that_are_reached_and_not() {
                 world.sent();
             }
             world.rig.segments_out();
+        }
+        world.pass(1_100);
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn first_packets_that_are_admitted_and_not() {
+    let rate = Some(Rate { per_second: 1_000, burst: 1_000 });
+    let admit = Admit { connections: Some(6), rate, client_connections: Some(5), client_rate: rate };
+    let mut world = World::limited(admit);
+    world.pass(5_000);
+    world.tell(Command::Services(limited_services()));
+    world.tell(Command::Board { board: BOARD, mac: BOARD_MAC, port: FARM_PORT });
+    world.tell(Command::Board { board: OTHER_BOARD, mac: OTHER_BOARD_MAC, port: FARM_PORT });
+    for board in [BOARD, OTHER_BOARD] {
+        world.tell(Command::Standing { service: LAYER4_NUMBER, board, takes: Takes::New });
+    }
+    world.sent();
+    let count = counted(|| {
+        for port in 1..=ROUNDS {
+            let mut client = Client::on_port(port);
+            client.flow.endpoint = LAYER4_SERVICE;
+            assert_eq!(world.rig.client(&client.syn()), Verdict::Held);
+            world.turn();
+            assert_eq!(world.sent().len(), usize::from(port <= 5));
+            assert_eq!(world.rig.segments_out().len(), usize::from(port > 5));
+        }
+        for port in 1..=5 {
+            let mut client = Client::on_port(port);
+            client.flow.endpoint = LAYER4_SERVICE;
+            assert_eq!(world.rig.client(&client.rst(0)), Verdict::Forwarded);
+            world.turn();
+            world.sent();
         }
         world.pass(1_100);
     });

@@ -81,7 +81,7 @@ pub fn classify(core: &mut Core, packet: &TcpPacket) -> Route {
             State::ForwardConnect if found.migration_id != 0 => return Route::Held(entry),
             State::Temporary | State::ForwardConnect => return Route::Request(entry),
             State::Local if !found.closing => return Route::Local(entry),
-            State::Local | State::Asking | State::GivenUp | State::Layer4 => {}
+            State::Local | State::Asking | State::GivenUp | State::Layer4 | State::Admitting => {}
         }
     }
     slow(core, packet, entry)
@@ -138,7 +138,7 @@ fn layer4(core: &Core, packet: &TcpPacket, service: u16, entry: Option<EntryRef>
     other.unwrap_or(Route::Layer4 { service, entry })
 }
 
-/// The way of a packet that belongs to its entry; `None` while the farm is being asked.
+/// The way of a packet that belongs to its entry; `None` while the farm, or the control core, is being asked.
 fn known(core: &Core, entry: EntryRef) -> Option<Route> {
     let found = core.shard.get(entry)?;
     Some(match found.state {
@@ -150,7 +150,7 @@ fn known(core: &Core, entry: EntryRef) -> Option<Route> {
         State::Temporary | State::ForwardConnect => Route::Request(entry),
         State::Local => Route::Local(entry),
         State::GivenUp => Route::GivenUp(entry),
-        State::Asking => return None,
+        State::Asking | State::Admitting => return None,
     })
 }
 
@@ -170,7 +170,7 @@ fn prove(core: &Core, packet: &TcpPacket, kind: Kind) -> Option<(Cookie, Seq)> {
 /// the same addresses and ports.
 fn is_of(core: &Core, entry: EntryRef, packet: &TcpPacket, irs: Seq) -> bool {
     let Some(found) = core.shard.get(entry) else { return false };
-    if matches!(found.state, State::Asking | State::Watched) {
+    if matches!(found.state, State::Asking | State::Watched | State::Admitting) {
         return false;
     }
     found

@@ -11,6 +11,7 @@ use ipos_wire::ethernet;
 use ipos_wire::flow::Flow;
 use ipos_wire::mac::Mac;
 
+use crate::admit::Admitting;
 use crate::by_board::ByBoard;
 use crate::clock::Now;
 use crate::config::{PortSettings, WorkerConfig};
@@ -81,6 +82,8 @@ pub struct Core {
     pub by_board: ByBoard,
     /// Flows of datagrams.
     pub datagrams: Datagrams,
+    /// First packets that wait to be admitted.
+    pub admitting: Admitting,
     /// Messages that the queue to the control core has room for.
     pub events_room: usize,
     /// Connections that counted against limits, and have ended.
@@ -127,6 +130,7 @@ impl Core {
         Ok(Self {
             // Another key, so that what is learned of one shard says nothing of the other.
             datagrams: Datagrams::new(config.datagram_flows, [other, !one])?,
+            admitting: Admitting::new()?,
             events_room: events.room(),
             ended: Ended::new(flows_max)?,
             shard: Shard::new(config.entries, config.hash_key, 0)?,
@@ -312,6 +316,7 @@ impl Core {
         match state {
             State::Asking => drop(self.waiting.remove(hanging)),
             State::Watched => drop(self.watches.remove(hanging)),
+            State::Admitting => self.admitting.release(hanging),
             _ => {
                 let Some(pending) = self.pending.remove(hanging) else { return };
                 self.assemblies.give(pending.assembly);
@@ -328,7 +333,7 @@ impl Core {
     pub fn pending_of(&mut self, entry: EntryRef) -> Option<&mut Pending> {
         let found = self.shard.get(entry)?;
         // What hangs on it then is something else.
-        let is_other = matches!(found.state, State::Asking | State::Watched);
+        let is_other = matches!(found.state, State::Asking | State::Watched | State::Admitting);
         let hanging = found.pending.filter(|_| !is_other)?;
         self.pending.get_mut(hanging)
     }

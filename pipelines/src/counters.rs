@@ -122,6 +122,8 @@ counted! {
         ControlFull = "control_full", "Pressure: the queue to the control core is full.";
         DatagramsFull = "datagrams_full", "Pressure: a new flow of datagrams found no room, or too many came this second.";
         DatagramsHeld = "datagrams_held", "Pressure: a datagram came while a board was being asked, and enough others wait already.";
+        AdmitFull = "admit_full", "Pressure: a SYN that has to be admitted (`[service.admit]`, kind `l4`) found no room to wait, or too many came this second; the client sends it again.";
+        AdmitHeld = "admit_held", "Refused: another packet of a connection whose SYN waits to be admitted.";
         SteerFull = "steer_full", "Pressure: the queue to the owning worker is full.";
         NoMbuf = "no_mbuf", "Pressure: no mbuf left for an answer.";
         NoBoardMac = "no_board_mac", "Pressure: the board's MAC address is not known yet.";
@@ -312,7 +314,7 @@ pub struct WorkerCounters {
     /// TSC cycles in polls that found something to do.
     pub busy_cycles: Counter,
     /// Entries by [`crate::entry::State`].
-    pub entries: [Counter; 8],
+    pub entries: [Counter; 9],
     /// Flows of datagrams.
     pub datagram_flows: Counter,
     /// How many entries the shard can hold.

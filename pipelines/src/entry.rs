@@ -31,6 +31,8 @@ use crate::table::slab::EntryRef;
 ///      +----------------> Asking ------------- a board holds it ---------------------------+
 ///      | any packet to a service of kind `l4`
 ///      +----------------> Layer4
+///      | a SYN to one that has limits                  ^ admitted
+///      +----------------> Admitting ------------------+
 /// ```
 ///
 /// For Watched see [`crate::watch`]. Where the server may speak first, the handshake's ACK leads to ForwardConnect, and what would be 503 is a RST.
@@ -54,6 +56,9 @@ pub enum State {
     /// A board has had the connection from its first packet on ([`crate::layer4`]). Until the handshake's second packet has
     /// come from the client, [`Entry::syn_irs`] is set.
     Layer4,
+    /// Its first packet waits for the control core to say whether it is within the limits of its service, which is of kind `l4`
+    /// ([`crate::admit`]). The packet hangs on it.
+    Admitting,
 }
 
 impl State {
@@ -69,6 +74,7 @@ impl State {
             State::GivenUp => 5,
             State::Layer4 => 6,
             State::Watched => 7,
+            State::Admitting => 8,
         }
     }
 
@@ -78,11 +84,12 @@ impl State {
         matches!(self, State::Forward | State::Watched | State::Layer4)
     }
 
-    /// The table of Fig. 12 that shows it; an entry that waits for the farm's answer is on its way to Forward.
+    /// The table of Fig. 12 that shows it; an entry that waits for the farm's answer, or the control core's, is on its way to
+    /// Forward.
     pub const fn table(self) -> Table {
         match self {
             State::Temporary => Table::Temporary,
-            State::ForwardConnect | State::Asking => Table::ForwardConnect,
+            State::ForwardConnect | State::Asking | State::Admitting => Table::ForwardConnect,
             State::Forward | State::Watched | State::Layer4 => Table::Forward,
             State::Local | State::GivenUp => Table::Local,
         }
@@ -348,6 +355,7 @@ mod tests {
             State::GivenUp,
             State::Layer4,
             State::Watched,
+            State::Admitting,
         ];
         for (place, state) in states.into_iter().enumerate() {
             assert_eq!(state.index(), place);

@@ -5,6 +5,7 @@
 
 use arrayvec::ArrayVec;
 
+use crate::admit;
 use crate::core::Core;
 use crate::counters::Happening;
 use crate::entry::{Stage, State};
@@ -48,6 +49,7 @@ fn act(core: &mut Core, entry: EntryRef) {
         State::Local if found.closing => core.remove(entry),
         State::Local => local::send(core, entry),
         State::Asking => recover::give_up(core, entry),
+        State::Admitting => admit::give_up(core, entry),
         State::GivenUp => core.remove(entry),
         State::Forward | State::Watched | State::Layer4 if found.closing => core.remove(entry),
         State::Layer4 => layer4::idle(core, entry),

@@ -127,6 +127,10 @@ fn note_end(core: &mut Core, entry: EntryRef, flags: Flags) {
     } else {
         found.client_fin = true;
         std::mem::drop(found);
+        if state == State::Layer4 {
+            // Its board tells nobody of its end: it counts no more from here on.
+            ended::entry(core, entry);
+        }
         if !client_fin && !closing && (pending.is_none() || state == State::Watched) {
             core.schedule_in(entry, timeouts.half_closed_ms);
         }

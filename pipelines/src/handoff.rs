@@ -26,7 +26,7 @@ use crate::request::assembly::WINDOW;
 use crate::services::Services;
 use crate::table::slab::EntryRef;
 
-pub use answer::{Alert, Answer, RetryAfter};
+pub use answer::{Admission, Alert, Answer, RetryAfter};
 pub use flows::{FLOW_PAGE_ROWS, FlowCount, FlowFilter, FlowPage, FlowRow, Table};
 pub use session::{Session, SessionKey};
 
@@ -113,6 +113,16 @@ pub enum Event {
         pool: u16,
         /// It had a board before, which is dead or gone: it is no new one.
         moved: bool,
+    },
+    /// The first packet of a connection that is not terminated here, to a service with limits for clients: may it have a board?
+    /// Answered by [`Command::Admitted`], always.
+    Admit {
+        /// The entry that waits.
+        entry: EntryRef,
+        /// Client and endpoint.
+        flow: Flow,
+        /// Row of [`Services`] that the client addressed.
+        service: u16,
     },
     /// Connections that counted against limits of their service have ended.
     Ended(ArrayVec<EndedFlow, ENDED_EACH>),
@@ -279,6 +289,15 @@ pub enum Command {
         flow: Flow,
         /// Which board has taken the flow, or why none.
         placed: DatagramsPlaced,
+    },
+    /// The answer to [`Event::Admit`].
+    Admitted {
+        /// The entry that waits.
+        entry: EntryRef,
+        /// Client and endpoint.
+        flow: Flow,
+        /// Whether it is within the limits.
+        admission: Admission,
     },
     /// No board takes the endpoint: answer the client.
     Answer {

@@ -6,16 +6,18 @@
 //! entry, so that the flow keeps its board when boards come, drain or die. Its other packets take the fast path.
 //!
 //! Half of the shard at most is theirs, because their first packets prove nothing: what finds it used up goes by the table
-//! alone, and a flood of SYNs leaves the other services their room.
+//! alone, and a flood of SYNs leaves the other services their room. Where a service has limits for clients (`[service.admit]`), a first
+//! packet is admitted before it goes anywhere ([`crate::admit`]), and an entry counts until its end.
 
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::tcp::Flags;
 
+use crate::admit;
 use crate::core::Core;
 use crate::counters::{Drop, Happening};
 use crate::entry::{Entry, State};
 use crate::forward;
-use crate::handoff::{BOARDS_MAX, BoardId, Takes};
+use crate::handoff::{BOARDS_MAX, BoardId, Counted, Takes};
 use crate::local;
 use crate::parse::TcpPacket;
 use crate::table::ENDPOINTS_MAX;
@@ -88,7 +90,7 @@ impl Default for Standings {
 
 /// Whether an entry is of a connection that is not terminated here.
 pub fn is_of(core: &Core, entry: EntryRef) -> bool {
-    core.shard.get(entry).is_some_and(|found| found.state == State::Layer4)
+    core.shard.get(entry).is_some_and(|found| matches!(found.state, State::Layer4 | State::Admitting))
 }
 
 /// A packet to a service of kind `l4`, with the flow's entry if it has one.
@@ -100,16 +102,29 @@ pub fn packet(
     mbuf: Mbuf,
 ) -> Verdict {
     let is_syn = packet.flags.contains(Flags::SYN);
+    let must_count = is_syn && core.services.is_limited(service);
     if let Some(entry) = entry {
-        if keeps_board(core, service, entry, is_syn) {
-            return known(core, entry, packet, mbuf);
+        match relation(core, service, entry, packet) {
+            Relation::Held(Some(board)) if !is_syn => {
+                return forward::encapsulate(core, board, &packet.flow, usize::from(packet.frame_len), mbuf);
+            }
+            Relation::Held(_) => return Verdict::Drop(Drop::AdmitHeld),
+            Relation::Keeps { counts } if counts || !must_count => return known(core, entry, packet, mbuf),
+            // A packet that was sent ahead of the SYN is no way around the limits.
+            Relation::Keeps { .. } => return admit::ask(core, service, Some(entry), packet, mbuf),
+            Relation::Again if must_count && goes_elsewhere(core, service, entry, packet) => {
+                return known(core, entry, packet, mbuf);
+            }
+            Relation::Again | Relation::Anew => core.remove(entry),
         }
-        core.remove(entry);
     }
     let Some(board) = choose(core, service, packet, is_syn) else { return no_board(core, packet, mbuf) };
     if core.place_of(board).is_none() {
         // Whoever has just been started does not know yet where its boards are: the client sends the packet again.
         return Verdict::Drop(Drop::NoBoardMac);
+    }
+    if must_count {
+        return admit::ask(core, service, None, packet, mbuf);
     }
     match keep(core, packet, board) {
         // RST and FIN end what has just been entered.
@@ -118,12 +133,50 @@ pub fn packet(
     }
 }
 
-/// Whether the packet goes where the entry says. A SYN may begin another connection on the same addresses and ports, and
-/// goes on to another board when this one takes none.
-fn keeps_board(core: &Core, service: u16, entry: EntryRef, is_syn: bool) -> bool {
-    let Some(found) = core.shard.get(entry) else { return false };
+/// What a packet is to the entry of its flow.
+enum Relation {
+    /// A SYN of the flow waits to be admitted; the board that has the flow already, if one has.
+    Held(Option<BoardId>),
+    /// It goes where the entry says.
+    Keeps {
+        /// The entry counts against the limits of its service.
+        counts: bool,
+    },
+    /// It is the SYN of an entry that counts, sent again, and the entry's board takes no new flows any more.
+    Again,
+    /// It begins another connection on the same addresses and ports.
+    Anew,
+}
+
+/// What the packet is to the entry. A SYN may begin another connection on the same addresses and ports, and goes on to another board
+/// when this one takes none.
+fn relation(core: &Core, service: u16, entry: EntryRef, packet: &TcpPacket) -> Relation {
+    let Some(found) = core.shard.get(entry) else { return Relation::Anew };
+    let counts = found.counted != Counted::No;
     let is_over = found.closing || found.client_fin;
-    !is_syn || (!is_over && core.standings.takes(service, found.board) == Takes::New)
+    match () {
+        () if found.state == State::Admitting => {
+            let is_known = found.pending.is_some_and(|hanging| core.admitting.is_known(hanging));
+            Relation::Held(is_known.then_some(found.board))
+        }
+        () if !packet.flags.contains(Flags::SYN) => Relation::Keeps { counts },
+        () if !is_over && core.standings.takes(service, found.board) == Takes::New => {
+            Relation::Keeps { counts }
+        }
+        () if counts && found.syn_irs == Some(packet.seq) => Relation::Again,
+        () => Relation::Anew,
+    }
+}
+
+/// A SYN that was sent again counts once, though it goes to another board now. False when there is none.
+fn goes_elsewhere(core: &mut Core, service: u16, entry: EntryRef, packet: &TcpPacket) -> bool {
+    let board = choose(core, service, packet, true).filter(|board| core.place_of(*board).is_some());
+    let Some((board, mut found)) = board.zip(core.shard.get_mut(entry)) else { return false };
+    let before = std::mem::replace(&mut found.board, board);
+    std::mem::drop(found);
+    core.by_board.left(before);
+    core.by_board.joined(board);
+    true
 }
 
 /// A packet of a flow that has an entry.
@@ -148,13 +201,18 @@ fn choose(core: &Core, service: u16, packet: &TcpPacket, is_syn: bool) -> Option
     table.choose(&packet.flow, |board| takes(board) != Takes::None)
 }
 
+/// Whether the share of the shard has room for another flow.
+pub fn has_room(core: &Core) -> bool {
+    let have = [State::Layer4, State::Admitting].map(|state| core.counters.entries[state.index()].read());
+    have.iter().sum::<u64>() < u64::from(core.config.entries / 2)
+}
+
 /// Enters a flow at its board; `None` where there is nothing to keep, or no room.
 fn keep(core: &mut Core, packet: &TcpPacket, board: BoardId) -> Option<EntryRef> {
     if packet.flags.contains(Flags::RST) {
         return None;
     }
-    let have = core.counters.entries[State::Layer4.index()].read();
-    let has_room = have < u64::from(core.config.entries / 2);
+    let has_room = has_room(core);
     let is_syn = packet.flags.contains(Flags::SYN);
     let entry = Entry {
         board,
@@ -175,8 +233,40 @@ fn keep(core: &mut Core, packet: &TcpPacket, board: BoardId) -> Option<EntryRef>
     }
 }
 
+/// The board of a first packet that has waited and is admitted: the one that has the flow already, if one has.
+///
+/// # Errors
+/// There is none; true where the service is still of kind `l4`.
+pub fn board_of_admitted(
+    core: &Core,
+    service: u16,
+    entry: EntryRef,
+    known: bool,
+    packet: &TcpPacket,
+) -> Result<BoardId, bool> {
+    if core.services.table(service).is_none() {
+        return Err(false);
+    }
+    let before = core.shard.get(entry).map(|found| found.board).filter(|_| known);
+    let before = before.filter(|board| core.standings.takes(service, *board) == Takes::New);
+    before.or_else(|| choose(core, service, packet, true)).ok_or(true)
+}
+
+/// A first packet that has waited is admitted: its entry counts, and it goes to its board.
+pub fn admitted(core: &mut Core, entry: EntryRef, board: BoardId, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+    let cookie_slot = core.now.cookie_slot;
+    if let Some(mut found) = core.shard.get_mut(entry) {
+        found.board = board;
+        found.note_syn(packet.seq, cookie_slot);
+    }
+    core.change_state(entry, State::Layer4);
+    core.happened(Happening::Layer4Placed);
+    core.schedule_in(entry, HALF_OPEN_MS);
+    forward::packet(core, entry, packet, mbuf)
+}
+
 /// No board may have the flow.
-fn no_board(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+pub fn no_board(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
     if core.now.ms < HEARD_WITHIN_MS {
         return Verdict::Drop(Drop::NoBoardYet);
     }

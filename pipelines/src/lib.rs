@@ -1,11 +1,12 @@
 //! One worker of the ipOS appliance: the packet's road from a received burst to a sent one.
 //!
 //! The files are the road: [`io`] receives, [`parse`] reads the headers, [`steer`] finds the owner, [`classify`] looks the
-//! connection up, and one of [`handshake`], [`request`], [`migrate`], [`forward`], [`layer4`], [`datagram`], [`local`], [`recover`],
+//! connection up, and one of [`handshake`], [`request`], [`migrate`], [`forward`], [`layer4`], [`admit`], [`datagram`], [`local`], [`recover`],
 //! [`reply`] acts, [`too_big`] for what does not fit;
 //! [`expire`] acts when time is up, [`by_board`] and [`listing`] when the control core asks. [`worker`] is the loop, [`core`] what its stages share, [`handoff`] how it talks to the
 //! control core.
 
+pub mod admit;
 pub mod answers;
 pub mod by_board;
 pub mod classify;

@@ -7,6 +7,7 @@ use ipos_wire::flow::Flow;
 use ipos_wire::ipos::Protocol;
 use ipos_wire::tcp::{Flags, Options, Timestamps};
 
+use crate::admit;
 use crate::by_board;
 use crate::core::Core;
 use crate::counters::Happening;
@@ -42,6 +43,7 @@ pub fn command(core: &mut Core, command: Command) -> bool {
             migrated(core, entry, flow, (board, migration_id), counted);
         }
         Command::Datagrams { entry, flow, placed } => datagram::placed(core, entry, flow, placed),
+        Command::Admitted { entry, flow, admission } => admit::decided(core, entry, flow, admission),
         Command::Answer { entry, answer } => answer_for(core, entry, answer),
         Command::Stay { entry, why } => held::stay(core, entry, why),
         Command::Detached { entry } => held::detached(core, entry),

@@ -90,6 +90,9 @@ pub struct Services {
     known: Vec<u32>,
     /// Tables of those that choose boards by hash, by number; as long as the highest of their numbers.
     tables: Vec<Option<Arc<Maglev>>>,
+    /// Whether the control core is asked before a board of the table gets a connection, by number; as long as the highest of
+    /// those that it is asked about.
+    limited: Vec<bool>,
 }
 
 /// Two services of one protocol share an address and port.
@@ -163,6 +166,7 @@ impl Services {
             addresses,
             known,
             tables: Vec::new(),
+            limited: Vec::new(),
         })
     }
 
@@ -175,6 +179,14 @@ impl Services {
             }
             self.tables[place] = Some(table);
         }
+        self
+    }
+
+    /// The same with the numbers of those that choose boards of connections by hash, and have limits for clients.
+    pub fn with_limits(mut self, numbers: &[u16]) -> Self {
+        let end = numbers.iter().max().map_or(0, |most| usize::from(*most) + 1);
+        self.limited =
+            (0..end).map(|place| numbers.iter().any(|number| usize::from(*number) == place)).collect();
         self
     }
 
@@ -226,6 +238,12 @@ impl Services {
     #[inline(always)]
     pub fn table(&self, number: u16) -> Option<&Arc<Maglev>> {
         self.tables.get(usize::from(number))?.as_ref()
+    }
+
+    /// Whether connections of a service that chooses boards by hash have to be admitted.
+    #[inline]
+    pub fn is_limited(&self, number: u16) -> bool {
+        self.limited.get(usize::from(number)).is_some_and(|is_limited| *is_limited)
     }
 
     /// Whether there is a service at this address and port whose handshakes are the appliance's.

@@ -332,7 +332,7 @@ fn replace(core: &mut Core, old: EntryRef) -> Option<recover::Waiting> {
             // A full queue costs the board a stale socket until its own time-out; the new connection goes on.
             core.tell(Event::Abandon { entry: old, flow, migrated });
         }
-        State::Temporary | State::Local | State::GivenUp | State::Layer4 => {}
+        State::Temporary | State::Local | State::GivenUp | State::Layer4 | State::Admitting => {}
     }
     core.happened(Happening::Replaced);
     core.remove(old);

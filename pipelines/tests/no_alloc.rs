@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use ipos_pipelines::answers::{Answers, Page};
 use ipos_pipelines::counters::Happening;
-use ipos_pipelines::handoff::{Answer, Command, Counted, Event, FlowFilter, FlowPage, Holder, WorkerId};
+use ipos_pipelines::handoff::{
+    Admission, Answer, Command, Counted, Event, FlowFilter, FlowPage, Holder, Takes, WorkerId,
+};
 use ipos_pipelines::handshake::cookie::CookieKeys;
 use ipos_pipelines::services::{Kind, Service, Services};
 use ipos_pipelines::sessions::{Cookie, Key};
@@ -20,9 +22,10 @@ mod common;
 use common::counting::{Counting, counted};
 use common::hello::{PREFACE, hello, records, stream};
 use common::scripts::{REQUEST, REQUEST_LEN};
+use common::setup::{LAYER4_NUMBER, limited_services};
 use common::{
-    BOARD, Client, H2C_SERVICE, IN_POLL, MIGRATION, MOVING_SERVICE, OTHER_BOARD, Pair, Rig, SERVER_FIRST,
-    SERVICE, SERVICE_PORT, STRICT_TLS_SERVICE, Seg, Setup, TLS_SERVICE, only,
+    BOARD, Client, H2C_SERVICE, IN_POLL, LAYER4_SERVICE, MIGRATION, MOVING_SERVICE, OTHER_BOARD, Pair, Rig,
+    SERVER_FIRST, SERVICE, SERVICE_PORT, STRICT_TLS_SERVICE, Seg, Setup, TLS_SERVICE, only,
 };
 
 #[global_allocator]
@@ -106,6 +109,41 @@ fn the_other_kinds_of_services() {
         }
     });
     assert_eq!(count, 0);
+}
+
+#[test]
+fn first_packets_that_are_admitted_and_not() {
+    let mut rig = Rig::new();
+    rig.pass(5_000);
+    rig.command(Command::Services(limited_services()));
+    for board in [BOARD, OTHER_BOARD] {
+        rig.command(Command::Standing { service: LAYER4_NUMBER, board, takes: Takes::New });
+    }
+    let count = counted(|| {
+        for port in 1..=100 {
+            let mut client = Client::on_port(port);
+            client.flow.endpoint = LAYER4_SERVICE;
+            assert_eq!(rig.client(&client.syn()), Verdict::Held);
+            assert_eq!(rig.client(&client.syn()), Verdict::Drop(ipos_pipelines::counters::Drop::AdmitHeld));
+            let Event::Admit { entry, flow, .. } = only(rig.told()) else { panic!("a question") };
+            let is_over = port % 3 == 0;
+            let admission = if is_over { Admission::OverLimit } else { Admission::Admitted(Counted::Client) };
+            if port % 5 == 0 {
+                rig.pass(11_000);
+            }
+            rig.command(Command::Admitted { entry, flow, admission });
+            for segment in [client.ack(0), client.data(0, b"x"), client.fin(1)] {
+                assert_eq!(rig.client(&segment), Verdict::Forwarded);
+            }
+            rig.segments_out();
+            rig.packets_out();
+            rig.told();
+        }
+        rig.pass(100_000);
+        rig.told();
+    });
+    assert_eq!(count, 0);
+    assert!(rig.happened(Happening::ResetOverLimit) > 0 && rig.happened(Happening::ExpiredPending) > 0);
 }
 
 #[test]

@@ -21,6 +21,15 @@ pub const TESTS: &[Test] = &[
 pub const OF_KINDS: &[Test] =
     &[("a_tcp_client_beyond_a_limit_is_reset", a_tcp_client_beyond_a_limit_is_reset)];
 
+/// Run where services are merely forwarded.
+pub const OF_FORWARDED: &[Test] = &[
+    (
+        "an_l4_client_beyond_its_limit_is_refused_until_one_has_ended",
+        an_l4_client_beyond_its_limit_is_refused,
+    ),
+    ("l4_connections_of_before_a_restart_go_on_and_do_not_count", l4_connections_of_before_a_restart_go_on),
+];
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A second address of the client's machine.
@@ -43,10 +52,10 @@ impl Drop for Other<'_> {
     }
 }
 
-/// The documented limits.
-fn documented() -> String {
+/// The documented limits, of this section.
+fn documented(section: &str) -> String {
     let text = std::fs::read_to_string(repository().join("docs/services.md")).expect("the documentation");
-    let section = text.split_once("### Limits for clients").expect("its section").1;
+    let section = text.split_once(&format!("\n{section}\n")).expect("its section").1;
     let block =
         section.split("```").nth(1).and_then(|block| block.strip_prefix("toml\n")).expect("its block");
     let limits = block.split_once("[service.admit]").expect("limits").1;
@@ -95,7 +104,7 @@ fn status(lab: &Lab, from: &str) -> u16 {
 fn a_burst_gets_429_and_another_client_does_not(lab: &Lab) {
     const FROM: &str = "203.0.113.10";
     let _address = Other::new(lab);
-    let limited = Limited::put("web", &documented());
+    let limited = Limited::put("web", &documented("### Limits for clients"));
     let answers: Vec<u16> = (0..40).map(|_| status(lab, FROM)).collect();
     assert_eq!(answers[0], 200, "{answers:?}");
     let beyond = answers.iter().filter(|status| **status == 429).count();
@@ -160,6 +169,75 @@ fn a_tcp_client_beyond_a_limit_is_reset(lab: &Lab) {
     wait_until("it is let in again", PATIENCE, || {
         let told = Script::once(lab, "quiet.py", &[ADDRESS, "2222", "1"]);
         (told["failures"] == json!([])).then_some(())
+    });
+    limited.end();
+}
+
+/// Connections to nginx behind kind `l4`, one by one.
+struct Several(Script);
+
+impl Several {
+    fn start(lab: &Lab) -> Self {
+        Self(Script::start(lab, "client", "several.py", &[ADDRESS, "84"]))
+    }
+
+    /// What comes of it.
+    fn does(&mut self, what: &str) -> Value {
+        self.0.tell(what);
+        self.0.hear()["outcome"].clone()
+    }
+}
+
+fn an_l4_client_beyond_its_limit_is_refused(lab: &Lab) {
+    let _address = Other::new(lab);
+    let before = happened(lab, "reset_over_limit");
+    let limited = Limited::put("web-l4", &documented("### Limits for clients of `l4`"));
+    let mut several = Several::start(lab);
+    for _ in 0..4 {
+        assert_eq!(several.does("open"), 200);
+    }
+    // By RST: a SYN without an answer would end in a time-out.
+    assert_eq!(several.does("open"), "ConnectionRefusedError");
+    assert_eq!(refused(lab, "web-l4", "client_connections"), 1);
+    assert_eq!(happened(lab, "reset_over_limit") - before, 1.0);
+    assert_eq!(row(lab, "web-l4")["admitted"]["connections"], 4);
+    assert_eq!(lab.metric("ipos_service_connections", &["service=\"web-l4\""]), 4.0);
+    let labels = &["service=\"web-l4\"", "limit=\"client_connections\""];
+    assert_eq!(lab.metric("ipos_over_limit_total", labels), 1.0);
+    let shown = done(&["status", "services"]);
+    assert!(shown.contains("web-l4: connections: 4 of 20; refused: "), "{shown}");
+    assert_eq!(Curl::get(lab, ":84/1k", &["--interface", OTHER]).status, 200, "another client");
+    assert_eq!(several.does("again"), 200, "those that are there notice nothing");
+    for end in ["close", "abort"] {
+        assert_eq!(several.does(end), end);
+        wait_until("the next one is let in", PATIENCE, || (several.does("open") == 200).then_some(()));
+        assert_eq!(several.does("open"), "ConnectionRefusedError", "after {end}");
+    }
+    drop(several);
+    wait_until("all of them have ended", PATIENCE, || {
+        (row(lab, "web-l4")["admitted"]["connections"] == 0).then_some(())
+    });
+    assert_eq!(Curl::get(lab, ":84/1k", &[]).status, 200);
+    limited.end();
+}
+
+fn l4_connections_of_before_a_restart_go_on(lab: &Lab) {
+    let limited = Limited::put("web-l4", "[service.admit]\nconnections = 2");
+    let (mut old, mut new) = (Several::start(lab), Several::start(lab));
+    assert_eq!((old.does("open"), old.does("open")), (json!(200), json!(200)));
+    assert_eq!(new.does("open"), "ConnectionRefusedError");
+    lab.verb(&["kill-appliance"]);
+    lab.verb(&["start-appliance"]);
+    assert_eq!(old.does("again"), 200);
+    assert_eq!(row(lab, "web-l4")["admitted"]["connections"], 0);
+    assert_eq!((new.does("open"), new.does("open")), (json!(200), json!(200)));
+    assert_eq!(new.does("open"), "ConnectionRefusedError");
+    assert_eq!((old.does("again"), old.does("close")), (json!(200), json!("close")));
+    assert_eq!(new.does("open"), "ConnectionRefusedError", "what did not count makes no room");
+    assert_eq!(row(lab, "web-l4")["admitted"]["connections"], 2);
+    drop((old, new));
+    wait_until("all of them have ended", PATIENCE, || {
+        (row(lab, "web-l4")["admitted"]["connections"] == 0).then_some(())
     });
     limited.end();
 }

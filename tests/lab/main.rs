@@ -113,8 +113,8 @@ fn main() -> ExitCode {
         (UNEQUAL, &[placement::TESTS, fitness::TESTS][..]),
         (SERVICES, &[kinds::TESTS, tls::TESTS, limits::OF_KINDS, quic::TESTS, sessions::TESTS][..]),
         (SERVICES_WORKERS, &[sessions::CORE][..]),
-        (FORWARDED, &[forwarded::TESTS][..]),
-        (FORWARDED_WORKERS, &[forwarded::CORE][..]),
+        (FORWARDED, &[forwarded::TESTS, limits::OF_FORWARDED][..]),
+        (FORWARDED_WORKERS, &[forwarded::CORE, limits::OF_FORWARDED][..]),
     ] {
         for (name, test) in groups.iter().copied().flatten().copied() {
             trials.push(shared::trial(shape, name, test));

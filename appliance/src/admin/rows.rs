@@ -83,8 +83,17 @@ pub const fn table_name(table: Table) -> &'static str {
 }
 
 /// Names of the counts in [`WorkerCounters::entries`], in order.
-pub const ENTRY_TABLES: [&str; 8] =
-    ["temporary", "forward-connect", "forward", "local", "asking", "given-up", "layer4", "watched"];
+pub const ENTRY_TABLES: [&str; 9] = [
+    "temporary",
+    "forward-connect",
+    "forward",
+    "local",
+    "asking",
+    "given-up",
+    "layer4",
+    "watched",
+    "admitting",
+];
 
 /// What hangs on one worker's shard.
 #[derive(Clone, Debug, Serialize, Deserialize)]

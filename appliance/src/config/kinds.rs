@@ -23,7 +23,7 @@ const OF_CHOSEN: &[&str] = &["policy", "home", "slow_start_s"];
 /// Keys of a choice by hash.
 const OF_HASHED: &[&str] = &["hash", "table_size"];
 
-/// Keys of connections for which the control core is asked.
+/// Keys of connections that are kept, so that they can be counted.
 const OF_ADMITTED: &[&str] = &["admit"];
 
 /// Keys of flows that stick by a connection id.
@@ -38,19 +38,23 @@ pub fn check(section: &Section<'_>, kind: Kind, flow: FlowMode) {
         (Kind::Http, _) => ("kind = \"http\"", &[OF_TLS, OF_HASHED, OF_DATAGRAMS, OF_QUIC]),
         (Kind::Tls, _) => ("kind = \"tls\"", &[OF_HTTP, OF_HASHED, OF_DATAGRAMS, OF_QUIC]),
         (Kind::Tcp, _) => ("kind = \"tcp\"", &[OF_MAPPED, OF_HTTP, OF_TLS, OF_HASHED, OF_DATAGRAMS, OF_QUIC]),
-        (Kind::L4, _) => (
-            "kind = \"l4\"",
-            &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_CHOSEN, OF_DATAGRAMS, OF_ADMITTED, OF_QUIC],
-        ),
+        (Kind::L4, _) => {
+            ("kind = \"l4\"", &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_CHOSEN, OF_DATAGRAMS, OF_QUIC])
+        }
         (Kind::Udp, FlowMode::Connection) => {
             ("kind = \"udp\"", &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_HASHED])
         }
         (Kind::Udp, FlowMode::Datagram) => (
             "flow = \"datagram\"",
-            &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_CHOSEN, OF_ADMITTED, OF_QUIC, &["idle_ms"]],
+            &[OF_MAPPED, OF_HTTP, OF_TLS, OF_SPAWNED, OF_CHOSEN, OF_QUIC, &["idle_ms"]],
         ),
     };
     for keys in useless {
         section.does_not_apply(keys, what);
+    }
+    if (kind, flow) == (Kind::Udp, FlowMode::Datagram) {
+        let why = "flow = \"datagram\", where nothing is kept of a datagram that could count: use flow = \"connection\", or \
+                   [service.limits] for what each board takes";
+        section.does_not_apply(OF_ADMITTED, why);
     }
 }

@@ -1,7 +1,7 @@
 //! How much memory a configuration takes: packet buffers from DPDK, tables on pages of their own (`ipos_dpdk::memory`).
 
-use ipos_pipelines::datagram;
 use ipos_pipelines::watch::{WATCHED_PER_PENDING, Watch};
+use ipos_pipelines::{admit, datagram};
 
 use super::model::{Config, CookieMode};
 
@@ -53,12 +53,13 @@ const WATCH_OCTETS: u64 = 80;
 const _: () = assert!(size_of::<Watch>() as u64 + 8 <= WATCH_OCTETS, "as the table keeps it");
 
 /// Packet buffers that a worker has in hand beside those in queues: bursts, caches, answers on their way, datagrams
-/// that wait for a board.
+/// that wait for a board, SYNs that wait to be admitted.
 const WORKER_MBUFS: u64 = 4096;
 
 const _: () = assert!(
-    (datagram::HOLDING_MAX as usize * datagram::HELD_EACH) as u64 <= WORKER_MBUFS / 4,
-    "datagrams that wait leave the most of them"
+    (datagram::HOLDING_MAX as usize * datagram::HELD_EACH) as u64 + admit::HELD_MAX as u64
+        <= WORKER_MBUFS / 2,
+    "datagrams and SYNs that wait leave the half of them"
 );
 
 /// The sizes of a configuration.

@@ -12,7 +12,7 @@ use ipos_pipelines::answers::{Answers, Page};
 use ipos_pipelines::handoff::{Answer, BOARDS_MAX, BoardId, NO_POOL};
 use ipos_pipelines::maglev::{Maglev, Member as Hashed};
 use ipos_pipelines::quic::ServerIds;
-use ipos_pipelines::services::{Service as WorkerService, Services};
+use ipos_pipelines::services::{Kind, Service as WorkerService, Services};
 use ipos_pipelines::sessions::{Cookie, KEY_OCTETS, Key, Value};
 use ipos_pipelines::tlsmap::{self, TlsMap, TlsRules};
 use ipos_pipelines::urlmap::{Action, Rule, UrlMap};
@@ -169,6 +169,10 @@ impl Numbers {
         let server_ids =
             numbered.filter_map(|(number, service)| Some((*number, server_ids(service.quic.as_ref()?, ids))));
         let services = services.with_server_ids(server_ids.collect());
+        let numbered = open_numbers.iter().zip(&config.services);
+        let limited =
+            numbered.filter(|(_, service)| service.kind == Kind::L4 && service.admit.limits_anything());
+        let services = services.with_limits(&limited.map(|(number, _)| *number).collect::<Vec<_>>());
         let pools = next.pools.iter().map(|pool| pool.settings.clone()).collect();
         *self = next;
         Ok(Snapshot { services, pools })

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ipos_pipelines::handoff::Answer;
+use ipos_pipelines::handoff::{Answer, BoardId};
 use ipos_pipelines::maglev::HashBy;
 use ipos_pipelines::services::{Kind, Service as WorkerService};
 use ipos_pipelines::table::ENDPOINTS_MAX;
@@ -692,7 +692,28 @@ fn limits_for_clients_are_taken_and_their_mistakes_are_named() {
         "client_connections",
         "`client_connections` does not apply to kind = \"udp\": a datagram does not prove whose it is",
     );
-    says(&with_admit("l4", "connections = 5"), "[service.admit]", "`admit` does not apply to kind = \"l4\"");
+    // Of kind `l4`, workers have to know as well that they have to ask.
+    let of_kind = |kind: &str, text: &str| {
+        let service = format!("kind = \"{kind}\"\n[service.admit]\n{text}\n");
+        good(&with("[[service.map]]\npath = \"/a/\"\nboards = [\"board1\"]\n", &service))
+    };
+    for (kind, text, is_limited) in [
+        ("l4", "client_connections = 5\nper_second = 7", true),
+        ("l4", "", false),
+        ("tcp", "connections = 5", false),
+    ] {
+        let config = of_kind(kind, text);
+        let ids: Vec<BoardId> = (0..config.boards.len() as u16).map(BoardId).collect();
+        let snapshot = snapshot::Numbers::default().snapshot(&config, &ids, std::time::Instant::now());
+        let snapshot = snapshot.expect("a checked configuration");
+        assert_eq!(snapshot.services.is_limited(0), is_limited, "{kind}: {text}");
+    }
+    says(
+        &with_admit("udp\"\nflow = \"datagram", "connections = 5"),
+        "[service.admit]",
+        "`admit` does not apply to flow = \"datagram\", where nothing is kept of a datagram that could count: use flow = \
+         \"connection\", or [service.limits] for what each board takes",
+    );
 }
 
 #[test]

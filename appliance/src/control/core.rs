@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 
 use ipos_pipelines::config::PortSettings;
-use ipos_pipelines::handoff::{Command, Event, FlowPage, PortIndex, WorkerId};
+use ipos_pipelines::handoff::{Admission, Command, Event, FlowPage, PortIndex, WorkerId};
 use ipos_pipelines::steer::Owners;
 use ipos_wire::mac::Mac;
 
@@ -186,6 +186,13 @@ impl Core {
             Event::PlaceDatagrams { entry, flow, service, pool, moved } => {
                 let wanted = datagrams::Wanted { flow, service, pool, moved };
                 datagrams.place(ctx, &mut attempts.lent(), worker, entry, &wanted);
+            }
+            Event::Admit { entry, flow, service } => {
+                let admission = match attempts.admission.admit(now_ns, ctx.counters, service, &flow) {
+                    Ok(counted) => Admission::Admitted(counted),
+                    Err(_) => Admission::OverLimit,
+                };
+                ctx.sink.tell(worker, Command::Admitted { entry, flow, admission });
             }
             Event::Ended(flows) => flows.iter().for_each(|flow| attempts.admission.ended(flow)),
             Event::WhoHolds { entry, flow, board } => holders.ask(ctx, worker, entry, flow, board),

@@ -5,6 +5,7 @@
 mod common;
 mod datagrams;
 mod health;
+mod layer4;
 mod limits;
 mod moves;
 mod server_first;

@@ -28,10 +28,10 @@ use ipos_wire::{ethernet, ipos, ipv4, tcp, udp};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use crate::common::setup::{FARM_PORT, HASH_KEY, plain};
+use crate::common::setup::{FARM_PORT, HASH_KEY, LAYER4_NUMBER, plain};
 use crate::common::{
-    Client, DATAGRAM_SERVICE, Encapsulated, FARM_ADDRESS, FARM_MAC, IN_POLL, Rig, SERVICE, Segment, Setup,
-    WAN_ADDRESS, WAN_MAC,
+    Client, DATAGRAM_SERVICE, Encapsulated, FARM_ADDRESS, FARM_MAC, IN_POLL, LAYER4_SERVICE, Rig, SERVICE,
+    Segment, Setup, WAN_ADDRESS, WAN_MAC,
 };
 
 /// What a check asks.
@@ -142,7 +142,11 @@ impl World {
         let of =
             |service, address, protocol| AdmitSettings { service, endpoint: (address, 80), protocol, admit };
         let (tcp, udp) = (ipos::Protocol::Tcp, ipos::Protocol::Udp);
-        let settings = [of(0, SERVICE, tcp), of(UDP_NUMBER, DATAGRAM_SERVICE, udp)];
+        let settings = [
+            of(0, SERVICE, tcp),
+            of(UDP_NUMBER, DATAGRAM_SERVICE, udp),
+            of(LAYER4_NUMBER, LAYER4_SERVICE, tcp),
+        ];
         self.core.attempts.admission.reconfigure(&settings);
     }
 

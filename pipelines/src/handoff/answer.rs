@@ -1,6 +1,15 @@
-//! What the appliance says to a client itself.
+//! What the appliance says to a client itself, and whether it has to.
 
-use super::BoardId;
+use super::{BoardId, Counted};
+
+/// What became of a connection that has to be admitted (`[service.admit]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is within the limits; what it counts against from now on.
+    Admitted(Counted),
+    /// A limit is reached.
+    OverLimit,
+}
 
 /// Why an appliance itself answers a client (the Local Table of system.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -247,9 +247,9 @@ impl Node {
     /// Every gauge says what is there.
     pub fn check(&self) {
         let core = self.worker.core();
-        let mut entries = [0; 8];
+        let mut entries = [0; 9];
         let mut by_board = std::collections::BTreeMap::new();
-        let mut hanging = [0; 3];
+        let mut hanging = [0; 4];
         let mut watches = 0;
         let mut cursor = Some(0);
         while let Some(start) = cursor {
@@ -261,6 +261,7 @@ impl Node {
                 let what = match entry.state {
                     State::Asking => 1,
                     State::Watched => 2,
+                    State::Admitting => 3,
                     _ => 0,
                 };
                 hanging[what] += u32::from(entry.pending.is_some());
@@ -286,7 +287,9 @@ impl Node {
             assert_eq!(core.by_board.flows(board), flows, "flows of {board:?}");
         }
         let watched = core.watches.len() - watches;
-        assert_eq!(hanging, [core.pending.len(), core.waiting.len(), watched], "what hangs on entries");
+        let held = core.admitting.holding();
+        let expected = [core.pending.len(), core.waiting.len(), watched, held];
+        assert_eq!(hanging, expected, "what hangs on entries");
         assert_eq!(self.counters.pending.read(), u64::from(core.pending.len()), "pending");
         assert_eq!(core.assemblies.in_use(), core.pending.len(), "buffers");
         assert_eq!(

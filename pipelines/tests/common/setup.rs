@@ -167,6 +167,15 @@ fn moving_rules() -> [Rule; 3] {
 /// rest pool 7 or refused. The sixth is as the first, and takes HTTP/2. Then datagrams, pool 6, and flows that go by hash to one of both boards. In the
 /// last, each request is moved where it belongs.
 pub fn services() -> Arc<Services> {
+    Arc::new(all())
+}
+
+/// The same, with limits for the clients of the service whose flows go by hash.
+pub fn limited_services() -> Arc<Services> {
+    Arc::new(all().with_limits(&[LAYER4_NUMBER]))
+}
+
+fn all() -> Services {
     let rules = [
         Rule::prefix(None, "/a/", 1),
         Rule::prefix(None, "/b/", 2),
@@ -254,5 +263,5 @@ pub fn services() -> Arc<Services> {
         |board: BoardId| Member { board, address: Ipv4Addr::new(192, 0, 2, 10 + board.0 as u8), weight: 100 };
     let table = Maglev::build(HashBy::Flow, [BOARD, OTHER_BOARD].map(member).to_vec(), 1021);
     let services = Services::new(all).expect("nine services");
-    Arc::new(services.with_tables(vec![(LAYER4_NUMBER, Arc::new(table))]))
+    services.with_tables(vec![(LAYER4_NUMBER, Arc::new(table))])
 }

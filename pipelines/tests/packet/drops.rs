@@ -238,6 +238,7 @@ fn provoke_later(reason: Drop, mut rig: Rig) -> Verdict {
         Drop::NoUdpBoard | Drop::DatagramsFull | Drop::DatagramsHeld | Drop::OverLimit => {
             super::datagram::provoke(reason)
         }
+        Drop::AdmitFull | Drop::AdmitHeld => super::admit::provoke(reason),
         Drop::NoBoardYet => {
             client.flow.endpoint_port = super::layer4::PORT;
             super::layer4::serve(&mut rig, &[BOARD]);

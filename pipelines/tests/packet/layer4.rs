@@ -25,11 +25,11 @@ use crate::common::{
 
 pub const PORT: u16 = 5201;
 /// The number of the service at [`PORT`].
-const L4: u16 = 2;
+pub const L4: u16 = 2;
 /// By when boards have been heard of.
 const HEARD_MS: u64 = 5_000;
 
-fn table(boards: &[BoardId]) -> Arc<Maglev> {
+pub fn table(boards: &[BoardId]) -> Arc<Maglev> {
     let member = |board: &BoardId| {
         let address = Ipv4Addr::new(192, 0, 2, 10 + board.0 as u8);
         Member { board: *board, address, weight: 100 }
@@ -37,18 +37,21 @@ fn table(boards: &[BoardId]) -> Arc<Maglev> {
     Arc::new(Maglev::build(HashBy::Flow, boards.iter().map(member).collect(), 1021))
 }
 
-fn service(port: u16, kind: Kind) -> Arc<Service> {
+pub fn service(port: u16, kind: Kind) -> Arc<Service> {
     Arc::new(plain(SERVICE, port, kind, 4))
 }
 
 /// An `http` service at the usual port, and an `l4` one at another of the same address.
-pub fn serve(node: &mut Node, boards: &[BoardId]) {
+pub fn services_of(boards: &[BoardId]) -> Services {
     let both = vec![(0, service(SERVICE_PORT, Kind::Http)), (L4, service(PORT, Kind::L4))];
-    let services = Services::numbered(both, Vec::new()).expect("two ports");
-    node.command(Command::Services(Arc::new(services.with_tables(vec![(L4, table(boards))]))));
+    Services::numbered(both, Vec::new()).expect("two ports").with_tables(vec![(L4, table(boards))])
 }
 
-fn takes(node: &mut Node, board: BoardId, takes: Takes) {
+pub fn serve(node: &mut Node, boards: &[BoardId]) {
+    node.command(Command::Services(Arc::new(services_of(boards))));
+}
+
+pub fn takes(node: &mut Node, board: BoardId, takes: Takes) {
     node.command(Command::Standing { service: L4, board, takes });
 }
 
@@ -57,7 +60,7 @@ fn rig() -> Rig {
     with(Setup::default())
 }
 
-fn with(setup: Setup) -> Rig {
+pub fn with(setup: Setup) -> Rig {
     let mut rig = Rig::with(setup);
     rig.pass(HEARD_MS);
     serve(&mut rig, &[BOARD, OTHER_BOARD]);
@@ -66,7 +69,7 @@ fn with(setup: Setup) -> Rig {
     rig
 }
 
-fn client(port: u16) -> Client {
+pub fn client(port: u16) -> Client {
     let mut client = Client::stranger(port);
     client.flow.endpoint_port = PORT;
     client
@@ -74,7 +77,7 @@ fn client(port: u16) -> Client {
 
 /// The board that a segment goes to.
 #[track_caller]
-fn board_of(node: &mut Node, segment: &Seg) -> BoardId {
+pub fn board_of(node: &mut Node, segment: &Seg) -> BoardId {
     assert_eq!(node.client(segment), Verdict::Forwarded);
     let out = node.forwarded();
     assert_eq!(out.packet, segment.frame()[ethernet::HEADER_LEN..], "as it came");

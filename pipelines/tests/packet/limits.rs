@@ -25,7 +25,7 @@ fn counted(node: &mut Node, client: &mut Client) {
 }
 
 /// The ends that were told, by protocol, beside what else was.
-fn ended(node: &mut Node) -> Vec<EndedFlow> {
+pub fn ended(node: &mut Node) -> Vec<EndedFlow> {
     let flows = node.told().into_iter().filter_map(|event| match event {
         Event::Ended(flows) => Some(flows.to_vec()),
         _ => None,
@@ -33,7 +33,7 @@ fn ended(node: &mut Node) -> Vec<EndedFlow> {
     flows.collect::<Vec<_>>().concat()
 }
 
-fn tcp(flow: Flow) -> EndedFlow {
+pub fn tcp(flow: Flow) -> EndedFlow {
     EndedFlow { flow, protocol: Protocol::Tcp, counted: Counted::Client }
 }
 

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod admit;
 mod answers;
 mod control;
 mod datagram;

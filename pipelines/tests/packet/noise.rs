@@ -6,7 +6,8 @@ use ipos_pipelines::config::{Role, Timeouts};
 use ipos_pipelines::counters::{Happening, Outcome};
 use ipos_pipelines::entry::State;
 use ipos_pipelines::handoff::{
-    Answer, Command, Counted, DatagramsPlaced, Event, FlowFilter, FlowPage, Holder, Stay, Takes, WorkerId,
+    Admission, Answer, Command, Counted, DatagramsPlaced, Event, FlowFilter, FlowPage, Holder, Stay, Takes,
+    WorkerId,
 };
 use ipos_wire::flow::Flow;
 use ipos_wire::ipos::{self, Protocol};
@@ -16,7 +17,7 @@ use ipos_wire::{checksum, ipv4, tcp};
 use crate::common::client::CLIENT_MAC;
 use crate::common::hello::{PREFACE, stream};
 use crate::common::scripts::{REQUEST, REQUEST_LEN};
-use crate::common::setup::LAYER4_NUMBER;
+use crate::common::setup::{LAYER4_NUMBER, limited_services, services};
 use crate::common::{
     BOARD, BOARD_MAC, Client, DATAGRAM_SERVICE, H2C_SERVICE, LAYER4_SERVICE, MIGRATION, MOVING_SERVICE, Node,
     OTHER_BOARD, Rig, SERVER_FIRST, SERVICE, Seg, Setup, TLS_SERVICE,
@@ -257,6 +258,12 @@ fn decide(random: &mut Random, event: Event) -> Option<Command> {
                 Some(Command::Datagrams { entry, flow, placed: DatagramsPlaced::At(board, Counted::Service) })
             }
         },
+        Event::Admit { entry, flow, .. } => match random.below(5) {
+            0 => None,
+            1 => Some(Command::Admitted { entry, flow, admission: Admission::OverLimit }),
+            2 => Some(Command::Admitted { entry, flow, admission: Admission::Admitted(Counted::No) }),
+            _ => Some(Command::Admitted { entry, flow, admission: Admission::Admitted(Counted::Client) }),
+        },
         Event::Move { place, .. } => match random.below(10) {
             0 => None,
             1 => Some(Command::Answer { entry: place.entry, answer }),
@@ -359,6 +366,10 @@ fn make_noise(setup: Setup, into_farm: bool, seed: u64) {
             rig.command(Command::Count(Box::default()));
             rig.check();
         }
+        if random.below(100) == 0 {
+            let with_limits = random.below(2) == 0;
+            rig.command(Command::Services(if with_limits { limited_services() } else { services() }));
+        }
         if random.below(1_000) == 0 {
             // Cookies age and die: new handshakes for the same flows.
             drain(&mut rig);
@@ -404,6 +415,7 @@ fn assert_was_everywhere(rig: &Rig) {
         Happening::DatagramsUnplaced,
         Happening::DatagramsIdle,
         Happening::Layer4Placed,
+        Happening::ResetOverLimit,
     ] {
         assert!(rig.counters.happening(happening).read() > 0, "{happening:?}");
     }

@@ -7,7 +7,7 @@ use ipos_pipelines::verdict::Verdict;
 use crate::common::scripts::REQUEST;
 use crate::common::{BOARD, Client, MIGRATION, Node, Rig};
 
-const STATES: [State; 8] = [
+const STATES: [State; 9] = [
     State::Temporary,
     State::ForwardConnect,
     State::Forward,
@@ -16,6 +16,7 @@ const STATES: [State; 8] = [
     State::GivenUp,
     State::Layer4,
     State::Watched,
+    State::Admitting,
 ];
 
 /// The only entry is in this state, and the gauges agree; `None`: there is none.
@@ -29,7 +30,7 @@ fn assert_only(node: &Node, client: &Client, state: Option<State>) {
     let buffers = match state {
         Some(State::Temporary | State::ForwardConnect | State::Local) => 1,
         Some(State::Forward) => node.counters.pending.read(),
-        Some(State::Asking | State::GivenUp | State::Layer4 | State::Watched) | None => 0,
+        Some(State::Asking | State::GivenUp | State::Layer4 | State::Watched | State::Admitting) | None => 0,
     };
     assert_eq!(node.counters.pending.read(), buffers);
 }
@@ -147,6 +148,7 @@ fn every_state_shows_its_table() {
         Table::Local,
         Table::Forward,
         Table::Forward,
+        Table::ForwardConnect,
     ];
     assert_eq!(STATES.map(State::table), tables);
 }
