@@ -7,6 +7,7 @@ One JSON line for each operation, as `soak_connection.py` describes it. On stand
 `stop` lets every session end, after which `done` is said. Who closes the input stops it as well.
 """
 
+import functools
 import hashlib
 import json
 import random
@@ -16,6 +17,7 @@ import threading
 
 from soak_connection import Connection, Wrong, clock, draw_port, say
 from soak_datagrams import datagrams, flow
+from soak_moves import Moving
 from soak_speech import banner, http2, websocket
 
 FILES = "/run/ipos-lab/files"
@@ -47,10 +49,10 @@ def request(connection, rng, prefix="", close=False, file=None, paced=False):
     connection.body(content[first:last + 1], RATE_OCTETS_S if paced else None)
 
 
-def upload(connection, rng):
+def upload(connection, rng, prefix=""):
     """POST of random octets: the application says what came."""
     content = rng.randbytes(int(2 ** rng.uniform(0, 20)))
-    head = connection.ask("/app/upload", {"Content-Length": len(content)}, "POST", content)
+    head = connection.ask(f"{prefix}/app/upload", {"Content-Length": len(content)}, "POST", content)
     connection.expect(head, 200)
     answer = json.loads(connection.take(int(head["content-length"])))
     if (answer["octets"], answer["sha256"]) != (len(content), hashlib.sha256(content).hexdigest()):
@@ -96,6 +98,18 @@ def uploads(rng):
             stop.wait(rng.uniform(0.0, 0.5))
 
 
+def to_and_fro(rng):
+    """A connection that moves between boards with its requests."""
+    with Moving(HTTP, ALL, PATIENCE_S) as connection:
+        for _ in range(rng.randrange(2, 60)):
+            row, board = rng.choice([("/a", 1), ("/b", 2), ("/a", 1), ("/b", 2), ("", None)])
+            whole = "10m" if rng.random() < 0.02 else None
+            send = upload if rng.random() < 0.3 else functools.partial(request, file=whole)
+            if stop.is_set() or not connection.to(board, lambda send=send, row=row: send(connection, rng, row)):
+                return
+            pause(rng)
+
+
 def layer4(rng):
     """A forwarded connection for some requests."""
     with Connection("l4", L4, ALL, PATIENCE_S) as connection:
@@ -137,7 +151,7 @@ def streams(rng):
         connection.do(lambda: http2(connection, rng, CONTENT))
 
 
-SESSIONS = [(short, 3), (kept, 3), (long, 1), (uploads, 1), (layer4, 2), (tls, 2), (messages, 2), (banners, 1), (streams, 1),
+SESSIONS = [(short, 3), (kept, 3), (long, 1), (uploads, 1), (to_and_fro, 3), (layer4, 2), (tls, 2), (messages, 2), (banners, 1), (streams, 1),
             (lambda rng: flow(rng, stop), 1), (lambda rng: datagrams(rng, stop), 1)]
 
 

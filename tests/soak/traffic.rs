@@ -154,6 +154,7 @@ fn name(outcome: Outcome) -> &'static str {
         Outcome::Stale => "stale",
         Outcome::Refused => "refused",
         Outcome::Lost => "lost",
+        Outcome::Strayed => "strayed",
         Outcome::Wrong => "wrong",
     }
 }
