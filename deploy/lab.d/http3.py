@@ -47,6 +47,15 @@ class Server(QuicConnectionProtocol):
         super().__init__(*args, **kwargs)
         self.http = None
 
+    def datagram_received(self, data, addr):
+        """Challenges an address again that has not answered yet.
+
+        aioquic asks each once: when that is lost, it never sends the address more than three times what came from there.
+        """
+        for path in self._quic._network_paths:
+            path.local_challenge_sent = path.is_validated
+        super().datagram_received(data, addr)
+
     def quic_event_received(self, event):
         """Answers requests as they come."""
         if self.http is None:

@@ -10,18 +10,23 @@ One JSON line for each operation, as `soak_connection.py` describes it. On stand
 import functools
 import hashlib
 import json
+import os
 import random
 import ssl
+import subprocess
 import sys
 import threading
 
 from soak_connection import Connection, Wrong, clock, draw_port, say
 from soak_datagrams import datagrams, flow
 from soak_moves import Moving
+from soak_sessions import ENCODED, INSERTED, LEARNED, sessions
 from soak_speech import banner, http2, websocket
 
 FILES = "/run/ipos-lab/files"
 CERTIFICATE = "/run/ipos-lab/services/certificate.pem"
+PYTHON = "/usr/local/lib/ipos-lab/bin/python3"
+"""With aioquic; `make setup` makes it."""
 CONTENT = {}
 HTTP, HTTPS, L4 = 80, 443, 84
 ALL = [1, 2, 3]
@@ -132,6 +137,11 @@ def tls(rng):
             pause(rng)
 
 
+def of_cookie(kind):
+    """Sessions of one kind."""
+    return lambda rng: sessions(kind, ALL, PATIENCE_S, CONTENT["1k"], rng, stop)
+
+
 def messages(rng):
     """A WebSocket for a while."""
     with Connection("websocket", 8091, ALL, PATIENCE_S) as connection:
@@ -152,7 +162,7 @@ def streams(rng):
 
 
 SESSIONS = [(short, 3), (kept, 3), (long, 1), (uploads, 1), (to_and_fro, 3), (layer4, 2), (tls, 2), (messages, 2), (banners, 1), (streams, 1),
-            (lambda rng: flow(rng, stop), 1), (lambda rng: datagrams(rng, stop), 1)]
+            (of_cookie(LEARNED), 2), (of_cookie(ENCODED), 2), (of_cookie(INSERTED), 2), (lambda rng: flow(rng, stop), 1), (lambda rng: datagrams(rng, stop), 1)]
 
 
 def client(session, seed):
@@ -176,12 +186,16 @@ def main(seed):
     clients = [threading.Thread(target=client, args=(session, seed * 1000 + n)) for n, session in enumerate(sessions)]
     for each in clients:
         each.start()
+    http3 = subprocess.Popen([PYTHON, "-B", os.path.join(os.path.dirname(__file__), "soak_quic.py"), str(seed)], stdin=subprocess.PIPE)
     for line in sys.stdin:
         if line.strip() == "time":
             say({"now": clock()})
         elif line.strip() == "stop":
             break
     stop.set()
+    http3.stdin.close()
+    if http3.wait() != 0:
+        say({"mistake": f"the clients of HTTP/3 ended with {http3.returncode}"})
     for each in clients:
         each.join()
     say({"done": True})

@@ -23,6 +23,8 @@ import threading
 import time
 
 CLIENT = "203.0.113.10"
+OTHER = "203.0.113.11"
+"""A second address of the client's machine."""
 SERVICE = "198.51.100.1"
 CHUNK_OCTETS = 65536
 HEAD_MAX_OCTETS = 65536
@@ -63,14 +65,14 @@ class Ports:
         """Where to begin."""
         self.next = self.FIRST + seed % (self.LAST - self.FIRST)
 
-    def bind(self, sock):
+    def bind(self, sock, address=CLIENT):
         """Binds a socket to the next one that is free."""
         for _ in range(self.FIRST, self.LAST):
             with self.lock:
                 port = self.next
                 self.next = port + 1 if port < self.LAST else self.FIRST
             try:
-                sock.bind((CLIENT, port))
+                sock.bind((address, port))
                 return port
             except OSError:
                 continue
@@ -112,7 +114,7 @@ class Connection:
 
     def __init__(self, kind, endpoint_port, boards, patience_s, context=None, name=None):
         self.kind, self.endpoint_port, self.boards, self.patience_s = kind, endpoint_port, boards, patience_s
-        self.context, self.name = context, name
+        self.context, self.name, self.address = context, name, CLIENT
         self.sock, self.port, self.board, self.since = None, 0, None, None
         self.buffer, self.heard, self.operation, self.strayed = b"", False, None, None
 
@@ -160,7 +162,7 @@ class Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = sock
         sock.settimeout(self.patience_s)
-        self.port = draw_port.bind(sock)
+        self.port = draw_port.bind(sock, self.address)
         sock.connect((SERVICE, self.endpoint_port))
         if self.context is not None:
             self.sock = self.context.wrap_socket(sock, server_hostname=self.name)
@@ -227,6 +229,6 @@ class Connection:
             raise Wrong(f"status {head['status']} of board {board}")
         self.served_by(board)
         self.board = board
-        seen = head.get("x-client", f"{CLIENT}:{self.port}")
-        if seen != f"{CLIENT}:{self.port}":
+        seen = head.get("x-client", f"{self.address}:{self.port}")
+        if seen != f"{self.address}:{self.port}":
             raise Wrong(f"the server sees {seen}, this is port {self.port}")

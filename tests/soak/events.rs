@@ -30,7 +30,19 @@ const ROW: &str = "[[service.map]]\npath = \"/b/\"";
 const ANOTHER_ROW: &str =
     "[[service.map]]\npath = \"/c/\"\nboards = [\"board1\"]\n\n[[service.map]]\npath = \"/b/\"";
 /// What the spare board serves.
-const SERVICES: &[&str] = &["web", "ssh", "websocket", "web-l4", "iperf3", "dns", "dns-datagram", "dns-tcp"];
+const SERVICES: &[&str] = &[
+    "web",
+    "ssh",
+    "websocket",
+    "web-l4",
+    "iperf3",
+    "dns",
+    "dns-datagram",
+    "dns-tcp",
+    "learned",
+    "encoded",
+    "inserted",
+];
 
 /// What the appliance's program says when its control core has not answered within a second.
 const UNANSWERED: &str = "does not answer";

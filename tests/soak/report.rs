@@ -107,7 +107,7 @@ impl Report {
 }
 
 /// Kinds of traffic that the clients make.
-const KINDS: usize = 13;
+const KINDS: usize = 17;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

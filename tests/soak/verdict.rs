@@ -114,7 +114,8 @@ impl Operation {
     }
 
     fn is_of_nginx(&self) -> bool {
-        !self.kind.starts_with("udp") && !matches!(self.kind.as_str(), "tcp" | "websocket")
+        !self.kind.starts_with("udp")
+            && !matches!(self.kind.as_str(), "tcp" | "websocket" | "session-learned")
     }
 
     /// Whether this board had the connection: known for one that was taken over, possible for one that was merely forwarded. One that
@@ -153,7 +154,7 @@ pub fn excuse(operation: &Operation, happened: &[Happened]) -> Option<&'static s
         Outcome::Right => Some("none needed"),
         Outcome::Wrong => None,
         Outcome::Strayed if operation.moves() => stayed(operation, happened),
-        Outcome::Strayed => None,
+        Outcome::Strayed => happened.iter().find_map(|one| anew(operation, one)),
         Outcome::Refused => first(refused),
         Outcome::Stale => first(stale).or_else(|| first(lost)),
         Outcome::Lost => first(lost),
@@ -174,6 +175,43 @@ fn refused(operation: &Operation, one: &Happened) -> Option<&'static str> {
         Event::Link(..) => Some("refused: the link of its only board was down"),
         Event::AgentRestart(_) | Event::AgentKill(..) if one.away_s > AGENT_MISSED_S => {
             Some("refused: the agent of its only board was away for long")
+        }
+        _ => None,
+    }
+}
+
+/// A session is placed anew when its board could not serve it since it was last known to be well; one of the application's own cookie
+/// also by a new appliance, which knows none (docs/services.md, "Sessions by cookie"). A drain whose deadline is not over is no reason.
+fn anew(operation: &Operation, one: &Happened) -> Option<&'static str> {
+    if operation.before_s > one.until_s || operation.until_s < one.from_s {
+        return None;
+    }
+    let is_learned = operation.kind == "session-learned";
+    match one.event {
+        Event::ApplianceStop(_) | Event::ApplianceKill(_) if is_learned => {
+            Some("strayed: the appliance that knew it ended")
+        }
+        // Until then it is found by the client's address, and where that leads depends on which boards there are.
+        Event::Drain(..)
+        | Event::DrainByDeadline(..)
+        | Event::Remove
+        | Event::RemoveByForce
+        | Event::Link(..)
+        | Event::AgentRestart(_)
+        | Event::AgentKill(..)
+            if is_learned
+                && operation.line["shown"] != true
+                && (!one.event.is_restart() || one.away_s > AGENT_MISSED_S) =>
+        {
+            Some("strayed: the set of boards changed before its cookie was shown")
+        }
+        event if event.board() != operation.before => None,
+        Event::NginxKill(..) if operation.is_of_nginx() => Some("strayed: nginx of its board was killed"),
+        Event::DrainByDeadline(..) | Event::Remove => Some("strayed: its board was drained"),
+        Event::RemoveByForce => Some("strayed: its board was removed by force"),
+        Event::Link(..) => Some("strayed: the link of its board was down"),
+        Event::AgentRestart(_) | Event::AgentKill(..) if one.away_s > AGENT_MISSED_S => {
+            Some("strayed: the agent of its board was away for long")
         }
         _ => None,
     }
@@ -376,6 +414,49 @@ mod tests {
         let mut drained = happened(Event::Drain(2, SECOND));
         (drained.from_s, drained.until_s) = (2.0, 3.0);
         assert_eq!(excuse(&stayed, &[drained]), None, "that was over");
+    }
+
+    fn of_session(kind: &str, is_shown: bool) -> Operation {
+        let mut operation = operation(kind, "strayed", &[1, 2, 3], &[2]);
+        (operation.before, operation.before_s) = (Some(1), 8.0);
+        operation.line["shown"] = json!(is_shown);
+        operation
+    }
+
+    #[test]
+    fn a_session_strays_when_its_board_could_not_serve_it() {
+        for kind in ["session-learned", "session-encoded", "session-inserted"] {
+            let strayed = of_session(kind, true);
+            for event in [Event::Link(1, SECOND), Event::DrainByDeadline(1, SECOND)] {
+                assert!(excuse(&strayed, &[happened(event)]).is_some(), "{kind} {event:?}");
+            }
+            for event in [
+                Event::Link(2, SECOND),
+                Event::Drain(1, SECOND),
+                Event::NginxReload(1),
+                Event::AgentRestart(1),
+                Event::Reload,
+                Event::Loss(5, SECOND),
+                Event::RemoveByForce,
+            ] {
+                assert_eq!(excuse(&strayed, &[happened(event)]), None, "{kind} {event:?}");
+            }
+            let is_learned = kind == "session-learned";
+            let killed = excuse(&strayed, &[happened(Event::NginxKill(1, SECOND))]);
+            assert_eq!(killed.is_none(), is_learned, "its application is another server");
+            let ended = excuse(&strayed, &[happened(Event::ApplianceKill(SECOND))]);
+            assert_eq!(ended.is_some(), is_learned, "the others' cookies say the board");
+        }
+    }
+
+    #[test]
+    fn a_cookie_that_was_not_shown_yet_is_found_by_its_client() {
+        let drain = happened(Event::Drain(3, SECOND));
+        assert!(excuse(&of_session("session-learned", false), &[drain]).is_some());
+        assert_eq!(excuse(&of_session("session-learned", true), &[drain]), None);
+        assert_eq!(excuse(&of_session("session-encoded", false), &[drain]), None);
+        let reload = happened(Event::NginxReload(3));
+        assert_eq!(excuse(&of_session("session-learned", false), &[reload]), None, "no board was out");
     }
 
     #[test]
