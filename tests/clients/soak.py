@@ -112,7 +112,9 @@ def to_and_fro(rng):
             send = upload if rng.random() < 0.3 else functools.partial(request, file=whole)
             if stop.is_set() or not connection.to(board, lambda send=send, row=row: send(connection, rng, row)):
                 return
-            pause(rng)
+            # Mostly at once, as a browser that reads a page.
+            if rng.random() < 0.2:
+                pause(rng)
 
 
 def layer4(rng):

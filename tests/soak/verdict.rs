@@ -270,8 +270,11 @@ fn lost(operation: &Operation, one: &Happened) -> Option<&'static str> {
         {
             Some("lost: no board had it when the appliance ended")
         }
-        // Its old board had given it up, and what its new one has to know was the appliance's alone.
-        Event::ApplianceStop(_) | Event::ApplianceKill(_) if operation.had_to_move() => {
+        // Its old board had given it up, and what its new one has to know was the appliance's alone. One that was merely open then is
+        // its board's.
+        Event::ApplianceStop(_) | Event::ApplianceKill(_)
+            if operation.had_to_move() && operation.until_s - operation.took_s <= one.until_s =>
+        {
             Some("lost: it was being moved when the appliance ended")
         }
         _ => None,
@@ -472,6 +475,9 @@ mod tests {
         ] {
             assert_eq!(excuse(&lost, &[happened(event)]).is_some(), is_excused, "{event:?}");
         }
+        let mut over = happened(Event::ApplianceKill(SECOND));
+        over.until_s = 10.2;
+        assert_eq!(excuse(&lost, &[over]), None, "the request came later: nothing was being moved");
         let still = moving("lost", 2, 2);
         assert_eq!(excuse(&still, &[happened(Event::ApplianceKill(SECOND))]), None, "it had not to move");
     }
