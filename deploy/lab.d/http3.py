@@ -20,6 +20,9 @@ from aioquic.quic.configuration import QuicConfiguration
 CONNECTION_ID_OCTETS = 12
 """Nothing else that aioquic takes from `os.urandom` is as long."""
 
+CHALLENGE_S = 1.0
+"""aioquic knows the last few challenges only: no more often."""
+
 
 class Random:
     """In place of the module `os` within aioquic, which draws its connection ids there."""
@@ -45,7 +48,19 @@ class Server(QuicConnectionProtocol):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.http = None
+        self.http, self.challenged = None, 0.0
+
+    def datagram_received(self, data, addr):
+        """Challenges an address again that has not answered yet.
+
+        aioquic asks each once: when that is lost, it never sends the address more than three times what came from there.
+        """
+        now = self._loop.time()
+        if now - self.challenged >= CHALLENGE_S:
+            self.challenged = now
+            for path in self._quic._network_paths:
+                path.local_challenge_sent = path.is_validated
+        super().datagram_received(data, addr)
 
     def quic_event_received(self, event):
         """Answers requests as they come."""

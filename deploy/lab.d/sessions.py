@@ -23,7 +23,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Makes a session, or looks for the client's."""
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         sessions = self.server.sessions
-        if self.path == "/login":
+        if self.path.partition("?")[0] == "/login":
             if len(sessions) >= SESSIONS_MAX:
                 sessions.clear()
             session = secrets.token_urlsafe(24)

@@ -109,5 +109,7 @@ async def fetch(address, port, certificate, path, changes, another):
     client.close()
 
 
-arguments = sys.argv[1:5]
-asyncio.run(asyncio.wait_for(fetch(*arguments, int(sys.argv[5]), sys.argv[6] if len(sys.argv) > 6 else None), PATIENCE_S))
+if __name__ == "__main__":
+    arguments = sys.argv[1:5]
+    another = sys.argv[6] if len(sys.argv) > 6 else None
+    asyncio.run(asyncio.wait_for(fetch(*arguments, int(sys.argv[5]), another), PATIENCE_S))

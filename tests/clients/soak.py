@@ -7,19 +7,26 @@ One JSON line for each operation, as `soak_connection.py` describes it. On stand
 `stop` lets every session end, after which `done` is said. Who closes the input stops it as well.
 """
 
+import functools
 import hashlib
 import json
+import os
 import random
 import ssl
+import subprocess
 import sys
 import threading
 
 from soak_connection import Connection, Wrong, clock, draw_port, say
 from soak_datagrams import datagrams, flow
+from soak_moves import Moving
+from soak_sessions import ENCODED, INSERTED, LEARNED, sessions
 from soak_speech import banner, http2, websocket
 
 FILES = "/run/ipos-lab/files"
 CERTIFICATE = "/run/ipos-lab/services/certificate.pem"
+PYTHON = "/usr/local/lib/ipos-lab/bin/python3"
+"""With aioquic; `make setup` makes it."""
 CONTENT = {}
 HTTP, HTTPS, L4 = 80, 443, 84
 ALL = [1, 2, 3]
@@ -47,10 +54,10 @@ def request(connection, rng, prefix="", close=False, file=None, paced=False):
     connection.body(content[first:last + 1], RATE_OCTETS_S if paced else None)
 
 
-def upload(connection, rng):
+def upload(connection, rng, prefix=""):
     """POST of random octets: the application says what came."""
     content = rng.randbytes(int(2 ** rng.uniform(0, 20)))
-    head = connection.ask("/app/upload", {"Content-Length": len(content)}, "POST", content)
+    head = connection.ask(f"{prefix}/app/upload", {"Content-Length": len(content)}, "POST", content)
     connection.expect(head, 200)
     answer = json.loads(connection.take(int(head["content-length"])))
     if (answer["octets"], answer["sha256"]) != (len(content), hashlib.sha256(content).hexdigest()):
@@ -96,6 +103,20 @@ def uploads(rng):
             stop.wait(rng.uniform(0.0, 0.5))
 
 
+def to_and_fro(rng):
+    """A connection that moves between boards with its requests."""
+    with Moving(HTTP, ALL, PATIENCE_S) as connection:
+        for _ in range(rng.randrange(2, 60)):
+            row, board = rng.choice([("/a", 1), ("/b", 2), ("/a", 1), ("/b", 2), ("", None)])
+            whole = "10m" if rng.random() < 0.02 else None
+            send = upload if rng.random() < 0.3 else functools.partial(request, file=whole)
+            if stop.is_set() or not connection.to(board, lambda send=send, row=row: send(connection, rng, row)):
+                return
+            # Mostly at once, as a browser that reads a page.
+            if rng.random() < 0.2:
+                pause(rng)
+
+
 def layer4(rng):
     """A forwarded connection for some requests."""
     with Connection("l4", L4, ALL, PATIENCE_S) as connection:
@@ -118,6 +139,11 @@ def tls(rng):
             pause(rng)
 
 
+def of_cookie(kind):
+    """Sessions of one kind."""
+    return lambda rng: sessions(kind, ALL, PATIENCE_S, CONTENT["1k"], rng, stop)
+
+
 def messages(rng):
     """A WebSocket for a while."""
     with Connection("websocket", 8091, ALL, PATIENCE_S) as connection:
@@ -137,8 +163,8 @@ def streams(rng):
         connection.do(lambda: http2(connection, rng, CONTENT))
 
 
-SESSIONS = [(short, 3), (kept, 3), (long, 1), (uploads, 1), (layer4, 2), (tls, 2), (messages, 2), (banners, 1), (streams, 1),
-            (lambda rng: flow(rng, stop), 1), (lambda rng: datagrams(rng, stop), 1)]
+SESSIONS = [(short, 3), (kept, 3), (long, 1), (uploads, 1), (to_and_fro, 3), (layer4, 2), (tls, 2), (messages, 2), (banners, 1), (streams, 1),
+            (of_cookie(LEARNED), 2), (of_cookie(ENCODED), 2), (of_cookie(INSERTED), 2), (lambda rng: flow(rng, stop), 1), (lambda rng: datagrams(rng, stop), 1)]
 
 
 def client(session, seed):
@@ -162,12 +188,16 @@ def main(seed):
     clients = [threading.Thread(target=client, args=(session, seed * 1000 + n)) for n, session in enumerate(sessions)]
     for each in clients:
         each.start()
+    http3 = subprocess.Popen([PYTHON, "-B", os.path.join(os.path.dirname(__file__), "soak_quic.py"), str(seed)], stdin=subprocess.PIPE)
     for line in sys.stdin:
         if line.strip() == "time":
             say({"now": clock()})
         elif line.strip() == "stop":
             break
     stop.set()
+    http3.stdin.close()
+    if http3.wait() != 0:
+        say({"mistake": f"the clients of HTTP/3 ended with {http3.returncode}"})
     for each in clients:
         each.join()
     say({"done": True})

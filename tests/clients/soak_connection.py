@@ -2,12 +2,15 @@
 
 A line for an operation has: `kind`; `name`, the operation's own, which servers see in the query; `boards`, the numbers of those that may serve it;
 `board`, the one that did; `port` and `endpoint_port`; the client's clock at `begin` and `until`, and `since` when the connection was last
-known to be well; `octets` of content that came and were right; `outcome` and `detail`; `tries`. The outcome is
+known to be well; `octets` of content that came and were right; `outcome` and `detail`; `tries`. Where a session or a connection that moves had a board before,
+`before` is its number, and `before_since` when nothing had happened yet that could matter. The outcome is
 
     right      every octet was
     stale      the server had closed a kept connection: not an octet of an answer came (a client asks again, RFC 9110 section 9.3.1)
     refused    the appliance said that no board takes it
     lost       the connection ended or fell silent before its time
+    strayed    octets and status were right, but not the board: the one that had it before kept a connection that had to move on, or
+               another one served a session
     wrong      octets, status or board were not what they had to be
 """
 
@@ -20,6 +23,8 @@ import threading
 import time
 
 CLIENT = "203.0.113.10"
+OTHER = "203.0.113.11"
+"""A second address of the client's machine."""
 SERVICE = "198.51.100.1"
 CHUNK_OCTETS = 65536
 HEAD_MAX_OCTETS = 65536
@@ -60,14 +65,14 @@ class Ports:
         """Where to begin."""
         self.next = self.FIRST + seed % (self.LAST - self.FIRST)
 
-    def bind(self, sock):
+    def bind(self, sock, address=CLIENT):
         """Binds a socket to the next one that is free."""
         for _ in range(self.FIRST, self.LAST):
             with self.lock:
                 port = self.next
                 self.next = port + 1 if port < self.LAST else self.FIRST
             try:
-                sock.bind((CLIENT, port))
+                sock.bind((address, port))
                 return port
             except OSError:
                 continue
@@ -109,9 +114,9 @@ class Connection:
 
     def __init__(self, kind, endpoint_port, boards, patience_s, context=None, name=None):
         self.kind, self.endpoint_port, self.boards, self.patience_s = kind, endpoint_port, boards, patience_s
-        self.context, self.name = context, name
+        self.context, self.name, self.address = context, name, CLIENT
         self.sock, self.port, self.board, self.since = None, 0, None, None
-        self.buffer, self.heard, self.operation = b"", False, None
+        self.buffer, self.heard, self.operation, self.strayed = b"", False, None, None
 
     def __enter__(self):
         return self
@@ -126,12 +131,12 @@ class Connection:
         is_reused = self.since is not None
         if is_reused:
             self.operation.row["since"] = self.since
-        self.heard = False
+        self.heard, self.strayed = False, None
         try:
             if self.sock is None:
-                self._open()
+                self.open()
             act()
-            outcome, detail = "right", None
+            outcome, detail = ("strayed", self.strayed) if self.strayed else ("right", None)
         except Refused as error:
             outcome, detail = "refused", str(error)
         except Wrong as error:
@@ -143,20 +148,21 @@ class Connection:
         self.operation.row |= {"port": self.port, "board": self.board}
         self.operation.end(outcome, detail)
         self.since = clock()
-        return outcome == "right"
+        return outcome in ("right", "strayed")
 
     def _failed(self, error, is_reused):
         if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
             return "refused" if "ALERT_INTERNAL_ERROR" in str(error) else "wrong"
         return "lost" if isinstance(error, TimeoutError) or not is_reused or self.heard else "stale"
 
-    def _open(self):
+    def open(self):
+        """Connects, from a port of its own."""
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = sock
         sock.settimeout(self.patience_s)
-        self.port = draw_port.bind(sock)
+        self.port = draw_port.bind(sock, self.address)
         sock.connect((SERVICE, self.endpoint_port))
         if self.context is not None:
             self.sock = self.context.wrap_socket(sock, server_hostname=self.name)
@@ -209,6 +215,11 @@ class Connection:
         head = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         return head | {"status": int(first.split()[1])}
 
+    def served_by(self, board):
+        """Whether this board may serve, and is the one that did before."""
+        if board not in self.boards or self.board not in (None, board):
+            raise Wrong(f"board {board} answered; {self.boards} may, and it was {self.board} before")
+
     def expect(self, head, status):
         """The answer must have this status, and come from a board that may give it, to this very client."""
         if head["status"] == 503 and "x-board" not in head:
@@ -216,9 +227,8 @@ class Connection:
         board = int(head.get("x-board", "board0").removeprefix("board"))
         if head["status"] != status:
             raise Wrong(f"status {head['status']} of board {board}")
-        if board not in self.boards or self.board not in (None, board):
-            raise Wrong(f"board {board} answered; {self.boards} may, and it was {self.board} before")
+        self.served_by(board)
         self.board = board
-        seen = head.get("x-client", f"{CLIENT}:{self.port}")
-        if seen != f"{CLIENT}:{self.port}":
+        seen = head.get("x-client", f"{self.address}:{self.port}")
+        if seen != f"{self.address}:{self.port}":
             raise Wrong(f"the server sees {seen}, this is port {self.port}")

@@ -23,11 +23,26 @@ const DRAINED: Duration = Duration::from_secs(180);
 const SERVED: Duration = Duration::from_secs(90);
 /// Short, so that idle connections are asked for within a soak, and what is left behind goes.
 const TIMEOUTS: &str = "request_ms = 3000\nidle_ms = 15000\nhalf_closed_ms = 10000\n";
+/// docs/services.md, "Requests on one connection": the lab's own service and its rows, but for the moves.
+const WEB: &str = "port = 80\nkind = \"http\"\n";
+const WEB_MOVES: &str = "port = 80\nkind = \"http\"\nmigrate = \"request\"\n";
 const ROW: &str = "[[service.map]]\npath = \"/b/\"";
 const ANOTHER_ROW: &str =
     "[[service.map]]\npath = \"/c/\"\nboards = [\"board1\"]\n\n[[service.map]]\npath = \"/b/\"";
 /// What the spare board serves.
-const SERVICES: &[&str] = &["web", "ssh", "websocket", "web-l4", "iperf3", "dns", "dns-datagram", "dns-tcp"];
+const SERVICES: &[&str] = &[
+    "web",
+    "ssh",
+    "websocket",
+    "web-l4",
+    "iperf3",
+    "dns",
+    "dns-datagram",
+    "dns-tcp",
+    "learned",
+    "encoded",
+    "inserted",
+];
 
 /// What the appliance's program says when its control core has not answered within a second.
 const UNANSWERED: &str = "does not answer";
@@ -64,7 +79,7 @@ pub struct Farm<'lab> {
 }
 
 impl<'lab> Farm<'lab> {
-    /// Sets the soak's time-outs.
+    /// Sets the soak's time-outs, and lets the lab's first service move connections with their requests.
     ///
     /// # Panics
     /// When the appliance does not take them.
@@ -72,7 +87,9 @@ impl<'lab> Farm<'lab> {
         let path = format!("{ROOT}/appliance/appliance.toml");
         let text = fs::read_to_string(&path).expect("the lab's configuration can be read");
         assert!(text.contains("request_ms = 3000\n"), "the lab's time-outs are others: {text}");
-        fs::write(&path, text.replacen("request_ms = 3000\n", TIMEOUTS, 1)).expect("it can be written");
+        assert!(text.contains(WEB), "the lab's first service is another: {text}");
+        let text = text.replacen("request_ms = 3000\n", TIMEOUTS, 1).replacen(WEB, WEB_MOVES, 1);
+        fs::write(&path, text).expect("it can be written");
         order(&["reload"]);
         let farm = Self { lab, edited: Edited::new(), is_changed: false };
         farm.wait_fit();

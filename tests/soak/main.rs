@@ -116,6 +116,7 @@ fn soak(lab: &Lab, options: &Options) -> Report {
     let mut report = Report { seed: options.seed, time: options.time, ..Report::default() };
     let ran = catch_unwind(AssertUnwindSafe(|| {
         let mut farm = Farm::new(lab);
+        lab.exec("client", &["ip", "address", "add", "203.0.113.11/24", "dev", "eth0"]);
         let (mut clients, hearing) = Clients::start(lab, options.seed);
         thread::scope(|scope| {
             let reader = scope.spawn(|| Said::read(lab, hearing));
@@ -132,7 +133,8 @@ fn soak(lab: &Lab, options: &Options) -> Report {
         });
         drop(clients);
         report.judge();
-        report.failures.extend(rest::complaints(lab));
+        let is_forced = report.happened.iter().any(|one| one.event == Event::RemoveByForce);
+        report.failures.extend(rest::complaints(lab, is_forced));
         let (served, twice) = rest::served();
         report.served = served;
         report.failures.extend(twice);

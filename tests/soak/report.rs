@@ -107,24 +107,25 @@ impl Report {
 }
 
 /// Kinds of traffic that the clients make.
-const KINDS: usize = 12;
+const KINDS: usize = 17;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:14} {:>8} {:>6} {:>8} {:>6} {:>6} {:>9} {:>8} {:>10}",
-            "KIND", "RIGHT", "STALE", "REFUSED", "LOST", "WRONG", "REPEATED", "MB", "SLOWEST s"
+            "{:15} {:>8} {:>6} {:>8} {:>6} {:>8} {:>6} {:>9} {:>8} {:>10}",
+            "KIND", "RIGHT", "STALE", "REFUSED", "LOST", "STRAYED", "WRONG", "REPEATED", "MB", "SLOWEST s"
         )?;
         for (kind, total) in &self.said.totals {
             let of = |name: &str| total.outcomes.get(name).copied().unwrap_or(0);
             writeln!(
                 f,
-                "{kind:14} {:>8} {:>6} {:>8} {:>6} {:>6} {:>9} {:>8.1} {:>10.2}",
+                "{kind:15} {:>8} {:>6} {:>8} {:>6} {:>8} {:>6} {:>9} {:>8.1} {:>10.2}",
                 of("right"),
                 of("stale"),
                 of("refused"),
                 of("lost"),
+                of("strayed"),
                 of("wrong"),
                 total.repeated,
                 total.octets as f64 / 1e6,

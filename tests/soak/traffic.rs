@@ -154,6 +154,7 @@ fn name(outcome: Outcome) -> &'static str {
         Outcome::Stale => "stale",
         Outcome::Refused => "refused",
         Outcome::Lost => "lost",
+        Outcome::Strayed => "strayed",
         Outcome::Wrong => "wrong",
     }
 }
@@ -202,8 +203,10 @@ impl Said {
             self.not_kept += 1;
             return;
         }
-        // A board remembers a connection for a minute after its end, and this client's ports come again much later.
-        for board in 1..=BOARDS {
+        // A board remembers a connection for a minute after its end, and this client's ports come again much later. Tables are read only
+        // where the verdict needs them: when a board is out, refusals are many, and whoever reads for each is a minute late soon.
+        let boards = if operation.outcome == Outcome::Refused { 0 } else { BOARDS };
+        for board in 1..=boards {
             match catch_unwind(AssertUnwindSafe(|| lab.local_table(board))) {
                 Ok(table) if table.contains_key(&operation.port) => operation.accepted_by.push(board),
                 Ok(_) => {}

@@ -23,6 +23,8 @@ pub enum Outcome {
     Refused,
     /// The connection ended or fell silent before its time.
     Lost,
+    /// Every octet was right, but another board served it than the one that had to.
+    Strayed,
     /// Something came that may not come.
     Wrong,
 }
@@ -50,6 +52,10 @@ pub struct Operation {
     pub tries: u64,
     /// What became of it.
     pub outcome: Outcome,
+    /// The board that had its session, or the connection that moves, before.
+    pub before: Option<u32>,
+    /// When nothing had happened yet to that: the session was last known to be well, or the connection was opened.
+    pub before_s: f64,
     /// The line as it was said.
     pub line: Value,
     /// The boards whose Local Tables have the connection; looked up when it was not right.
@@ -70,6 +76,7 @@ impl Operation {
             Some("stale") => Outcome::Stale,
             Some("refused") => Outcome::Refused,
             Some("lost") => Outcome::Lost,
+            Some("strayed") => Outcome::Strayed,
             Some("wrong") => Outcome::Wrong,
             _ => return Err(format!("no outcome in {line}")),
         };
@@ -86,6 +93,8 @@ impl Operation {
             tries: whole("tries")?,
             outcome,
             accepted_by: Vec::new(),
+            before: line["before"].as_u64().map(|board| board as u32),
+            before_s: line["before_since"].as_f64().unwrap_or(number("since")?),
             line,
         })
     }
@@ -95,13 +104,26 @@ impl Operation {
         !self.kind.starts_with("l4") && !self.kind.starts_with("udp")
     }
 
-    fn is_of_nginx(&self) -> bool {
-        !self.kind.starts_with("udp") && !matches!(self.kind.as_str(), "tcp" | "websocket")
+    fn moves(&self) -> bool {
+        self.kind == "moves"
     }
 
-    /// Whether this board had the connection: known for one that was taken over, possible for one that was merely forwarded.
+    /// Whether it was to go on at another board.
+    fn had_to_move(&self) -> bool {
+        self.moves() && self.before.is_some_and(|board| !self.boards.contains(&board))
+    }
+
+    fn is_of_nginx(&self) -> bool {
+        !self.kind.starts_with("udp")
+            && !matches!(self.kind.as_str(), "tcp" | "websocket" | "session-learned")
+    }
+
+    /// Whether this board had the connection: known for one that was taken over, possible for one that was merely forwarded. One that
+    /// moves is in the Local Table of each board that it ever was at: here the one that had it counts, and the only one that was to get it.
     fn was_at(&self, board: u32) -> bool {
-        if self.is_taken_over() {
+        if self.moves() && self.before.is_some() {
+            self.before == Some(board) || self.boards == [board]
+        } else if self.is_taken_over() {
             self.accepted_by.contains(&board)
         } else {
             self.board.map_or(self.boards.contains(&board), |own| own == board)
@@ -131,6 +153,8 @@ pub fn excuse(operation: &Operation, happened: &[Happened]) -> Option<&'static s
     match operation.outcome {
         Outcome::Right => Some("none needed"),
         Outcome::Wrong => None,
+        Outcome::Strayed if operation.moves() => stayed(operation, happened),
+        Outcome::Strayed => happened.iter().find_map(|one| anew(operation, one)),
         Outcome::Refused => first(refused),
         Outcome::Stale => first(stale).or_else(|| first(lost)),
         Outcome::Lost => first(lost),
@@ -154,6 +178,66 @@ fn refused(operation: &Operation, one: &Happened) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// A session is placed anew when its board could not serve it since it was last known to be well; one of the application's own cookie
+/// also by a new appliance, which knows none (docs/services.md, "Sessions by cookie"). A drain whose deadline is not over is no reason.
+fn anew(operation: &Operation, one: &Happened) -> Option<&'static str> {
+    if operation.before_s > one.until_s || operation.until_s < one.from_s {
+        return None;
+    }
+    let is_learned = operation.kind == "session-learned";
+    match one.event {
+        Event::ApplianceStop(_) | Event::ApplianceKill(_) if is_learned => {
+            Some("strayed: the appliance that knew it ended")
+        }
+        // Until then it is found by the client's address, and where that leads depends on which boards there are.
+        Event::Drain(..)
+        | Event::DrainByDeadline(..)
+        | Event::Remove
+        | Event::RemoveByForce
+        | Event::Link(..)
+        | Event::AgentRestart(_)
+        | Event::AgentKill(..)
+            if is_learned
+                && operation.line["shown"] != true
+                && (!one.event.is_restart() || one.away_s > AGENT_MISSED_S) =>
+        {
+            Some("strayed: the set of boards changed before its cookie was shown")
+        }
+        event if event.board() != operation.before => None,
+        Event::NginxKill(..) if operation.is_of_nginx() => Some("strayed: nginx of its board was killed"),
+        Event::DrainByDeadline(..) | Event::Remove => Some("strayed: its board was drained"),
+        Event::RemoveByForce => Some("strayed: its board was removed by force"),
+        Event::Link(..) => Some("strayed: the link of its board was down"),
+        Event::AgentRestart(_) | Event::AgentKill(..) if one.away_s > AGENT_MISSED_S => {
+            Some("strayed: the agent of its board was away for long")
+        }
+        _ => None,
+    }
+}
+
+/// A connection stays with its board when the one that its request is for can have none, and for good once a new appliance has found it
+/// again: it does not know where its next request begins (docs/services.md, "Requests on one connection").
+fn stayed(operation: &Operation, happened: &[Happened]) -> Option<&'static str> {
+    for one in happened {
+        let ends_after = |begin_s: f64| begin_s <= one.until_s && operation.until_s >= one.from_s;
+        if matches!(one.event, Event::ApplianceStop(_) | Event::ApplianceKill(_))
+            && ends_after(operation.before_s)
+        {
+            return Some("stayed: the appliance ended while it was open");
+        }
+        if !ends_after(operation.since_s) {
+            continue;
+        }
+        if refused(operation, one).is_some() {
+            return Some("stayed: the board of its row was out");
+        }
+        if matches!(one.event, Event::Link(board, _) if operation.before == Some(board)) {
+            return Some("stayed: the link of its board was down");
+        }
+    }
+    None
 }
 
 /// A server may close what is idle.
@@ -185,6 +269,13 @@ fn lost(operation: &Operation, one: &Happened) -> Option<&'static str> {
             if operation.is_taken_over() && operation.accepted_by.is_empty() =>
         {
             Some("lost: no board had it when the appliance ended")
+        }
+        // Its old board had given it up, and what its new one has to know was the appliance's alone. One that was merely open then is
+        // its board's.
+        Event::ApplianceStop(_) | Event::ApplianceKill(_)
+            if operation.had_to_move() && operation.until_s - operation.took_s <= one.until_s =>
+        {
+            Some("lost: it was being moved when the appliance ended")
         }
         _ => None,
     }
@@ -286,6 +377,109 @@ mod tests {
         assert_eq!(excuse(&one, &[away]), None, "its board was not dead yet");
         away.away_s = 2.5;
         assert!(excuse(&one, &[away]).is_some());
+    }
+
+    fn moving(outcome: &str, before: u32, to: u32) -> Operation {
+        let mut operation = operation("moves", outcome, &[to], &[1, 2, 3]);
+        (operation.before, operation.before_s) = (Some(before), 1.0);
+        operation
+    }
+
+    #[test]
+    fn a_connection_stays_when_its_next_board_is_out() {
+        let stayed = moving("strayed", 1, 2);
+        for event in [Event::NginxKill(2, SECOND), Event::Drain(2, SECOND), Event::Link(2, SECOND)] {
+            assert_eq!(excuse(&stayed, &[happened(event)]), Some("stayed: the board of its row was out"));
+        }
+        let others = [
+            Event::NginxKill(1, SECOND),
+            Event::Drain(1, SECOND),
+            Event::Link(3, SECOND),
+            Event::AgentRestart(2),
+            Event::AgentKill(1, SECOND),
+            Event::Reload,
+            Event::Loss(5, SECOND),
+        ];
+        assert_eq!(excuse(&stayed, &others.map(happened)), None);
+        assert!(excuse(&stayed, &[happened(Event::Link(1, SECOND))]).is_some());
+    }
+
+    #[test]
+    fn a_connection_that_outlived_an_appliance_stays() {
+        let stayed = moving("strayed", 1, 2);
+        let restart = |from_s: f64, until_s: f64| Happened {
+            from_s,
+            until_s,
+            ..happened(Event::ApplianceKill(SECOND))
+        };
+        assert!(excuse(&stayed, &[restart(2.0, 3.0)]).is_some(), "long ago, but it was open");
+        assert_eq!(excuse(&stayed, &[restart(0.1, 0.9)]), None, "before it was opened");
+        let mut drained = happened(Event::Drain(2, SECOND));
+        (drained.from_s, drained.until_s) = (2.0, 3.0);
+        assert_eq!(excuse(&stayed, &[drained]), None, "that was over");
+    }
+
+    fn of_session(kind: &str, is_shown: bool) -> Operation {
+        let mut operation = operation(kind, "strayed", &[1, 2, 3], &[2]);
+        (operation.before, operation.before_s) = (Some(1), 8.0);
+        operation.line["shown"] = json!(is_shown);
+        operation
+    }
+
+    #[test]
+    fn a_session_strays_when_its_board_could_not_serve_it() {
+        for kind in ["session-learned", "session-encoded", "session-inserted"] {
+            let strayed = of_session(kind, true);
+            for event in [Event::Link(1, SECOND), Event::DrainByDeadline(1, SECOND)] {
+                assert!(excuse(&strayed, &[happened(event)]).is_some(), "{kind} {event:?}");
+            }
+            for event in [
+                Event::Link(2, SECOND),
+                Event::Drain(1, SECOND),
+                Event::NginxReload(1),
+                Event::AgentRestart(1),
+                Event::Reload,
+                Event::Loss(5, SECOND),
+                Event::RemoveByForce,
+            ] {
+                assert_eq!(excuse(&strayed, &[happened(event)]), None, "{kind} {event:?}");
+            }
+            let is_learned = kind == "session-learned";
+            let killed = excuse(&strayed, &[happened(Event::NginxKill(1, SECOND))]);
+            assert_eq!(killed.is_none(), is_learned, "its application is another server");
+            let ended = excuse(&strayed, &[happened(Event::ApplianceKill(SECOND))]);
+            assert_eq!(ended.is_some(), is_learned, "the others' cookies say the board");
+        }
+    }
+
+    #[test]
+    fn a_cookie_that_was_not_shown_yet_is_found_by_its_client() {
+        let drain = happened(Event::Drain(3, SECOND));
+        assert!(excuse(&of_session("session-learned", false), &[drain]).is_some());
+        assert_eq!(excuse(&of_session("session-learned", true), &[drain]), None);
+        assert_eq!(excuse(&of_session("session-encoded", false), &[drain]), None);
+        let reload = happened(Event::NginxReload(3));
+        assert_eq!(excuse(&of_session("session-learned", false), &[reload]), None, "no board was out");
+    }
+
+    #[test]
+    fn only_the_two_boards_of_a_move_excuse_its_loss() {
+        let lost = moving("lost", 1, 2);
+        for (event, is_excused) in [
+            (Event::NginxKill(1, SECOND), true),
+            (Event::Link(2, SECOND), true),
+            (Event::NginxKill(3, SECOND), false),
+            (Event::AgentKill(1, SECOND), false),
+            (Event::ApplianceKill(SECOND), true),
+            (Event::Loss(5, SECOND), false),
+        ] {
+            assert_eq!(excuse(&lost, &[happened(event)]).is_some(), is_excused, "{event:?}");
+        }
+        let mut over = happened(Event::ApplianceKill(SECOND));
+        over.until_s = 10.2;
+        assert_eq!(excuse(&lost, &[over]), None, "the request came later: nothing was being moved");
+        let still = moving("lost", 2, 2);
+        assert_eq!(excuse(&still, &[happened(Event::ApplianceKill(SECOND))]), None, "it had not to move");
     }
 
     #[test]
