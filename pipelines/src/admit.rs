@@ -4,7 +4,7 @@
 //! Input: SYNs to such services of kind `l4` that have no entry which counts; the control core's answers. Output: [`Event::Admit`];
 //! then the SYN on its way to its board, and an entry that counts until its end, or a RST. Owner: the worker. Cost: a message each
 //! way for each connection; services without limits pay for one look at their row. Bounded: [`HELD_MAX`] SYNs wait, no more than
-//! [`ASKED_PER_SECOND`] are asked about, and half of the queue to the control core at most is for them, so that a flood leaves
+//! `ASKED_PER_SECOND` are asked about, and half of the queue to the control core at most is for them, so that a flood leaves
 //! it to the requests of others. A SYN too many is dropped; its client sends it again.
 
 use ipos_dpdk::mbuf::Mbuf;
