@@ -236,6 +236,10 @@ fn stayed(operation: &Operation, happened: &[Happened]) -> Option<&'static str> 
         if matches!(one.event, Event::Link(board, _) if operation.before == Some(board)) {
             return Some("stayed: the link of its board was down");
         }
+        // Its board is busy until it has heard that the client has all of the answer before (`stayed_busy`).
+        if matches!(one.event, Event::Loss(..)) {
+            return Some("stayed: frames were lost on the way to its board");
+        }
     }
     None
 }
@@ -398,8 +402,8 @@ mod tests {
             Event::AgentRestart(2),
             Event::AgentKill(1, SECOND),
             Event::Reload,
-            Event::Loss(5, SECOND),
         ];
+        assert!(excuse(&stayed, &[happened(Event::Loss(5, SECOND))]).is_some());
         assert_eq!(excuse(&stayed, &others.map(happened)), None);
         assert!(excuse(&stayed, &[happened(Event::Link(1, SECOND))]).is_some());
     }
