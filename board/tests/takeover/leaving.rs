@@ -6,6 +6,8 @@ use ipos_wire::{
     tcp::Flags,
 };
 
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+
 use crate::{
     appliance::{Answer, Appliance},
     board_with_nginx, board_with_python,
@@ -69,6 +71,31 @@ fn an_answer_that_only_the_next_request_acknowledges_is_no_hindrance() {
     come_back(&client, &mut appliance, 2);
     assert_eq!(client.get(&mut appliance, "/small").0, b"a small page\n");
     assert!(!appliance.saw_reset(client.flow));
+}
+
+/// As when the kernel has told no program of the new socket.
+#[test]
+fn an_endpoint_whose_coming_was_missed_is_live_once_it_speaks() {
+    const STATE_AT: usize = 32;
+    let (world, mut appliance) = board_with_nginx(&Options::default());
+    let mut client = Client::new(44_010, 80);
+    client.migrate(&mut appliance, 1);
+    assert_eq!(client.get(&mut appliance, "/small").0, b"a small page\n");
+    let map = MapHandle::from_pinned_path(world.pins().join("endpoints")).expect("a pinned map");
+    let key = map.keys().next().expect("one record");
+    let state_of = || {
+        let record = map.lookup(&key, MapFlags::ANY).expect("a table that can be read").expect("a record");
+        (record.get(STATE_AT..STATE_AT + 4).map(<[u8]>::to_vec), record)
+    };
+    let (live, mut record) = state_of();
+    record[STATE_AT..STATE_AT + 4].copy_from_slice(&2_u32.to_ne_bytes());
+    map.update(&key, &record, MapFlags::ANY).expect("a table that can be written");
+    assert_ne!(state_of().0, live);
+    assert_eq!(client.get(&mut appliance, "/small").0, b"a small page\n");
+    assert_eq!(state_of().0, live);
+    // Also its end is known again: the socket is the record's.
+    assert_eq!(appliance.ask_to_leave(client.flow, 1, client.next_request()), DetachOutcome::Detached);
+    come_back(&client, &mut appliance, 2);
 }
 
 #[test]
