@@ -306,6 +306,8 @@ pub struct Local {
     pub len: u32,
     /// The client has acknowledged our FIN.
     pub fin_acked: bool,
+    /// The client's own has come, and all before it.
+    pub client_fin: bool,
     /// Times it was sent.
     pub sent: u8,
 }
@@ -323,10 +325,27 @@ impl Pending {
         seq.diff(self.irs + 1)
     }
 
-    /// The window field of an answer: what is left up to IRS+1+16384 (system.md, step 2).
+    /// What our segments acknowledge: RCV.NXT, and past the client's FIN once the appliance answers.
+    pub fn ack_number(&self) -> Seq {
+        self.rcv_nxt() + u32::from(self.local.as_ref().is_some_and(|local| local.client_fin))
+    }
+
+    /// The window field of our segments: what is left up to IRS+1+16384 (system.md, step 2). Once the appliance answers it keeps nothing,
+    /// and there is always room.
     #[inline]
     pub fn window_field(&self) -> u16 {
-        self.window_after(self.acked)
+        if self.local.is_some() { u16::MAX } else { self.window_after(self.acked) }
+    }
+
+    /// The same in octets.
+    pub fn window_octets(&self) -> i64 {
+        i64::from(self.window_field()) << self.window_shift()
+    }
+
+    /// How far our window fields are shifted.
+    #[inline]
+    fn window_shift(&self) -> u8 {
+        if self.cookie.window_scale.is_some() { WINDOW_SCALE } else { 0 }
     }
 
     /// The window field once so many octets are acknowledged. Scaling rounds down, so that the window closes a few
@@ -334,9 +353,8 @@ impl Pending {
     #[inline]
     pub fn window_after(&self, acked: u32) -> u16 {
         let left = (WINDOW as u32).saturating_sub(acked);
-        let scale = if self.cookie.window_scale.is_some() { WINDOW_SCALE } else { 0 };
         // At most 16384, so it fits unscaled as well.
-        (left >> scale) as u16
+        (left >> self.window_shift()) as u16
     }
 }
 

@@ -17,7 +17,7 @@ use crate::entry::{Local, Pending, State};
 use crate::handoff::{self, Alert, Answer, RetryAfter};
 use crate::handshake::echo;
 use crate::parse::TcpPacket;
-use crate::request::assembly::{OffsetRange, WINDOW};
+use crate::request::assembly::OffsetRange;
 use crate::segment::Segment;
 use crate::services::Kind;
 use crate::table::slab::EntryRef;
@@ -214,8 +214,11 @@ pub fn answer_about(core: &mut Core, entry: EntryRef, answer: Answer, resource: 
         said = Answer::Unavailable;
     }
     let Some((_, happening)) = text(said) else { return reset(core, entry) };
-    let mut local = Local { answer: said, page, resource, len: 0, fin_acked: false, sent: 0 };
-    let stream = assemblies.at(&pending.assembly).contiguous();
+    let assembly = assemblies.at(&pending.assembly);
+    let client_fin = assembly.fin_reached();
+    let mut local = Local { answer: said, page, resource, len: 0, fin_acked: false, client_fin, sent: 0 };
+    let stream = assembly.contiguous();
+    pending.acked = stream.len() as u32;
     let [head @ .., body] = parts(&local, stream).map(<[u8]>::len);
     // A HEAD gets no body (RFC 9110, section 9.3.2); empty lines may stand before it.
     let body = if stream.trim_ascii_start().starts_with(b"HEAD ") { 0 } else { body };
@@ -282,7 +285,7 @@ pub fn segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf)
         core.remove(entry);
         return Verdict::Answered;
     }
-    let Some((fin_acked, client_done, news)) = take(core, entry, packet, &mbuf) else {
+    let Some((fin_acked, client_done, news)) = take(core, entry, packet) else {
         return Verdict::Drop(Drop::OutOfWindow);
     };
     if fin_acked && client_done {
@@ -305,36 +308,40 @@ pub fn segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf)
 }
 
 /// Whether a RST with this sequence number can be the client's own (RFC 9293, section 3.10.7.4): from what we have
-/// acknowledged on to the window's end, the client's FIN included.
+/// acknowledged on to the window's end.
 fn in_window(core: &mut Core, entry: EntryRef, seq: Seq) -> bool {
     core.pending_of(entry).is_some_and(|pending| {
-        let offset = i64::from(pending.offset_of(seq));
-        (i64::from(pending.acked)..=WINDOW as i64 + 1).contains(&offset)
+        let ahead = seq.diff(pending.ack_number());
+        (0..=pending.window_octets()).contains(&i64::from(ahead))
     })
 }
 
 /// Takes what a segment says: whether our FIN is acknowledged, whether the client's has come, and whether there is
 /// something in it to acknowledge. `None` when it lies outside the window.
-fn take(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &Mbuf) -> Option<(bool, bool, bool)> {
-    let hanging = core.shard.get(entry)?.pending?;
-    let pending = core.pending.get_mut(hanging)?;
+///
+/// What the client goes on sending is acknowledged and thrown away: one that reads only once it has sent all of its request would
+/// never come to the answer (RFC 9112, section 9.6). What arrives out of order comes again.
+fn take(core: &mut Core, entry: EntryRef, packet: &TcpPacket) -> Option<(bool, bool, bool)> {
+    let pending = core.pending_of(entry)?;
+    let (next, window) = (pending.ack_number(), pending.window_octets());
     let local = pending.local.as_mut()?;
     let end = pending.iss + 1 + local.len + 1;
     if packet.ack.gt(end) || packet.ack.lt(pending.iss + 1) {
         return None;
     }
-    local.fin_acked |= packet.ack == end;
-    let fin_acked = local.fin_acked;
-    let offset = u32::try_from(packet.seq.diff(pending.irs + 1)).ok()?;
-    let payload = packet.payload(mbuf);
-    let assembly = core.assemblies.at_mut(&pending.assembly);
-    assembly.insert(offset, payload).ok()?;
-    let fin = packet.flags.contains(Flags::FIN);
-    if fin {
-        assembly.note_fin(offset + payload.len() as u32).ok()?;
+    let ahead = packet.seq.diff(next);
+    if i64::from(ahead) >= window {
+        return None;
     }
-    pending.acked = assembly.contiguous_len() as u32;
-    Some((fin_acked, assembly.fin_reached(), fin || !payload.is_empty()))
+    local.fin_acked |= packet.ack == end;
+    let (len, fin) = (packet.payload_len(), packet.flags.contains(Flags::FIN));
+    if ahead <= 0 && !local.client_fin {
+        let known = ahead.unsigned_abs();
+        pending.acked = pending.acked.wrapping_add(len.saturating_sub(known));
+        local.client_fin = fin && known <= len;
+    }
+    // One octet before the next is a probe's (RFC 9293, section 3.8.6.1).
+    Some((local.fin_acked, local.client_fin, fin || len > 0 || ahead < 0))
 }
 
 /// RST to the client of an entry, and the entry's end.
@@ -364,9 +371,12 @@ fn ack_of(core: &mut Core, entry: EntryRef) -> Segment<'static> {
     };
     let Some(hanging) = core.shard.get(entry).and_then(|entry| entry.pending) else { return none };
     let Some(pending) = core.pending.get_mut(hanging) else { return none };
-    let assembly = core.assemblies.at(&pending.assembly);
-    pending.acked = assembly.contiguous_len() as u32;
-    let ack = pending.rcv_nxt() + u32::from(assembly.fin_reached());
+    let mut ack = pending.ack_number();
+    if pending.local.is_none() {
+        let assembly = core.assemblies.at(&pending.assembly);
+        pending.acked = assembly.contiguous_len() as u32;
+        ack = pending.rcv_nxt() + u32::from(assembly.fin_reached());
+    }
     let window = pending.window_field();
     let stamps = pending.timestamps;
     let mut options = echo(core, stamps.map(|stamps| stamps.recent));

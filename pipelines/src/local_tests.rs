@@ -19,7 +19,7 @@ const ANSWERS: [Answer; 11] = [
 
 fn local(answer: Answer, page: Option<Page>) -> Local {
     let resource = OffsetRange { start: 4, end: 8 };
-    Local { answer, page: page.map(Arc::new), resource, len: 0, fin_acked: false, sent: 0 }
+    Local { answer, page: page.map(Arc::new), resource, len: 0, fin_acked: false, client_fin: false, sent: 0 }
 }
 
 fn whole(local: &Local) -> String {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ipos_tests::{Curl, Lab, Script, wait_until};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Test;
 
@@ -199,6 +199,9 @@ fn no_board_left_is_answered_503(lab: &Lab) {
     // Only board 1 has /a/.
     let answer = Curl::get(lab, "/a/1k", &[]);
     assert_eq!((answer.status, answer.board.as_str()), (503, ""), "{answer:?}");
+    // Also to who listens only once a body has gone that neither side's buffers hold.
+    let answer = Script::once(lab, "blocking.py", &["/a/app/upload", "20000000"]);
+    assert_eq!((&answer["status"], &answer["ended"]), (&json!(503), &json!(true)), "{answer}");
     assert_eq!(Curl::get(lab, "/b/1k", &[]).status, 200);
     lab.verb(&["start-nginx", "1"]);
     board_1_is_used(lab);

@@ -100,7 +100,7 @@ fn a_request_longer_than_the_window_is_answered_431() {
         assert_eq!(answer.ack, client.irs + 1 + offset);
         assert_eq!(answer.flags.contains(Flags::FIN), last);
         if last {
-            assert_eq!((status(&answer).as_str(), answer.window), ("HTTP/1.1 431", 0));
+            assert_eq!((status(&answer).as_str(), answer.window), ("HTTP/1.1 431", u16::MAX));
         }
     }
     assert_eq!(rig.happened(Happening::AnsweredTooLarge), 1);
@@ -323,9 +323,62 @@ fn a_client_that_goes_on_sending_is_acknowledged() {
     assert_eq!(rig.client(&client.data(5, b"more")), Verdict::Answered);
     let ack = rig.answer();
     assert_eq!((ack.seq, ack.ack), (client.iss + 1 + taken_by(&answer), client.irs + 10));
-    assert_eq!((ack.flags, ack.window), (Flags::ACK, 16_384 - 9));
+    assert_eq!((ack.flags, ack.window), (Flags::ACK, u16::MAX));
     assert_eq!(rig.client(&client.ack(9)), Verdict::Drop(Drop::OldSegment), "nothing new in it");
     rig.assert_silent();
+}
+
+/// A client that reads only once it has sent all would never hear the answer if its window closed.
+#[test]
+fn a_body_of_any_length_is_acknowledged_and_thrown_away() {
+    const LEN: u32 = 1_000;
+    let mut rig = Rig::new();
+    let mut client = Client::new();
+    let head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4000000\r\n\r\n";
+    let place = rig.request(&mut client, head);
+    let begin = head.len() as u32;
+    rig.command(Command::Answer { entry: place.entry, answer: Answer::Unavailable });
+    let answer = rig.answer();
+    assert_eq!(
+        (status(&answer).as_str(), answer.window),
+        ("HTTP/1.1 503", u16::MAX),
+        "nothing is kept of it"
+    );
+    for at in (begin..begin + 4_000_000).step_by(LEN as usize) {
+        let body = [b'x'; LEN as usize];
+        assert_eq!(rig.client(&client.data(at, &body)), Verdict::Answered);
+        assert_eq!(rig.answer().ack, client.irs + 1 + at + LEN);
+    }
+    // The client has sent all, and reads.
+    let fin = Seg { ack: client.iss + 1 + taken_by(&answer), ..client.fin(begin + 4_000_000) };
+    assert_eq!(rig.client(&fin), Verdict::Answered);
+    assert_eq!(rig.answer().ack, client.irs + 2 + begin + 4_000_000);
+    rig.pass(2_000);
+    assert_eq!(rig.state(&client.flow), None);
+    rig.assert_silent();
+}
+
+#[test]
+fn what_comes_out_of_order_behind_an_answer_comes_again() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    let answer = answered(&mut rig, &mut client);
+    let end = taken_by(&answer);
+    for (overtaking, what) in [(client.data(9, b"more"), "octets"), (client.fin(9), "a FIN")] {
+        assert_eq!(rig.client(&overtaking), Verdict::Answered, "{what}");
+        assert_eq!(rig.answer().ack, client.irs + 6, "{what}: the gap is told");
+    }
+    assert_eq!(rig.client(&client.data(3, b"__gap?")), Verdict::Answered, "two octets were there before");
+    assert_eq!(rig.answer().ack, client.irs + 10);
+    assert_eq!(rig.client(&client.ack(8)), Verdict::Answered, "a probe");
+    assert_eq!(rig.answer().ack, client.irs + 10);
+    assert_eq!(rig.client(&Seg { ack: client.iss + 1 + end, ..client.fin(9) }), Verdict::Answered);
+    assert_eq!(rig.answer().ack, client.irs + 11);
+    assert_eq!(rig.client(&client.data(10, b"past its FIN")), Verdict::Answered);
+    assert_eq!(rig.answer().ack, client.irs + 11);
+    assert_eq!(rig.client(&client.rst(9)), Verdict::Drop(Drop::OutOfWindow));
+    assert_eq!(rig.client(&client.rst(10)), Verdict::Answered);
+    assert_eq!(rig.state(&client.flow), None);
 }
 
 #[test]
@@ -336,7 +389,7 @@ fn what_a_local_entry_cannot_have_sent_or_heard_is_dropped() {
     let outside = Verdict::Drop(Drop::OutOfWindow);
     assert_eq!(rig.client(&client.acks(5, taken_by(&answer) + 1)), outside);
     assert_eq!(rig.client(&Seg { ack: client.iss, ..client.ack(5) }), outside);
-    assert_eq!(rig.client(&client.data(16_384, b"x")), outside);
+    assert_eq!(rig.client(&client.data(5 + 65_535, b"x")), outside);
     let mut damaged = client.data(5, b"more").frame();
     *damaged.last_mut().expect("an octet") ^= 1;
     assert_eq!(rig.on_wan(&damaged), Verdict::Drop(Drop::BadTcpChecksum));
