@@ -8,18 +8,18 @@ class Moving(Connection):
 
     def __init__(self, endpoint_port, boards, patience_s):
         super().__init__("moves", endpoint_port, boards, patience_s)
-        self.all, self.opened = boards, None
+        self.all, self.begun = boards, None
 
     def to(self, board, act):
         """One request for a row of this board's; without one, for a row that names none: it is to stay where it is."""
-        if self.opened is None:
-            self.opened = clock()
+        if self.begun is None:
+            self.begun = clock()
         stays = [self.board] if self.board is not None else self.all
         self.boards = stays if board is None else [board]
         before = self.board
 
         def whole():
-            self.operation.row |= {"before": before, "before_since": self.opened}
+            self.operation.row |= {"before": before, "before_since": self.begun}
             act()
 
         return self.do(whole)

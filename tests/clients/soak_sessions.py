@@ -15,7 +15,7 @@ class Session:
 
     def clear(self):
         """It has no session any more."""
-        self.cookie = self.board = self.since = self.count = None
+        self.cookie = self.board = self.since = self.count = self.given = None
         self.is_shown, self.address = False, self.rng.choice([CLIENT, OTHER])
 
     def take(self, head):
@@ -55,6 +55,8 @@ class Visit(Connection):
         def whole():
             if session.board is not None:
                 self.operation.row |= {"before": session.board, "before_since": session.since, "shown": session.is_shown}
+                if session.given is not None:
+                    self.operation.row["given"] = session.given
             begin = clock()
             cookie = session.cookie
             had_cookie = cookie is not None
@@ -112,8 +114,10 @@ class Visit(Connection):
 
     def inserted(self, content):
         """A cookie that the appliance gives, with a redirect to the same URL."""
+        begin = clock()
         head = self.request("/1k")
-        if head["status"] == 307:
+        is_given = head["status"] == 307
+        if is_given:
             if head.get("location") != f"/1k?soak={self.operation.row['name']}":
                 raise Wrong(f"redirected to {head.get('location')}")
             if self.session.cookie is not None:
@@ -127,6 +131,9 @@ class Visit(Connection):
             raise Wrong("it is given no cookie")
         self.expect(head, 200)
         self.body(content)
+        if is_given:
+            # The board that it names may have been silent, and another one served the request.
+            self.session.given = [begin, clock()]
 
 
 def sessions(kind, boards, patience_s, content, rng, stop):
