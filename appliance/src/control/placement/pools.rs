@@ -275,6 +275,7 @@ fn weight(board: &Board, member: Member, now_ns: u64, slow_start_ns: u64) -> u32
 }
 
 /// What the policy goes by: the lowest is the best. Of a board that is not fit it may mean nothing.
+#[inline]
 fn cost(policy: Policy, board: &Board, turn: &Turn, weight: u32, now_ns: u64, client: Ipv4Addr) -> f64 {
     let share = || f64::from(weight) / f64::from(WEIGHT_ONE);
     match policy {
@@ -302,7 +303,7 @@ struct View<'a> {
 
 impl View<'_> {
     /// Whether a board can take the connection, and its weight; or why not.
-    #[inline]
+    #[inline(always)]
     fn fit(&self, board: &Board, member: Member) -> Result<u32, NoBoard> {
         if self.wanted.tried.contains(member.board) {
             return Err(NoBoard::Tried);
@@ -321,6 +322,7 @@ impl View<'_> {
         weight(board, member, self.now_ns, self.rules.slow_start_ns)
     }
 
+    #[inline(always)]
     fn cost(&self, board: &Board, turn: &Turn, weight: u32) -> f64 {
         cost(self.rules.policy, board, turn, weight, self.now_ns, self.wanted.flow.client)
     }
@@ -386,7 +388,9 @@ impl Pool {
                     look.weights += if has_turns { i64::from(weight) } else { 0 };
                     let seen = Best { cost, place, board: member.board };
                     first_of(&mut look.best, seen);
-                    first_of(&mut look.first, seen);
+                    if hashes {
+                        first_of(&mut look.first, seen);
+                    }
                 }
                 Err(why) => {
                     look.nearest = look.nearest.max(why);
