@@ -57,6 +57,12 @@ class Client(QuicConnectionProtocol):
         self.transmit()
         return response
 
+    def poke(self):
+        """Sends what has to be acknowledged, as a client that hears nothing does (RFC 9000, section 10.1.2): a server that has not proven a new
+        address yet may send three times what came from there, and an acknowledgement that is lost comes from nobody else."""
+        self._quic.send_ping(id(self))
+        self.transmit()
+
     def quic_event_received(self, event):
         """Takes what comes."""
         if isinstance(event, ConnectionTerminated):

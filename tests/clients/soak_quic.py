@@ -22,6 +22,7 @@ FILES = "/run/ipos-lab/files"
 CERTIFICATE = "/run/ipos-lab/services/certificate.pem"
 KIND, PORT, BOARDS = "udp-http3", 443, [1, 2]
 PATIENCE_S = 60.0
+SILENCE_S = 2.0
 PART_OCTETS = 16384
 CONNECTIONS = 2
 
@@ -52,16 +53,22 @@ class Connection:
         self.client.connect((SERVICE, PORT))
         await self.client.wait_connected()
 
+    async def hear(self, *futures):
+        """Waits for the first of these; whenever nothing has come for a while, asks whether the server is there."""
+        while not (await asyncio.wait(futures, timeout=SILENCE_S, return_when=asyncio.FIRST_COMPLETED))[0]:
+            self.client.poke()
+
     async def fetch(self, name, changes, operation):
         """GET of a file, from a new socket with each part that has come."""
         response = self.client.get(SERVER_NAME, f"/{name}", PART_OCTETS)
         self.name, self.response = name, response
         for _ in range(changes):
             part = asyncio.ensure_future(response.parts.get())
-            await asyncio.wait([part, response.ended], return_when=asyncio.FIRST_COMPLETED)
+            await self.hear(part, response.ended)
             part.cancel()
             await self.from_new_socket()
             self.client.transmit()
+        await self.hear(response.ended)
         await response.ended
         head = response.headers
         board = int(head.get("x-board", "board0").removeprefix("board"))

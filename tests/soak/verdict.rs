@@ -156,15 +156,15 @@ pub fn excuse(operation: &Operation, happened: &[Happened]) -> Option<&'static s
     let first = |excused_by: fn(&Operation, &Happened) -> Option<&'static str>| {
         happened.iter().filter(overlaps).find_map(|one| excused_by(operation, one))
     };
+    let displaced = || first(appliance_ended).filter(|_| was_placed_elsewhere(operation, happened));
     match operation.outcome {
         Outcome::Right => Some("none needed"),
         Outcome::Wrong => None,
         Outcome::Strayed if operation.moves() => stayed(operation, happened),
         Outcome::Strayed => happened.iter().find_map(|one| anew(operation, one)),
         Outcome::Refused => first(refused),
-        Outcome::Stale => first(stale).or_else(|| first(lost)),
-        Outcome::Lost => first(lost)
-            .or_else(|| first(appliance_ended).filter(|_| was_placed_elsewhere(operation, happened))),
+        Outcome::Stale => first(stale).or_else(|| first(lost)).or_else(displaced),
+        Outcome::Lost => first(lost).or_else(displaced),
     }
 }
 
