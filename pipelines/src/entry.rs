@@ -284,6 +284,14 @@ pub struct Timestamps {
 }
 
 impl Timestamps {
+    /// A segment has come that is not ahead of what was acknowledged: its time stamp is TS.Recent, unless a later one was (RFC 7323,
+    /// section 4.3).
+    pub fn saw(&mut self, tsval: u32) {
+        if tsval.wrapping_sub(self.recent) < 1 << 31 {
+            self.recent = tsval;
+        }
+    }
+
     /// The client has sent its first packet again.
     pub fn sent_again(&mut self, tsval: u32) {
         // RFC 7323, section 5.2: later, modulo 2^32.

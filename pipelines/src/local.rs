@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipos_dpdk::mbuf::Mbuf;
 use ipos_wire::flow::Flow;
 use ipos_wire::seq::Seq;
-use ipos_wire::tcp::Flags;
+use ipos_wire::tcp::{self, Flags};
 
 use crate::answers::LOCATION_OCTETS_MAX;
 use crate::core::Core;
@@ -285,7 +285,11 @@ pub fn segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf)
         core.remove(entry);
         return Verdict::Answered;
     }
-    let Some((fin_acked, client_done, news)) = take(core, entry, packet) else {
+    let timestamps = match packet.options(&mbuf) {
+        Ok(options) => options.timestamps,
+        Err(reason) => return Verdict::Drop(reason),
+    };
+    let Some((fin_acked, client_done, news)) = take(core, entry, packet, timestamps) else {
         return Verdict::Drop(Drop::OutOfWindow);
     };
     if fin_acked && client_done {
@@ -321,7 +325,12 @@ fn in_window(core: &mut Core, entry: EntryRef, seq: Seq) -> bool {
 ///
 /// What the client goes on sending is acknowledged and thrown away: one that reads only once it has sent all of its request would
 /// never come to the answer (RFC 9112, section 9.6). What arrives out of order comes again.
-fn take(core: &mut Core, entry: EntryRef, packet: &TcpPacket) -> Option<(bool, bool, bool)> {
+fn take(
+    core: &mut Core,
+    entry: EntryRef,
+    packet: &TcpPacket,
+    timestamps: Option<tcp::Timestamps>,
+) -> Option<(bool, bool, bool)> {
     let pending = core.pending_of(entry)?;
     let (next, window) = (pending.ack_number(), pending.window_octets());
     let local = pending.local.as_mut()?;
@@ -334,6 +343,11 @@ fn take(core: &mut Core, entry: EntryRef, packet: &TcpPacket) -> Option<(bool, b
         return None;
     }
     local.fin_acked |= packet.ack == end;
+    if let (Some(ours), Some(theirs)) = (&mut pending.timestamps, timestamps)
+        && ahead <= 0
+    {
+        ours.saw(theirs.tsval);
+    }
     let (len, fin) = (packet.payload_len(), packet.flags.contains(Flags::FIN));
     if ahead <= 0 && !local.client_fin {
         let known = ahead.unsigned_abs();

@@ -197,9 +197,8 @@ pub(crate) fn take(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &
     }
     pending.window = packet.window;
     if let (Some(ours), Some(theirs)) = (&mut pending.timestamps, options.timestamps) {
-        // RFC 7323, section 4.3: only a segment that is not ahead of what was acknowledged sets TS.Recent.
-        if offset <= pending.acked as i32 && theirs.tsval.wrapping_sub(ours.recent) < 1 << 31 {
-            ours.recent = theirs.tsval;
+        if offset <= pending.acked as i32 {
+            ours.saw(theirs.tsval);
         }
         if offset == 0 {
             ours.sent_again(theirs.tsval);

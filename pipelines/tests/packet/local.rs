@@ -5,6 +5,7 @@ use ipos_pipelines::counters::{Drop, Happening};
 use ipos_pipelines::entry::State;
 use ipos_pipelines::handoff::{Answer, Command, Event};
 use ipos_pipelines::verdict::Verdict;
+use ipos_wire::seq::Seq;
 use ipos_wire::tcp::{Flags, Options, Timestamps};
 
 use crate::common::client::CLIENT_MAC;
@@ -333,7 +334,8 @@ fn a_client_that_goes_on_sending_is_acknowledged() {
 fn a_body_of_any_length_is_acknowledged_and_thrown_away() {
     const LEN: u32 = 1_000;
     let mut rig = Rig::new();
-    let mut client = Client::new();
+    // The numbers go round meanwhile.
+    let mut client = Client { irs: Seq(u32::MAX - 2_000_000), ..Client::new() };
     let head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4000000\r\n\r\n";
     let place = rig.request(&mut client, head);
     let begin = head.len() as u32;
@@ -346,8 +348,15 @@ fn a_body_of_any_length_is_acknowledged_and_thrown_away() {
     );
     for at in (begin..begin + 4_000_000).step_by(LEN as usize) {
         let body = [b'x'; LEN as usize];
+        client.tsval += 1;
         assert_eq!(rig.client(&client.data(at, &body)), Verdict::Answered);
-        assert_eq!(rig.answer().ack, client.irs + 1 + at + LEN);
+        let ack = rig.answer();
+        assert_eq!(ack.ack, client.irs + 1 + at + LEN);
+        assert_eq!(
+            ack.options.timestamps.map(|stamps| stamps.tsecr),
+            Some(client.tsval),
+            "or it takes us for slow"
+        );
     }
     // The client has sent all, and reads.
     let fin = Seg { ack: client.iss + 1 + taken_by(&answer), ..client.fin(begin + 4_000_000) };
