@@ -17,7 +17,7 @@ use crate::entry::{Local, Pending, State};
 use crate::handoff::{self, Alert, Answer, RetryAfter};
 use crate::handshake::echo;
 use crate::parse::TcpPacket;
-use crate::request::assembly::OffsetRange;
+use crate::request::assembly::{OffsetRange, WINDOW};
 use crate::segment::Segment;
 use crate::services::Kind;
 use crate::table::slab::EntryRef;
@@ -292,13 +292,13 @@ pub fn segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf)
     let Some((fin_acked, client_done, news)) = take(core, entry, packet, timestamps) else {
         return Verdict::Drop(Drop::OutOfWindow);
     };
-    if fin_acked && client_done {
+    let is_new = core.shard.get(entry).is_some_and(|found| !found.closing);
+    if fin_acked && client_done && is_new {
         // Both ends are done. The entry lingers, so that a client that missed our last ACK gets it again.
-        let linger_ms = core.config.timeouts.linger_ms;
         if let Some(mut entry) = core.shard.get_mut(entry) {
             entry.closing = true;
         }
-        core.schedule_in(entry, linger_ms);
+        core.schedule_in(entry, core.config.timeouts.linger_ms);
     }
     if !news {
         return if fin_acked { Verdict::Answered } else { Verdict::Drop(Drop::OldSegment) };
@@ -311,20 +311,18 @@ pub fn segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf)
     }
 }
 
-/// Whether a RST with this sequence number can be the client's own (RFC 9293, section 3.10.7.4): from what we have
-/// acknowledged on to the window's end.
+/// Whether a RST with this sequence number can be the client's own: from what we have acknowledged on (RFC 9293, section 3.10.7.4), and not as
+/// far as our window is wide, so that it is no easier to guess.
 fn in_window(core: &mut Core, entry: EntryRef, seq: Seq) -> bool {
-    core.pending_of(entry).is_some_and(|pending| {
-        let ahead = seq.diff(pending.ack_number());
-        (0..=pending.window_octets()).contains(&i64::from(ahead))
-    })
+    core.pending_of(entry)
+        .is_some_and(|pending| (0..=WINDOW as i32).contains(&seq.diff(pending.ack_number())))
 }
 
 /// Takes what a segment says: whether our FIN is acknowledged, whether the client's has come, and whether there is
 /// something in it to acknowledge. `None` when it lies outside the window.
 ///
 /// What the client goes on sending is acknowledged and thrown away: one that reads only once it has sent all of its request would
-/// never come to the answer (RFC 9112, section 9.6). What arrives out of order comes again.
+/// never come to the answer (RFC 9112, section 9.6). That goes for what was lost on the way as well: nobody needs it, so it need not come again.
 fn take(
     core: &mut Core,
     entry: EntryRef,
@@ -349,13 +347,13 @@ fn take(
         ours.saw(theirs.tsval);
     }
     let (len, fin) = (packet.payload_len(), packet.flags.contains(Flags::FIN));
-    if ahead <= 0 && !local.client_fin {
-        let known = ahead.unsigned_abs();
-        pending.acked = pending.acked.wrapping_add(len.saturating_sub(known));
-        local.client_fin = fin && known <= len;
+    let news = i64::from(ahead) + i64::from(len);
+    if !local.client_fin {
+        pending.acked = pending.acked.wrapping_add(u32::try_from(news).unwrap_or(0));
+        local.client_fin = fin && news >= 0;
     }
     // One octet before the next is a probe's (RFC 9293, section 3.8.6.1).
-    Some((local.fin_acked, local.client_fin, fin || len > 0 || ahead < 0))
+    Some((local.fin_acked, local.client_fin, fin || len > 0 || ahead != 0))
 }
 
 /// RST to the client of an entry, and the entry's end.

@@ -306,7 +306,8 @@ pub fn undecided(core: &mut Core, entry: EntryRef) {
 
 /// The control core says that a request stays with the board that has the connection.
 pub fn stay(core: &mut Core, entry: EntryRef, why: Stay) {
-    let asked = core.pending_of(entry).filter(|pending| pending.stage.is_asked());
+    // Unless the appliance has answered meanwhile, because nobody had decided.
+    let asked = core.pending_of(entry).filter(|pending| pending.stage.is_asked() && pending.local.is_none());
     let Some((pool, is_again)) = asked.map(|pending| (pending.pool, pending.stage == Stage::AskedAgain))
     else {
         return;
@@ -335,7 +336,7 @@ pub fn stay(core: &mut Core, entry: EntryRef, why: Stay) {
 pub fn detached(core: &mut Core, entry: EntryRef) {
     let Some((answer, resource)) = core
         .pending_of(entry)
-        .filter(|pending| pending.stage.is_asked())
+        .filter(|pending| pending.stage.is_asked() && pending.local.is_none())
         .map(|pending| (pending.answer.unwrap_or(Answer::Unavailable), pending.resource))
     else {
         return;

@@ -950,10 +950,17 @@ fn after_a_reload_the_control_core_says_whether_the_board_is_still_one_of_the_ro
 fn a_move_that_nobody_decides_ends_with_503_and_the_board_gives_the_endpoint_up() {
     let mut talk = Talk::begin(A);
     assert_eq!(talk.sends(B), Verdict::Held);
-    talk.asked();
+    let place = talk.asked();
     talk.rig.pass(10_000);
     assert!(talk.rig.answer().payload.starts_with(b"HTTP/1.1 503 "));
     assert!(matches!(only(talk.rig.told()), Event::Abandon { migrated: Some((BOARD, MIGRATION)), .. }));
+    // What is decided after all is too late: the client has its answer.
+    for why in [Stay::Busy, Stay::Silent, Stay::NoBoard] {
+        talk.stays(&place, why);
+    }
+    talk.rig.command(Command::Detached { entry: place.entry });
+    talk.rig.assert_silent();
+    talk.is(State::Local);
 }
 
 #[test]
