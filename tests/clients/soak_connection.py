@@ -4,7 +4,7 @@ A line for an operation has: `kind`; `name`, the operation's own, which servers 
 `board`, the one that did; `port` and `endpoint_port`; the client's clock at `begin` and `until`, and `since` when the connection was last
 known to be well; `octets` of content that came and were right; `outcome` and `detail`; `tries`. Where a session or a connection that moves had a board before,
 `before` is its number, and `before_since` when nothing had happened yet that could matter; `given`, when the request began and ended with which
-the appliance gave a session its cookie. `opened` is when the connection was. The outcome is
+the appliance gave a session its cookie. `opened`, when opening the connection began and ended. The outcome is
 
     right      every octet was
     stale      the server had closed a kept connection: not an octet of an answer came (a client asks again, RFC 9110 section 9.3.1)
@@ -164,8 +164,9 @@ class Connection:
         self.sock = sock
         sock.settimeout(self.patience_s)
         self.port = draw_port.bind(sock, self.address)
+        begin = clock()
         sock.connect((SERVICE, self.endpoint_port))
-        self.opened = clock()
+        self.opened = [begin, clock()]
         if self.context is not None:
             self.sock = self.context.wrap_socket(sock, server_hostname=self.name)
 

@@ -53,9 +53,10 @@ class Connection:
         self.client.connect((SERVICE, PORT))
         await self.client.wait_connected()
 
-    async def hear(self, *futures):
-        """Waits for the first of these; whenever nothing has come for a while, asks whether the server is there."""
+    async def hear(self, operation, *futures):
+        """Waits for the first of these; whenever none has come for a while, asks whether the server is there."""
         while not (await asyncio.wait(futures, timeout=SILENCE_S, return_when=asyncio.FIRST_COMPLETED))[0]:
+            operation.row["tries"] += 1
             self.client.poke()
 
     async def fetch(self, name, changes, operation):
@@ -64,11 +65,11 @@ class Connection:
         self.name, self.response = name, response
         for _ in range(changes):
             part = asyncio.ensure_future(response.parts.get())
-            await self.hear(part, response.ended)
+            await self.hear(operation, part, response.ended)
             part.cancel()
             await self.from_new_socket()
             self.client.transmit()
-        await self.hear(response.ended)
+        await self.hear(operation, response.ended)
         await response.ended
         head = response.headers
         board = int(head.get("x-board", "board0").removeprefix("board"))

@@ -65,6 +65,9 @@ class Visit(Connection):
             # Its board was silent and the request served elsewhere: the cookie names that board still.
             if self.strayed is None or session.cookie != cookie:
                 session.board, session.since = self.board, begin
+            if had_cookie and self.strayed is None:
+                # It names this board, then.
+                session.given = None
 
         return self.do(whole)
 
@@ -123,6 +126,7 @@ class Visit(Connection):
             if self.session.cookie is not None:
                 self.strayed = "it is given another cookie"
             self.session.take(head)
+            self.session.given = None
             self.sock.close()
             self.buffer = b""
             self.open()

@@ -200,8 +200,16 @@ fn no_board_left_is_answered_503(lab: &Lab) {
     let answer = Curl::get(lab, "/a/1k", &[]);
     assert_eq!((answer.status, answer.board.as_str()), (503, ""), "{answer:?}");
     // Also to who listens only once a body has gone that neither side's buffers hold.
-    let answer = Script::once(lab, "blocking.py", &["/a/app/upload", "20000000"]);
-    assert_eq!((&answer["status"], &answer["ended"]), (&json!(503), &json!(true)), "{answer}");
+    for loss in ["0", "5"] {
+        lab.verb(&["loss", "--cable", "client", loss]);
+        let answer = Script::once(lab, "blocking.py", &["/a/app/upload", "20000000"]);
+        assert_eq!(
+            (&answer["status"], &answer["ended"]),
+            (&json!(503), &json!(true)),
+            "loss {loss} %: {answer}"
+        );
+    }
+    lab.verb(&["loss", "--cable", "client", "0"]);
     assert_eq!(Curl::get(lab, "/b/1k", &[]).status, 200);
     lab.verb(&["start-nginx", "1"]);
     board_1_is_used(lab);

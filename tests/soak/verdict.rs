@@ -58,8 +58,8 @@ pub struct Operation {
     pub before_s: f64,
     /// When the request began and ended with which the appliance gave its session the cookie.
     pub given_s: Option<(f64, f64)>,
-    /// When its connection was opened.
-    pub opened_s: Option<f64>,
+    /// When opening its connection began and ended.
+    pub opened_s: Option<(f64, f64)>,
     /// The line as it was said.
     pub line: Value,
     /// The boards whose Local Tables have the connection; looked up when it was not right.
@@ -75,6 +75,7 @@ impl Operation {
         let number = |key: &str| line[key].as_f64().ok_or_else(|| format!("no number `{key}` in {line}"));
         let whole =
             |key: &str| line[key].as_u64().ok_or_else(|| format!("no whole number `{key}` in {line}"));
+        let span = |key: &str| line[key][0].as_f64().zip(line[key][1].as_f64());
         let outcome = match line["outcome"].as_str() {
             Some("right") => Outcome::Right,
             Some("stale") => Outcome::Stale,
@@ -99,8 +100,8 @@ impl Operation {
             accepted_by: Vec::new(),
             before: line["before"].as_u64().map(|board| board as u32),
             before_s: line["before_since"].as_f64().unwrap_or(number("since")?),
-            given_s: line["given"][0].as_f64().zip(line["given"][1].as_f64()),
-            opened_s: line["opened"].as_f64(),
+            given_s: span("given"),
+            opened_s: span("opened"),
             line,
         })
     }
@@ -269,17 +270,19 @@ fn stale(operation: &Operation, one: &Happened) -> Option<&'static str> {
     }
 }
 
-fn appliance_ended(_: &Operation, one: &Happened) -> Option<&'static str> {
-    matches!(one.event, Event::ApplianceStop(_) | Event::ApplianceKill(_))
+fn appliance_ended(operation: &Operation, one: &Happened) -> Option<&'static str> {
+    let is_of_an_open_one = operation.opened_s.is_some_and(|(_, open_s)| one.until_s >= open_s);
+    (is_of_an_open_one && matches!(one.event, Event::ApplianceStop(_) | Event::ApplianceKill(_)))
         .then_some("lost: a new appliance knows no flow that was placed beside the table")
 }
 
-/// Whether another board than its own could not be chosen when a forwarded connection was opened, so that its own may not be the one that
-/// the table names (docs/services.md, `l4`).
+/// Whether another board than its own (or any, as long as that is not known) could not be chosen when a forwarded connection was opened, so
+/// that its own may not be the one that the table names (docs/services.md, `l4`).
 fn was_placed_elsewhere(operation: &Operation, happened: &[Happened]) -> bool {
     let is_out_then = |one: &Happened| {
-        let is_then =
-            operation.opened_s.is_some_and(|opened_s| (one.from_s..=one.until_s).contains(&opened_s));
+        let is_then = operation
+            .opened_s
+            .is_some_and(|(from_s, until_s)| from_s <= one.until_s && until_s >= one.from_s);
         let is_out = match one.event {
             Event::AgentRestart(_) | Event::AgentKill(..) => one.away_s > AGENT_MISSED_S,
             Event::NginxKill(..)
