@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ipos_tests::{Curl, Lab, Script, wait_until};
+use ipos_tests::{Curl, Lab, Lossy, Script, wait_until};
 use serde_json::{Value, json};
 
 use crate::Test;
@@ -200,16 +200,12 @@ fn no_board_left_is_answered_503(lab: &Lab) {
     let answer = Curl::get(lab, "/a/1k", &[]);
     assert_eq!((answer.status, answer.board.as_str()), (503, ""), "{answer:?}");
     // Also to who listens only once a body has gone that neither side's buffers hold.
-    for loss in ["0", "5"] {
-        lab.verb(&["loss", "--cable", "client", loss]);
+    for loss in [0, 5] {
+        let _lossy = Lossy::client(lab, loss);
         let answer = Script::once(lab, "blocking.py", &["/a/app/upload", "20000000"]);
-        assert_eq!(
-            (&answer["status"], &answer["ended"]),
-            (&json!(503), &json!(true)),
-            "loss {loss} %: {answer}"
-        );
+        let told = (&answer["status"], &answer["ended"]);
+        assert_eq!(told, (&json!(503), &json!(true)), "{loss} % lost: {answer}");
     }
-    lab.verb(&["loss", "--cable", "client", "0"]);
     assert_eq!(Curl::get(lab, "/b/1k", &[]).status, 200);
     lab.verb(&["start-nginx", "1"]);
     board_1_is_used(lab);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipos_tests::client::sha256;
 use ipos_tests::lab::{ROOT, said};
-use ipos_tests::{Lab, Script, wait_until};
+use ipos_tests::{Lab, Lossy, Script, wait_until};
 use serde_json::{Value, json};
 
 use crate::Test;
@@ -106,19 +106,9 @@ fn the_banner_comes_to_a_client_that_sends_nothing(lab: &Lab) {
     assert_eq!(told["waited_ms"].as_array().map(Vec::len), Some(50));
 }
 
-/// Takes the loss away when dropped.
-pub struct Lossy<'lab>(pub &'lab Lab);
-
-impl Drop for Lossy<'_> {
-    fn drop(&mut self) {
-        self.0.verb(&["loss", "0"]);
-    }
-}
-
 fn banners_come_over_a_lossy_farm_cable(lab: &Lab) {
     let before = happened(lab, "ack_repeated");
-    lab.verb(&["loss", "20"]);
-    let lossy = Lossy(lab);
+    let lossy = Lossy::farm(lab, 20);
     // Of 40 first packets eight are lost; nobody but the appliance would send them again.
     let told = Script::once(lab, "quiet.py", &[ADDRESS, SSH_PORT, "40"]);
     drop(lossy);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ipos_tests::{Lab, Record, Script, wait_until};
+use ipos_tests::{Lab, Lossy, Record, Script, wait_until};
 use serde_json::{Value, json};
 
 use crate::Test;
@@ -16,27 +16,11 @@ pub const TESTS: &[Test] = &[
 
 const COUNT: usize = 1000;
 
-/// Takes the loss away, also when the test fails.
-struct Lossy<'lab>(&'lab Lab);
-
-impl<'lab> Lossy<'lab> {
-    fn new(lab: &'lab Lab) -> Self {
-        lab.verb(&["loss", "20"]);
-        Self(lab)
-    }
-
-    /// Frames that were lost so far.
-    fn lost(&self) -> u64 {
-        let text = self.0.exec("switch", &["tc", "-s", "qdisc", "show", "dev", "appl-farm", "clsact"]);
-        let number = text.split("(dropped ").nth(1).and_then(|rest| rest.split(',').next());
-        number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no such count: {text}"))
-    }
-}
-
-impl Drop for Lossy<'_> {
-    fn drop(&mut self) {
-        self.0.verb(&["loss", "0"]);
-    }
+/// Frames that the farm's cable has lost since it began to.
+fn lost(lab: &Lab) -> u64 {
+    let text = lab.exec("switch", &["tc", "-s", "qdisc", "show", "dev", "appl-farm", "clsact"]);
+    let number = text.split("(dropped ").nth(1).and_then(|rest| rest.split(',').next());
+    number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no such count: {text}"))
 }
 
 fn ports(told: &Value) -> Vec<u16> {
@@ -79,7 +63,7 @@ fn each_lives_on_one_board(lab: &Lab, ports: &[u16]) {
 fn a_thousand_connections_under_loss(lab: &Lab) {
     let from = [1, 2].map(|board| lab.nginx_log(board).lines().count());
     let silent_before = lab.metric("ipos_migrations_total", &["outcome=\"silent\""]);
-    let lossy = Lossy::new(lab);
+    let lossy = Lossy::farm(lab, 20);
     let mut crowd = Script::start(lab, "client", "crowd.py", &[&COUNT.to_string(), "/1k", "reuse"]);
     let first = crowd.hear();
     assert_eq!((&first["connections"], &first["failures"]), (&json!(COUNT), &json!([])), "{first}");
@@ -93,9 +77,9 @@ fn a_thousand_connections_under_loss(lab: &Lab) {
     let twice: Vec<_> = ports.iter().filter(|port| served.get(port) != Some(&2)).collect();
     assert!(twice.is_empty(), "two requests each, and no request ran twice, but for {twice:?}");
     let silent = lab.metric("ipos_migrations_total", &["outcome=\"silent\""]) - silent_before;
-    let lost = lossy.lost();
-    println!("{COUNT} of {COUNT} served with {lost} frames lost; attempts given up for silence: {silent}");
-    assert!(lost > 1000 && silent > 0.0, "lost {lost}, silent {silent}: the test has tested little");
+    let frames = lost(lab);
+    println!("{COUNT} of {COUNT} served with {frames} frames lost; attempts given up for silence: {silent}");
+    assert!(frames > 1000 && silent > 0.0, "lost {frames}, silent {silent}: the test has tested little");
 
     drop((crowd, lossy));
     wait_until("every connection has ended on its board", Duration::from_secs(20), || {
@@ -107,10 +91,10 @@ fn a_thousand_connections_under_loss(lab: &Lab) {
 
 /// New connections one after the other: SYN, request, answer and both FINs under loss.
 fn short_connections_under_loss(lab: &Lab) {
-    let lossy = Lossy::new(lab);
+    let lossy = Lossy::farm(lab, 20);
     let told = Script::once(lab, "crowd.py", &["300", "/close/1k"]);
     assert_eq!((&told["connections"], &told["failures"]), (&json!(300), &json!([])), "{told}");
-    assert!(lossy.lost() > 100);
+    assert!(lost(lab) > 100);
     drop(lossy);
     wait_until("every connection has ended on its board", Duration::from_secs(20), || {
         let alive =

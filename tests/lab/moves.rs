@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ipos_tests::client::sha256;
 use ipos_tests::lab::{ROOT, URL, repository, said};
-use ipos_tests::{Curl, Lab};
+use ipos_tests::{Curl, Lab, Lossy};
 use serde_json::Value;
 
 use crate::Test;
@@ -211,19 +211,9 @@ fn ten_megabytes_up_and_down_move_one_connection(lab: &Lab) {
     moving.end();
 }
 
-/// Takes the loss away, also when the test fails.
-struct Lossy<'lab>(&'lab Lab);
-
-impl Drop for Lossy<'_> {
-    fn drop(&mut self) {
-        self.0.verb(&["loss", "0", "--cable", "client"]);
-    }
-}
-
 fn moves_survive_a_client_cable_that_loses_frames(lab: &Lab) {
     let moving = Moving::documented();
-    lab.verb(&["loss", "1", "--cable", "client"]);
-    let lossy = Lossy(lab);
+    let lossy = Lossy::client(lab, 1);
     let of_small = ask_all(lab, &small(lab, true));
     let of_large = ask_all(lab, &large(lab, 20));
     println!("with 1 % loss: 1,000 small requests {of_small:.1?}, 20 times 10 MB up and down {of_large:.1?}");

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use ipos_tests::client::sha256;
 use ipos_tests::command::{appliance, done};
 use ipos_tests::lab::{ROOT, said};
-use ipos_tests::{Lab, Script};
+use ipos_tests::{Lab, Lossy, Script};
 use serde_json::json;
 
 use crate::Test;
@@ -177,8 +177,7 @@ fn what_is_no_hello_is_refused(lab: &Lab) {
 }
 
 fn tls_over_a_lossy_farm_cable(lab: &Lab) {
-    lab.verb(&["loss", "5"]);
-    let lossy = crate::kinds::Lossy(lab);
+    let lossy = Lossy::farm(lab, 5);
     for _ in 0..20 {
         let words = by_name(lab, "a.example", "100k", &["--http1.1"]);
         assert_eq!(words[1], "board1");

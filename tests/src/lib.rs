@@ -7,9 +7,11 @@ pub mod client;
 pub mod command;
 pub mod endpoints;
 pub mod lab;
+pub mod lossy;
 pub mod wait;
 
 pub use client::{Curl, Script};
 pub use endpoints::Record;
 pub use lab::{Lab, Shape};
+pub use lossy::Lossy;
 pub use wait::wait_until;
