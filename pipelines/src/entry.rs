@@ -314,7 +314,7 @@ pub struct Local {
     pub len: u32,
     /// The client has acknowledged our FIN.
     pub fin_acked: bool,
-    /// The client's own has come, and all before it.
+    /// The client's own has come.
     pub client_fin: bool,
     /// Times it was sent.
     pub sent: u8,
