@@ -4,6 +4,7 @@ from soak_connection import CLIENT, OTHER, Connection, Wrong, clock
 
 LEARNED, ENCODED, INSERTED = ("session-learned", 8093), ("session-encoded", 8094), ("session-inserted", 8095)
 THEME = "theme=dark; "
+PROVEN_S = 10.0
 
 
 class Session:
@@ -65,8 +66,8 @@ class Visit(Connection):
             # Its board was silent and the request served elsewhere: the cookie names that board still.
             if self.strayed is None or session.cookie != cookie:
                 session.board, session.since = self.board, begin
-            if had_cookie and self.strayed is None:
-                # It names this board, then.
+            if had_cookie and self.strayed is None and session.given is not None and begin > session.given[0] + PROVEN_S:
+                # It names this board: no other would be out for so long without the appliance's knowing.
                 session.given = None
 
         return self.do(whole)

@@ -190,13 +190,13 @@ fn refused(operation: &Operation, one: &Happened) -> Option<&'static str> {
 
 /// A session is placed anew when its board could not serve it since it was last known to be well; one of the application's own cookie
 /// also by a new appliance, which knows none (docs/services.md, "Sessions by cookie"). A drain whose deadline is not over is no reason.
-/// Where the appliance gave the cookie, it may name another board than the one that served the first request: one that was out just then.
+/// Where the appliance gave the cookie, it may name another board than the one that served the first request: one that was out just then,
+/// so that others serve the session until it is back, or until the appliance knows and gives another cookie.
 fn anew(operation: &Operation, one: &Happened) -> Option<&'static str> {
     let during = |since_s: f64, until_s: f64| since_s <= one.until_s && until_s >= one.from_s;
     let is_since = during(operation.before_s, operation.until_s);
     let is_of_its_board = is_since && one.event.board() == operation.before;
-    let is_of_its_cookies = operation.given_s.is_some_and(|(since_s, until_s)| during(since_s, until_s))
-        && one.event.board() == operation.board;
+    let is_of_its_cookies = operation.given_s.is_some_and(|(since_s, until_s)| during(since_s, until_s));
     if !is_since && !is_of_its_cookies {
         return None;
     }

@@ -188,7 +188,7 @@ fn a_cookie_may_name_a_board_that_was_out_when_it_was_given() {
     strayed.given_s = Some((3.5, 4.0));
     assert_eq!(excuse(&strayed, &[cable]), None, "the cable was in again");
     (strayed.given_s, strayed.board) = (Some((2.5, 4.0)), Some(3));
-    assert_eq!(excuse(&strayed, &[cable]), None, "that was another board");
+    assert!(excuse(&strayed, &[cable]).is_some(), "two others served it before the appliance knew");
 }
 
 #[test]
