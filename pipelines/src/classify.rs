@@ -9,7 +9,7 @@ use ipos_wire::tcp::Flags;
 
 use crate::core::Core;
 use crate::counters::{Drop, Happening};
-use crate::entry::State;
+use crate::entry::{Entry, State};
 use crate::handshake::cookie::Cookie;
 use crate::parse::TcpPacket;
 use crate::services::Kind;
@@ -169,12 +169,9 @@ fn prove(core: &Core, packet: &TcpPacket, kind: Kind) -> Option<(Cookie, Seq)> {
 /// Whether a packet that proves a cookie belongs to the very connection that the entry is of, rather than to a new one on
 /// the same addresses and ports.
 fn is_of(core: &Core, entry: EntryRef, packet: &TcpPacket, irs: Seq) -> bool {
-    let Some(found) = core.shard.get(entry) else { return false };
-    if matches!(found.state, State::Asking | State::Watched | State::Admitting) {
-        return false;
-    }
-    found
-        .pending
+    core.shard
+        .get(entry)
+        .and_then(Entry::held)
         .and_then(|hanging| core.pending.get(hanging))
         .is_some_and(|pending| pending.irs == irs && pending.iss + 1 == packet.ack)
 }

@@ -308,34 +308,35 @@ impl Core {
 
     /// Lets go of what hangs on an entry, buffers included.
     pub fn release_pending(&mut self, entry: EntryRef) {
-        let Some((state, hanging)) =
-            self.shard.get_mut(entry).and_then(|mut entry| Some((entry.state, entry.pending.take()?)))
-        else {
-            return;
-        };
+        if let Some(watch) = self.release_held(entry) {
+            self.watches.remove(watch);
+        }
+    }
+
+    /// As [`Self::release_pending`], but for the watch over a connection whose octets are held: it is handed back.
+    #[inline(always)]
+    pub fn release_held(&mut self, entry: EntryRef) -> Option<EntryRef> {
+        let mut found = self.shard.get_mut(entry)?;
+        let (state, hanging) = (found.state, found.pending.take()?);
+        std::mem::drop(found);
         match state {
             State::Asking => drop(self.waiting.remove(hanging)),
             State::Watched => drop(self.watches.remove(hanging)),
             State::Admitting => self.admitting.release(hanging),
             _ => {
-                let Some(pending) = self.pending.remove(hanging) else { return };
+                let pending = self.pending.remove(hanging)?;
                 self.assemblies.give(pending.assembly);
                 self.counters.pending.sub(1);
-                if let Some(watch) = pending.watch {
-                    self.watches.remove(watch);
-                }
+                return pending.watch;
             }
         }
+        None
     }
 
     /// What hangs on an entry before it is settled.
     #[inline]
     pub fn pending_of(&mut self, entry: EntryRef) -> Option<&mut Pending> {
-        let found = self.shard.get(entry)?;
-        // What hangs on it then is something else.
-        let is_other = matches!(found.state, State::Asking | State::Watched | State::Admitting);
-        let hanging = found.pending.filter(|_| !is_other)?;
-        self.pending.get_mut(hanging)
+        self.pending.get_mut(self.shard.get(entry)?.held()?)
     }
 
     /// Sets an entry's timer, in so many milliseconds from now.

@@ -166,6 +166,13 @@ impl Entry {
         self.state.is_at_board() && !self.closing
     }
 
+    /// Its [`Pending`], if it has one: in some states what hangs on it is something else.
+    #[inline]
+    pub fn held(&self) -> Option<EntryRef> {
+        let is_other = matches!(self.state, State::Asking | State::Watched | State::Admitting);
+        self.pending.filter(|_| !is_other)
+    }
+
     /// A new entry.
     pub fn new(state: State, pending: Option<EntryRef>) -> Self {
         Self {

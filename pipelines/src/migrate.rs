@@ -138,10 +138,8 @@ fn migrated(
 
 /// How long until the handshake's ACK is sent again; `None` where the client's own retransmissions see to it, because it has
 /// sent something, or where it was repeated often enough.
-fn ack_repeat_ms(core: &mut Core, entry: EntryRef) -> Option<u32> {
-    core.pending_of(entry)?;
-    let hanging = core.shard.get(entry)?.pending?;
-    let pending = core.pending.get(hanging)?;
+fn ack_repeat_ms(core: &Core, entry: EntryRef) -> Option<u32> {
+    let pending = core.pending.get(core.shard.get(entry)?.held()?)?;
     let is_bare = pending.kind.is_server_first() && core.assemblies.at(&pending.assembly).is_empty();
     (is_bare && pending.ack_repeats < ACK_REPEATS_MAX).then(|| ACK_REPEAT_MS << pending.ack_repeats)
 }

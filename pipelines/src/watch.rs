@@ -158,9 +158,7 @@ const fn unwatched(why: Unsure) -> Happening {
 
 /// The client has shown that the board has its request: from now on the next one is waited for.
 pub fn settled(core: &mut Core, entry: EntryRef) {
-    let watch = core.pending_of(entry).and_then(|pending| pending.watch.take());
-    core.release_pending(entry);
-    if let Some(watch) = watch {
+    if let Some(watch) = core.release_held(entry) {
         resume(core, entry, watch);
     }
 }

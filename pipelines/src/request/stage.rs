@@ -152,10 +152,11 @@ pub fn segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf)
     if !packet.checksum_ok(&mbuf) {
         return Verdict::Drop(Drop::BadTcpChecksum);
     }
+    core.shard.see(entry, core.now.ms);
     checked_segment(core, entry, packet, mbuf)
 }
 
-/// As [`segment`], with a checksum that holds.
+/// As [`segment`], with a checksum that holds, of a packet that the entry has seen.
 fn checked_segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
     if packet.flags.contains(Flags::RST) {
         return reset(core, entry, packet);
@@ -180,7 +181,6 @@ fn checked_segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: M
 /// Takes a segment's acknowledgement, window, time stamps and octets into the entry.
 pub(crate) fn take(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: &Mbuf) -> Result<Taken, Drop> {
     let options = packet.options(mbuf)?;
-    core.shard.see(entry, core.now.ms);
     let hanging = core.shard.get(entry).and_then(|entry| entry.pending);
     let Some(pending) = hanging.and_then(|hanging| core.pending.get_mut(hanging)) else {
         return Err(Drop::OldSegment);

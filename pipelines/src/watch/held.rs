@@ -93,6 +93,7 @@ pub(super) fn hold(
     if let Some(mut found) = core.shard.get_mut(entry) {
         found.pending = Some(hanging);
     }
+    core.shard.see(entry, core.now.ms);
     // Nothing is in it yet, and it fits: this cannot fail.
     let _ = take(core, entry, packet, mbuf);
     Ok(())
@@ -118,6 +119,7 @@ pub fn segment(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf)
     if is_reset {
         return reset(core, entry, packet);
     }
+    core.shard.see(entry, core.now.ms);
     match take(core, entry, packet, &mbuf) {
         Err(reason) => Verdict::Drop(reason),
         Ok(Taken::New) => {

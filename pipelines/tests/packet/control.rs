@@ -19,7 +19,7 @@ use ipos_wire::flow::Flow;
 use ipos_wire::tcp::Flags;
 
 use crate::common::scripts::{REQUEST, REQUEST_LEN};
-use crate::common::{BOARD, Client, MIGRATION, Node, Rig, SERVICE, Setup, only};
+use crate::common::{BOARD, Client, MIGRATION, MOVING_SERVICE, Node, Rig, SERVICE, Seg, Setup, only};
 
 /// A rig whose queue to the control core has one place, and that one taken.
 fn stalled() -> Rig {
@@ -270,6 +270,35 @@ fn a_listing_tells_table_board_and_idle_time() {
         assert_eq!(one(&mut rig, client.flow), [rows[&client.flow]]);
     }
     assert_eq!(one(&mut rig, Client::stranger(9).flow), []);
+}
+
+#[test]
+fn a_segment_that_is_held_ends_idle_time() {
+    const GET: &[u8] = b"GET /a/1 HTTP/1.1\r\nHost: a\r\n\r\n";
+    #[track_caller]
+    fn is_not_idle(rig: &mut Rig, flow: Flow) {
+        let idle_ms = one(rig, flow).first().map(|row| row.idle_ms);
+        assert!(idle_ms.is_some_and(|idle_ms| idle_ms < SEEN_UNIT_MS), "{idle_ms:?}");
+    }
+    let mut rig = Rig::new();
+    let mut client = Client::on_port(1);
+    rig.shake_and_hold(&mut client);
+    rig.pass(250);
+    assert_eq!(rig.client(&client.data(9, &REQUEST[9..12])), Verdict::Held);
+    rig.answer();
+    is_not_idle(&mut rig, client.flow);
+
+    let mut client = Client::of(MOVING_SERVICE);
+    let len = GET.len() as u32;
+    rig.migrate(&mut client, GET);
+    assert_eq!(rig.client(&client.acks(len, 100)), Verdict::Forwarded);
+    rig.forwarded();
+    for (from, to) in [(0, 9), (9, 12)] {
+        rig.pass(250);
+        let piece = client.data(len + from as u32, &GET[from..to]);
+        assert_eq!(rig.client(&Seg { ack: client.iss + 1 + 100, ..piece }), Verdict::Held);
+        is_not_idle(&mut rig, client.flow);
+    }
 }
 
 /// What is told of one connection.
