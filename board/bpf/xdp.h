@@ -445,7 +445,8 @@ static __always_inline int detach(struct xdp_md *ctx, const struct flow *flow, _
 	return drop(COUNT_DETACHES_QUEUED);
 }
 
-/* 0x08: the socket is the truth; a record without one counts while it is pending. */
+/* 0x08: the socket is the truth, also one that this kernel has shaken hands for (kind l4); a record without one counts while it is
+ * pending. */
 static __always_inline int who_holds(struct xdp_md *ctx, const struct flow *flow, __be32 appliance)
 {
 	struct question *frame = (void *)(long)ctx->data;
@@ -471,8 +472,7 @@ static __always_inline int who_holds(struct xdp_md *ctx, const struct flow *flow
 	}
 	tuple_of(&tuple, flow, flow->endpoint_port);
 	met = socket_met(ctx, &tuple);
-	if (state != ENDPOINT_DETACHING && guarded(flow->endpoint_address, flow->endpoint_port) &&
-	    owns_endpoint(met)) {
+	if (state != ENDPOINT_DETACHING && (owns_endpoint(met) || met == TCP_NEW_SYN_RECV)) {
 		/* Who asks takes the flow over, so the notice of its end goes there. */
 		if (endpoint && state == ENDPOINT_LIVE)
 			endpoint->appliance_address = appliance;

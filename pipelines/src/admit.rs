@@ -148,12 +148,7 @@ pub fn decided(core: &mut Core, entry: EntryRef, flow: Flow, admission: Admissio
             if is_ours { layer4::no_board(core, &packet, frame) } else { Verdict::Drop(Drop::OldSegment) }
         }
     };
-    match verdict {
-        Verdict::Forwarded => core.happened(Happening::Originated),
-        // By a RST, which counts itself.
-        Verdict::Answered => {}
-        _ => core.happened(Happening::OriginateFailed),
-    }
+    core.went_on(verdict);
 }
 
 /// The SYN begins no connection: a flow that was there goes on as it was.

@@ -32,6 +32,7 @@ use crate::table::OutOfMemory;
 use crate::table::shard::Shard;
 use crate::table::slab::{EntryRef, Slab};
 use crate::too_big;
+use crate::verdict::Verdict;
 use crate::watch::{WATCHED_PER_PENDING, Watch};
 
 /// RSTs that one worker sends in a second, at most.
@@ -178,6 +179,16 @@ impl Core {
     #[inline]
     pub fn happened(&self, what: Happening) {
         self.counters.happening(what).add(1);
+    }
+
+    /// Counts what became of a packet that has waited, and was counted as held when it came.
+    pub fn went_on(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::Forwarded => self.happened(Happening::Originated),
+            // By a RST or an ICMP message, which count themselves.
+            Verdict::Answered => {}
+            _ => self.happened(Happening::OriginateFailed),
+        }
     }
 
     /// The MAC address of a port.

@@ -3,13 +3,16 @@
 //!
 //! Input: TCP packets to services of kind `l4` that the fast path has left. Output: the packet on its way to its board; a RST when no
 //! board may have it. Owner: the worker. Cost: one hash and one cache line of the table for a flow's first packet, and an
-//! entry, so that the flow keeps its board when boards come, drain or die. Its other packets take the fast path.
+//! entry, so that the flow keeps its board when boards come, drain or die. Its other packets take the fast path. A flow without an
+//! entry that does not begin by a SYN is older than this appliance, or has been idle: its board may not be the table's, and the farm
+//! is asked ([`crate::recover`]).
 //!
 //! Half of the shard at most is theirs, because their first packets prove nothing: what finds it used up goes by the table
 //! alone, and a flood of SYNs leaves the other services their room. Where a service has limits for clients (`[service.admit]`), a first
 //! packet is admitted before it goes anywhere ([`crate::admit`]), and an entry counts until its end.
 
 use ipos_dpdk::mbuf::Mbuf;
+use ipos_wire::flow::Flow;
 use ipos_wire::tcp::Flags;
 
 use crate::admit;
@@ -20,6 +23,7 @@ use crate::forward;
 use crate::handoff::{BOARDS_MAX, BoardId, Counted, Takes};
 use crate::local;
 use crate::parse::TcpPacket;
+use crate::recover;
 use crate::table::ENDPOINTS_MAX;
 use crate::table::slab::EntryRef;
 use crate::verdict::Verdict;
@@ -88,9 +92,16 @@ impl Default for Standings {
     }
 }
 
-/// Whether an entry is of a connection that is not terminated here.
+/// The service of a flow, if its connections are not terminated here.
+pub fn service_of(core: &Core, flow: &Flow) -> Option<u16> {
+    let service = core.services.find(flow.endpoint, flow.endpoint_port)?;
+    core.services.table(service).is_some().then_some(service)
+}
+
+/// Whether an entry is, or may be, of a connection that is not terminated here.
 pub fn is_of(core: &Core, entry: EntryRef) -> bool {
-    core.shard.get(entry).is_some_and(|found| matches!(found.state, State::Layer4 | State::Admitting))
+    let is_of = |state| matches!(state, State::Layer4 | State::Admitting | State::Asking);
+    core.shard.get(entry).is_some_and(|found| is_of(found.state))
 }
 
 /// A packet to a service of kind `l4`, with the flow's entry if it has one.
@@ -116,14 +127,37 @@ pub fn packet(
                 return known(core, entry, packet, mbuf);
             }
             Relation::Again | Relation::Anew => core.remove(entry),
+            Relation::Asked => return Verdict::Drop(Drop::AwaitingHolder),
         }
     }
+    if is_syn || !has_room(core) {
+        return place(core, service, packet, mbuf);
+    }
+    // It may have been placed beside the table, by whoever was here before, or before it was idle.
+    match recover::ask(core, packet, mbuf) {
+        Ok(()) => Verdict::Held,
+        // Most were not.
+        Err((_, mbuf)) => place(core, service, packet, mbuf),
+    }
+}
+
+/// No board says that it holds the flow for which the farm was asked: its packet goes by the table.
+pub fn unclaimed(core: &mut Core, entry: EntryRef, service: u16) {
+    if let Some(recover::Waiting { packet, frame, .. }) = recover::withdraw(core, entry) {
+        let verdict = place(core, service, &packet, frame);
+        core.went_on(verdict);
+    }
+}
+
+/// A packet of a flow without an entry goes by the table.
+fn place(core: &mut Core, service: u16, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
+    let is_syn = packet.flags.contains(Flags::SYN);
     let Some(board) = choose(core, service, packet, is_syn) else { return no_board(core, packet, mbuf) };
     if core.place_of(board).is_none() {
         // Whoever has just been started does not know yet where its boards are: the client sends the packet again.
         return Verdict::Drop(Drop::NoBoardMac);
     }
-    if must_count {
+    if is_syn && core.services.is_limited(service) {
         return admit::ask(core, service, None, packet, mbuf);
     }
     match keep(core, packet, board) {
@@ -146,6 +180,8 @@ enum Relation {
     Again,
     /// It begins another connection on the same addresses and ports.
     Anew,
+    /// Another one of the same flow waits for the farm's answer.
+    Asked,
 }
 
 /// What the packet is to the entry. A SYN may begin another connection on the same addresses and ports, and goes on to another board
@@ -159,6 +195,8 @@ fn relation(core: &Core, service: u16, entry: EntryRef, packet: &TcpPacket) -> R
             let is_known = found.pending.is_some_and(|hanging| core.admitting.is_known(hanging));
             Relation::Held(is_known.then_some(found.board))
         }
+        () if packet.flags.contains(Flags::SYN) && found.state == State::Asking => Relation::Anew,
+        () if found.state == State::Asking => Relation::Asked,
         () if !packet.flags.contains(Flags::SYN) => Relation::Keeps { counts },
         () if !is_over && core.standings.takes(service, found.board) == Takes::New => {
             Relation::Keeps { counts }
@@ -274,7 +312,7 @@ pub fn no_board(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
     local::refuse(core, packet, mbuf)
 }
 
-/// A flow whose time has come. Nobody is asked: a packet that still comes goes by the table.
+/// A flow whose time has come. Its board is not asked: about a packet that still comes, the farm is.
 pub fn idle(core: &mut Core, entry: EntryRef) {
     let timeouts = core.config.timeouts;
     let Some(found) = core.shard.get(entry) else { return };

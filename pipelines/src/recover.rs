@@ -12,6 +12,7 @@ use crate::counters::{Drop, Happening};
 use crate::entry::State;
 use crate::forward;
 use crate::handoff::{BoardId, Event, Holder};
+use crate::layer4;
 use crate::local;
 use crate::migrate;
 use crate::parse::TcpPacket;
@@ -43,26 +44,36 @@ pub struct Waiting {
 
 /// A packet of an unknown connection: the farm is asked, the packet waits.
 pub fn unknown(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
-    if !core.questions.take(core.now.ms) || core.waiting.is_full() {
-        return Verdict::Drop(Drop::AskLimit);
+    match ask(core, packet, mbuf) {
+        Ok(()) => Verdict::Held,
+        Err((reason, _)) => Verdict::Drop(reason),
     }
-    let Ok(waiting) = core.waiting.insert(Waiting { packet: *packet, frame: mbuf, denied: false }) else {
-        return Verdict::Drop(Drop::AskLimit);
-    };
-    let entry = match core.enter(&packet.flow, State::Asking, Some(waiting)) {
+}
+
+/// Asks the farm who holds a packet's connection; the packet waits.
+///
+/// # Errors
+/// Why it cannot be asked now, with the packet.
+pub fn ask(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Result<(), (Drop, Mbuf)> {
+    if core.waiting.is_full() || !core.questions.take(core.now.ms) {
+        return Err((Drop::AskLimit, mbuf));
+    }
+    let entry = match core.enter(&packet.flow, State::Asking, None) {
         Ok(entry) => entry,
-        Err(reason) => {
-            core.waiting.remove(waiting);
-            return Verdict::Drop(reason);
-        }
+        Err(reason) => return Err((reason, mbuf)),
     };
     if !core.tell(Event::WhoHolds { entry, flow: packet.flow, board: None }) {
         core.remove(entry);
-        return Verdict::Drop(Drop::ControlFull);
+        return Err((Drop::ControlFull, mbuf));
+    }
+    // There is room, as was seen above.
+    let waiting = core.waiting.insert(Waiting { packet: *packet, frame: mbuf, denied: false }).ok();
+    if let Some(mut entry) = core.shard.get_mut(entry) {
+        entry.pending = waiting;
     }
     core.happened(Happening::HolderAsked);
     core.schedule_in(entry, ANSWER_MS);
-    Verdict::Held
+    Ok(())
 }
 
 /// The control core says who holds an endpoint.
@@ -77,7 +88,9 @@ pub fn holder(core: &mut Core, entry: EntryRef, holder: Holder) {
 }
 
 fn asked(core: &mut Core, entry: EntryRef, holder: Holder) {
-    let Some(hanging) = core.shard.get(entry).and_then(|entry| entry.pending) else {
+    let Some((flow, hanging)) =
+        core.shard.flow(entry).zip(core.shard.get(entry).and_then(|entry| entry.pending))
+    else {
         return core.remove(entry);
     };
     match holder {
@@ -85,6 +98,9 @@ fn asked(core: &mut Core, entry: EntryRef, holder: Holder) {
         Holder::TimeWait(board) => found(core, entry, (board, 0), true),
         Holder::Nobody => {
             core.happened(Happening::HolderDenied);
+            if let Some(service) = layer4::service_of(core, &flow) {
+                return layer4::unclaimed(core, entry, service);
+            }
             if let Some(waiting) = core.waiting.get_mut(hanging) {
                 waiting.denied = true;
             }
@@ -103,19 +119,21 @@ fn asked(core: &mut Core, entry: EntryRef, holder: Holder) {
 /// A board holds the endpoint, or its TIME-WAIT: what waited goes there.
 fn found(core: &mut Core, entry: EntryRef, (board, migration_id): (BoardId, u64), is_closing: bool) {
     core.happened(Happening::HolderFound);
+    let Some(flow) = core.shard.flow(entry) else { return };
+    // By a migration id a reload may have given the endpoint to that kind.
+    let is_layer4 = migration_id == 0 && layer4::service_of(core, &flow).is_some();
     let mut waiting = None;
     if let Some(mut found) = core.shard.get_mut(entry) {
         waiting = found.pending.take().and_then(|hanging| core.waiting.remove(hanging));
         (found.board, found.migration_id, found.closing) = (board, migration_id, is_closing);
     }
     core.shard.see(entry, core.now.ms);
-    core.change_state(entry, State::Forward);
+    core.change_state(entry, if is_layer4 { State::Layer4 } else { State::Forward });
     let timeouts = core.config.timeouts;
     core.schedule_in(entry, if is_closing { timeouts.linger_ms } else { timeouts.idle_ms });
-    // Counted as held when it came; that it goes on now is an originated packet.
     if let Some(Waiting { packet, frame, .. }) = waiting {
-        let sent = forward::packet(core, entry, &packet, frame) == Verdict::Forwarded;
-        core.happened(if sent { Happening::Originated } else { Happening::OriginateFailed });
+        let verdict = forward::packet(core, entry, &packet, frame);
+        core.went_on(verdict);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipos_pipelines::answers::{Answers, Page};
 use ipos_pipelines::counters::Happening;
+use ipos_pipelines::entry::State;
 use ipos_pipelines::handoff::{
     Admission, Answer, Command, Counted, Event, FlowFilter, FlowPage, Holder, Takes, WorkerId,
 };
@@ -132,8 +133,16 @@ fn first_packets_that_are_admitted_and_not() {
                 rig.pass(11_000);
             }
             rig.command(Command::Admitted { entry, flow, admission });
+            rig.told();
             for segment in [client.ack(0), client.data(0, b"x"), client.fin(1)] {
-                assert_eq!(rig.client(&segment), Verdict::Forwarded);
+                let verdict = rig.client(&segment);
+                if rig.state(&flow) == Some(State::Asking) {
+                    let Event::WhoHolds { entry, .. } = only(rig.told()) else { panic!("a question") };
+                    rig.command(Command::Holder { entry, holder: Holder::Nobody });
+                    assert_eq!((verdict, rig.state(&flow)), (Verdict::Held, Some(State::Layer4)));
+                } else {
+                    assert_eq!(verdict, Verdict::Forwarded);
+                }
             }
             rig.segments_out();
             rig.packets_out();

@@ -4,7 +4,7 @@ A line for an operation has: `kind`; `name`, the operation's own, which servers 
 `board`, the one that did; `port` and `endpoint_port`; the client's clock at `begin` and `until`, and `since` when the connection was last
 known to be well; `octets` of content that came and were right; `outcome` and `detail`; `tries`. Where a session or a connection that moves had a board before,
 `before` is its number, and `before_since` when nothing had happened yet that could matter; `given`, when the request began and ended with which
-the appliance gave a session its cookie. `opened`, when opening the connection began and ended. The outcome is
+the appliance gave a session its cookie. The outcome is
 
     right      every octet was
     stale      the server had closed a kept connection: not an octet of an answer came (a client asks again, RFC 9110 section 9.3.1)
@@ -116,7 +116,7 @@ class Connection:
     def __init__(self, kind, endpoint_port, boards, patience_s, context=None, name=None):
         self.kind, self.endpoint_port, self.boards, self.patience_s = kind, endpoint_port, boards, patience_s
         self.context, self.name, self.address = context, name, CLIENT
-        self.sock, self.port, self.board, self.since, self.opened = None, 0, None, None, None
+        self.sock, self.port, self.board, self.since = None, 0, None, None
         self.buffer, self.heard, self.operation, self.strayed = b"", False, None, None
 
     def __enter__(self):
@@ -146,7 +146,7 @@ class Connection:
             outcome, detail = self._failed(error, is_reused), repr(error)
         except Exception as error:  # whatever a server's octets do to this program is wrong
             outcome, detail = "wrong", repr(error)
-        self.operation.row |= {"port": self.port, "board": self.board, "opened": self.opened}
+        self.operation.row |= {"port": self.port, "board": self.board}
         self.operation.end(outcome, detail)
         self.since = clock()
         return outcome in ("right", "strayed")
@@ -164,9 +164,7 @@ class Connection:
         self.sock = sock
         sock.settimeout(self.patience_s)
         self.port = draw_port.bind(sock, self.address)
-        begin = clock()
         sock.connect((SERVICE, self.endpoint_port))
-        self.opened = [begin, clock()]
         if self.context is not None:
             self.sock = self.context.wrap_socket(sock, server_hostname=self.name)
 

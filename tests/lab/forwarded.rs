@@ -28,6 +28,7 @@ pub const TESTS: &[Test] = &[
     ("an_l4_upload_outlives_the_appliance", an_l4_upload_outlives_the_appliance),
     ("l4_flows_keep_their_board_when_its_agent_dies", l4_flows_keep_their_board),
     ("a_drained_board_gets_no_new_l4_flows", a_drained_board_gets_no_new_flows),
+    ("l4_flows_beside_the_table_outlive_the_appliance", l4_flows_beside_the_table_outlive_the_appliance),
     ("no_board_is_said_by_rst", no_board_is_said_by_rst),
     ("dns_in_both_flow_modes", dns_in_both_flow_modes),
     ("dns_of_many_queries_on_one_flow", dns_of_many_queries_on_one_flow),
@@ -150,18 +151,44 @@ fn l4_flows_keep_their_board(lab: &Lab) {
     });
 }
 
-fn a_drained_board_gets_no_new_flows(lab: &Lab) {
-    let mut transfer = download_from(lab, "board2");
+fn drain_board2(lab: &Lab) {
     appliance(&["board", "drain", "board2"]);
     ipos_tests::wait_until("board 2 gets no flows", std::time::Duration::from_secs(5), || {
         (!boards(lab, 10).contains_key("board2")).then_some(())
     });
+}
+
+fn a_drained_board_gets_no_new_flows(lab: &Lab) {
+    let mut transfer = download_from(lab, "board2");
+    drain_board2(lab);
     let told = transfer.hear();
     assert_eq!(told["sha256"].as_str(), Some(lab.sha256_of("10m").as_str()), "{told}");
     appliance(&["board", "undrain", "board2"]);
     ipos_tests::wait_until("board 2 gets flows again", std::time::Duration::from_secs(5), || {
         boards(lab, 10).contains_key("board2").then_some(())
     });
+}
+
+/// The table names the flows' own board while another one is drained, and that other one for half of them again afterwards.
+fn l4_flows_beside_the_table_outlive_the_appliance(lab: &Lab) {
+    const FLOWS: usize = 8;
+    const SLOW: &str = "800000";
+    drain_board2(lab);
+    let mut transfers: Vec<Script> = (0..FLOWS)
+        .map(|_| Script::start(lab, "client", "transfer.py", &["download", "/10m", SLOW, "84"]))
+        .collect();
+    for transfer in &mut transfers {
+        assert_eq!(transfer.hear()["board"], "board1");
+    }
+    appliance(&["board", "undrain", "board2"]);
+    restart(lab);
+    for transfer in &mut transfers {
+        assert!(transfer.running(), "the transfer ended before the appliance was back");
+        let told = transfer.hear();
+        assert_eq!(told["sha256"].as_str(), Some(lab.sha256_of("10m").as_str()), "{told}");
+    }
+    let found = lab.metric("ipos_happenings_total", &["event=\"holder_found\""]);
+    assert!(found >= FLOWS as f64, "{found} were asked about and found");
 }
 
 fn no_board_is_said_by_rst(lab: &Lab) {

@@ -58,8 +58,6 @@ pub struct Operation {
     pub before_s: f64,
     /// When the request began and ended with which the appliance gave its session the cookie.
     pub given_s: Option<(f64, f64)>,
-    /// When opening its connection began and ended.
-    pub opened_s: Option<(f64, f64)>,
     /// The line as it was said.
     pub line: Value,
     /// The boards whose Local Tables have the connection; looked up when it was not right.
@@ -101,7 +99,6 @@ impl Operation {
             before: line["before"].as_u64().map(|board| board as u32),
             before_s: line["before_since"].as_f64().unwrap_or(number("since")?),
             given_s: span("given"),
-            opened_s: span("opened"),
             line,
         })
     }
@@ -157,15 +154,14 @@ pub fn excuse(operation: &Operation, happened: &[Happened]) -> Option<&'static s
     let first = |excused_by: fn(&Operation, &Happened) -> Option<&'static str>| {
         happened.iter().filter(overlaps).find_map(|one| excused_by(operation, one))
     };
-    let displaced = || first(appliance_ended).filter(|_| was_placed_elsewhere(operation, happened));
     match operation.outcome {
         Outcome::Right => Some("none needed"),
         Outcome::Wrong => None,
         Outcome::Strayed if operation.moves() => stayed(operation, happened),
         Outcome::Strayed => happened.iter().find_map(|one| anew(operation, one)),
         Outcome::Refused => first(refused),
-        Outcome::Stale => first(stale).or_else(|| first(lost)).or_else(displaced),
-        Outcome::Lost => first(lost).or_else(displaced),
+        Outcome::Stale => first(stale).or_else(|| first(lost)),
+        Outcome::Lost => first(lost),
     }
 }
 
@@ -268,38 +264,6 @@ fn stale(operation: &Operation, one: &Happened) -> Option<&'static str> {
         Event::Remove if operation.was_at(crate::plan::SPARE) => Some("stale: its board was drained"),
         _ => None,
     }
-}
-
-fn appliance_ended(operation: &Operation, one: &Happened) -> Option<&'static str> {
-    let is_of_an_open_one = operation.opened_s.is_some_and(|(_, open_s)| one.until_s >= open_s);
-    (is_of_an_open_one && matches!(one.event, Event::ApplianceStop(_) | Event::ApplianceKill(_)))
-        .then_some("lost: a new appliance knows no flow that was placed beside the table")
-}
-
-/// Whether another board than its own (or any, as long as that is not known) could not be chosen when a forwarded connection was opened, so
-/// that its own may not be the one that the table names (docs/services.md, `l4`).
-fn was_placed_elsewhere(operation: &Operation, happened: &[Happened]) -> bool {
-    let is_out_then = |one: &Happened| {
-        let is_then = operation
-            .opened_s
-            .is_some_and(|(from_s, until_s)| from_s <= one.until_s && until_s >= one.from_s);
-        let is_out = match one.event {
-            Event::AgentRestart(_) | Event::AgentKill(..) => one.away_s > AGENT_MISSED_S,
-            Event::NginxKill(..)
-            | Event::Drain(..)
-            | Event::DrainByDeadline(..)
-            | Event::Remove
-            | Event::RemoveByForce
-            | Event::Link(..) => true,
-            Event::NginxReload(_)
-            | Event::Reload
-            | Event::ApplianceStop(_)
-            | Event::ApplianceKill(_)
-            | Event::Loss(..) => false,
-        };
-        is_then && is_out && one.event.board() != operation.board
-    };
-    operation.kind.starts_with("l4") && happened.iter().any(is_out_then)
 }
 
 fn lost(operation: &Operation, one: &Happened) -> Option<&'static str> {

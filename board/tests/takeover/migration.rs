@@ -11,7 +11,7 @@ use crate::{
     await_listener, board_with_nginx, board_with_python,
     client::{Client, request},
     large_page,
-    world::{Options, World},
+    world::{L4_SERVICE, Options, World},
 };
 
 #[test]
@@ -284,6 +284,25 @@ fn the_socket_is_the_truth_when_the_record_is_lost() {
     });
     assert_eq!(appliance.ask_who_holds(client.flow, 4), Some((HeldState::Live, 0)));
     assert_eq!(client.get(&mut appliance, "/small").0, b"a small page\n");
+}
+
+#[test]
+fn a_connection_that_the_boards_own_kernel_has_accepted_is_held_as_well() {
+    let (world, mut appliance) = board_with_nginx(&Options::default());
+    let mut client = Client::new(40_030, 80);
+    client.flow.endpoint = L4_SERVICE;
+    assert_eq!(appliance.ask_who_holds(client.flow, 1), None);
+    appliance.send_packet(client.flow, &client.packet(client.next - 1, Flags::SYN, b""));
+    let syn_ack = appliance.segment(client.flow).header;
+    assert_eq!((syn_ack.flags, syn_ack.ack), (Flags::SYN | Flags::ACK, client.next));
+    assert_eq!(appliance.ask_who_holds(client.flow, 2), Some((HeldState::Live, 0)), "in the making");
+    client.expected = syn_ack.seq + 1;
+    client.tsecr = syn_ack.options.timestamps.expect("the client has sent some").tsval;
+    assert_eq!(client.get(&mut appliance, "/small").0, b"a small page\n");
+    assert_eq!(appliance.ask_who_holds(client.flow, 3), Some((HeldState::Live, 0)));
+    client.send_bare(&mut appliance, Flags::RST);
+    assert_eq!(appliance.ask_who_holds(client.flow, 4), None);
+    assert_eq!((world.counter("questions_held"), world.counter("questions_not_held")), (2, 2));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ipos_pipelines::table::slab::EntryRef;
 use ipos_pipelines::verdict::Verdict;
 use ipos_wire::flow::Flow;
 
-use super::{BOARD, Client, Encapsulated, MIGRATION, Node};
+use super::{BOARD, Client, Encapsulated, MIGRATION, Node, Seg};
 
 /// A request whose head is whole.
 pub const REQUEST: &[u8] = b"GET /a/index.html HTTP/1.1\r\nHost: a.example\r\n\r\n";
@@ -83,10 +83,16 @@ impl Node {
     /// Up to an entry for which the farm is asked.
     #[track_caller]
     pub fn ask(&mut self, stranger: &Client) -> EntryRef {
-        assert_eq!(self.client(&stranger.data(0, b"x")), Verdict::Held);
+        self.ask_about(&stranger.data(0, b"x"))
+    }
+
+    /// The farm is asked who holds the flow of a segment, which waits.
+    #[track_caller]
+    pub fn ask_about(&mut self, segment: &Seg) -> EntryRef {
+        assert_eq!(self.client(segment), Verdict::Held);
         match super::only(self.told()) {
             Event::WhoHolds { entry, flow, board: None } => {
-                assert_eq!(flow, stranger.flow);
+                assert_eq!(flow, segment.flow);
                 entry
             }
             other => panic!("a question to the farm, not {other:?}"),

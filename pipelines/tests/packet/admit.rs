@@ -17,7 +17,9 @@ use ipos_wire::tcp::Flags;
 
 use crate::common::scripts::REQUEST;
 use crate::common::{BOARD, Client, Node, OTHER_BOARD, Rig, SERVICE_PORT, Setup, only};
-use crate::layer4::{self, L4, PORT, board_of, client, service, services_of, table, takes};
+use crate::layer4::{
+    self, L4, PORT, board_of, board_of_unclaimed, client, service, services_of, table, takes,
+};
 use crate::limits::{ended, tcp};
 
 /// Both boards serve, and the control core admits.
@@ -146,10 +148,11 @@ fn a_handshake_that_does_not_go_on_counts_no_longer_than_its_entry() {
 }
 
 #[test]
-fn nobody_is_asked_about_what_goes_on_after_a_restart_and_it_counts_nothing() {
+fn what_goes_on_after_a_restart_is_not_admitted_and_counts_nothing() {
     let mut rig = rig();
     let client = client(1);
-    for segment in [client.data(7, b"x"), client.acks(8, 100), client.fin(8)] {
+    board_of_unclaimed(&mut rig, &client.data(7, b"x"));
+    for segment in [client.acks(8, 100), client.fin(8)] {
         board_of(&mut rig, &segment);
     }
     rig.pass(100_000);
@@ -160,7 +163,7 @@ fn nobody_is_asked_about_what_goes_on_after_a_restart_and_it_counts_nothing() {
 fn a_packet_sent_ahead_of_the_syn_is_no_way_around_the_limit() {
     let mut rig = rig();
     let client = client(1);
-    board_of(&mut rig, &client.ack(0));
+    board_of_unclaimed(&mut rig, &client.ack(0));
     let asked = asks(&mut rig, &client);
     decide(&mut rig, asked, Admission::OverLimit);
     assert!(rig.answer().flags.contains(Flags::RST));
@@ -392,7 +395,7 @@ fn a_forged_syn_does_nothing_to_a_connection_that_does_not_count() {
     for (admission, boards_left) in [(yes, true), (no, true), (None, true), (yes, false)] {
         let mut rig = rig();
         let old = client(1);
-        let board = board_of(&mut rig, &old.data(7, b"x"));
+        let board = board_of_unclaimed(&mut rig, &old.data(7, b"x"));
         let forged = Client { irs: old.irs + 1_000_000, ..client(1) };
         let asked = asks(&mut rig, &forged);
         assert_eq!(board_of(&mut rig, &old.data(8, b"x")), board, "it is not held up");
@@ -424,7 +427,7 @@ fn a_forged_syn_does_nothing_to_a_connection_that_does_not_count() {
     // A queue that has no room, and a table without a place, leave it alone as well.
     let mut rig = with(Setup { events: 2, ..Setup::default() });
     let old = client(1);
-    let board = board_of(&mut rig, &old.data(7, b"x"));
+    let board = board_of_unclaimed(&mut rig, &old.data(7, b"x"));
     assert_eq!(rig.client(&client(2).syn()), Verdict::Held);
     assert_eq!(rig.client(&old.syn()), Verdict::Drop(Drop::AdmitFull));
     assert_eq!(board_of(&mut rig, &old.data(8, b"x")), board);

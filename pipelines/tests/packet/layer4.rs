@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipos_pipelines::by_board::SWEEP_SLOTS;
 use ipos_pipelines::counters::{Drop, Happening};
 use ipos_pipelines::entry::State;
-use ipos_pipelines::handoff::{BoardId, Command, Event, FlowFilter, FlowPage, Takes, WorkerId};
+use ipos_pipelines::handoff::{BoardId, Command, Event, FlowFilter, FlowPage, Holder, Takes, WorkerId};
 use ipos_pipelines::layer4::HALF_OPEN_MS;
 use ipos_pipelines::maglev::{HashBy, Maglev, Member};
 use ipos_pipelines::services::{Kind, Service, Services};
@@ -19,8 +19,8 @@ use crate::common::scripts::REQUEST;
 use crate::common::setup::plain;
 use crate::common::setup::services;
 use crate::common::{
-    BOARD, BOARD_MAC, Client, Node, OTHER_BOARD, OTHER_BOARD_MAC, Rig, SERVICE, SERVICE_PORT, Seg, Setup,
-    WAN_ADDRESS, WAN_MAC, only,
+    BOARD, BOARD_MAC, Client, MIGRATION, Node, OTHER_BOARD, OTHER_BOARD_MAC, Rig, SERVICE, SERVICE_PORT, Seg,
+    Setup, WAN_ADDRESS, WAN_MAC, only,
 };
 
 pub const PORT: u16 = 5201;
@@ -79,6 +79,12 @@ pub fn client(port: u16) -> Client {
 #[track_caller]
 pub fn board_of(node: &mut Node, segment: &Seg) -> BoardId {
     assert_eq!(node.client(segment), Verdict::Forwarded);
+    went_to(node, segment)
+}
+
+/// The board that a segment has just gone to.
+#[track_caller]
+fn went_to(node: &mut Node, segment: &Seg) -> BoardId {
     let out = node.forwarded();
     assert_eq!(out.packet, segment.frame()[ethernet::HEADER_LEN..], "as it came");
     assert_eq!((out.header.kind, out.header.flow), (ipos::TYPE_PACKET, segment.flow));
@@ -87,6 +93,14 @@ pub fn board_of(node: &mut Node, segment: &Seg) -> BoardId {
         OTHER_BOARD_MAC => OTHER_BOARD,
         other => panic!("no board has {other}"),
     }
+}
+
+/// The board that a segment goes to once every board has denied to hold its flow.
+#[track_caller]
+pub fn board_of_unclaimed(node: &mut Node, segment: &Seg) -> BoardId {
+    let entry = node.ask_about(segment);
+    node.command(Command::Holder { entry, holder: Holder::Nobody });
+    went_to(node, segment)
 }
 
 /// A client whose flow belongs to this board, from this port on.
@@ -139,7 +153,8 @@ fn after_a_restart_packets_go_where_they_went_also_before_any_board_was_heard_of
     let mut new = Rig::new();
     serve(&mut new, &[OTHER_BOARD, BOARD]);
     for (client, board) in clients.iter().zip(&boards) {
-        assert_eq!(board_of(&mut new, &client.data(7, b"x")), *board);
+        assert_eq!(board_of_unclaimed(&mut new, &client.data(7, b"x")), *board);
+        assert_eq!(board_of(&mut new, &client.data(8, b"x")), *board);
     }
     assert_eq!(
         new.client(&client(1_000).syn()),
@@ -147,8 +162,115 @@ fn after_a_restart_packets_go_where_they_went_also_before_any_board_was_heard_of
         "the client sends it again"
     );
     takes(&mut new, BOARD, Takes::None);
-    assert_eq!(board_of(&mut new, &client(2_000).data(0, b"x")), OTHER_BOARD, "whose kernel says RST");
+    assert_eq!(
+        board_of_unclaimed(&mut new, &client(2_000).data(0, b"x")),
+        OTHER_BOARD,
+        "whose kernel says RST"
+    );
     new.assert_silent();
+}
+
+#[test]
+fn after_a_restart_a_flow_that_is_beside_the_table_keeps_its_board() {
+    let mut rig = rig();
+    let client = client_of(&mut rig, BOARD, 1);
+    let mut new = self::rig();
+    let entry = new.ask_about(&client.data(7, b"x"));
+    assert_eq!(new.client(&client.data(8, b"y")), Verdict::Drop(Drop::AwaitingHolder));
+    new.command(Command::Holder { entry, holder: Holder::Board(OTHER_BOARD, 0) });
+    assert_eq!(went_to(&mut new, &client.data(7, b"x")), OTHER_BOARD);
+    assert_eq!((new.happened(Happening::Originated), new.happened(Happening::HolderFound)), (1, 1));
+    assert_eq!(new.state(&client.flow), Some(State::Layer4));
+    assert_eq!(board_of(&mut new, &client.data(8, b"y")), OTHER_BOARD);
+    // It ends as any other.
+    assert_eq!(board_of(&mut new, &client.fin(9)), OTHER_BOARD);
+    new.pass(100_000);
+    assert_eq!(new.state(&client.flow), None);
+    new.assert_silent();
+}
+
+#[test]
+fn after_a_restart_the_end_of_a_flow_goes_to_its_board_as_well() {
+    let mut rig = rig();
+    for (end, holder, is_over) in [
+        (client(1).fin(7), Holder::Board(OTHER_BOARD, 0), false),
+        (client(1).rst(7), Holder::Board(OTHER_BOARD, 0), true),
+        (client(1).fin(7), Holder::TimeWait(OTHER_BOARD), true),
+    ] {
+        let entry = rig.ask_about(&end);
+        rig.command(Command::Holder { entry, holder });
+        assert_eq!(went_to(&mut rig, &end), OTHER_BOARD, "{holder:?}");
+        let found = rig.entry(&end.flow).expect("an entry");
+        assert_eq!((found.state, found.closing), (State::Layer4, is_over), "{holder:?}");
+        rig.pass(100_000);
+        assert_eq!(rig.state(&end.flow), None, "{holder:?}");
+    }
+}
+
+#[test]
+fn a_syn_does_not_wait_for_the_farms_answer_and_the_answer_changes_nothing() {
+    let mut rig = rig();
+    let client = client_of(&mut self::rig(), BOARD, 1);
+    let entry = rig.ask_about(&client.data(7, b"x"));
+    assert_eq!(board_of(&mut rig, &client.syn()), BOARD);
+    for holder in [Holder::Board(OTHER_BOARD, 0), Holder::Nobody, Holder::Unknown] {
+        rig.command(Command::Holder { entry, holder });
+    }
+    rig.assert_silent();
+    assert_eq!(board_of(&mut rig, &client.ack(0)), BOARD);
+}
+
+#[test]
+fn a_packet_about_which_the_farm_has_not_said_all_is_forgotten_and_the_next_one_is_asked_about() {
+    let mut rig = rig();
+    let client = client(1);
+    let entry = rig.ask_about(&client.data(7, b"x"));
+    rig.command(Command::Holder { entry, holder: Holder::Unknown });
+    assert_eq!(rig.state(&client.flow), None);
+    rig.ask_about(&client.data(7, b"x"));
+    rig.pass(10_000);
+    assert_eq!(rig.state(&client.flow), None, "the control core has not answered");
+    rig.assert_silent();
+}
+
+#[test]
+fn what_cannot_be_asked_about_goes_by_the_table() {
+    let mut rig = with(Setup { events: 1, ..Setup::default() });
+    let (one, other) = (client(1), client(2));
+    assert_eq!(rig.client(&one.data(7, b"x")), Verdict::Held);
+    let board = board_of(&mut rig, &other.data(7, b"x"));
+    assert_eq!(board_of(&mut rig, &other.syn()), board);
+    assert_eq!(rig.told().len(), 1);
+}
+
+#[test]
+fn a_reload_that_changes_the_kind_while_the_farm_is_asked() {
+    let http = || {
+        let only = vec![(L4, service(PORT, Kind::Http))];
+        Command::Services(Arc::new(Services::numbered(only, Vec::new()).expect("one port")))
+    };
+    // Not terminated any more: the table's board has what nobody claims, and a migrated endpoint is what it was.
+    for (holder, state) in [
+        (Holder::Nobody, State::Layer4),
+        (Holder::Board(BOARD, 0), State::Layer4),
+        (Holder::Board(BOARD, MIGRATION), State::Forward),
+    ] {
+        let mut rig = rig();
+        rig.command(http());
+        let entry = rig.ask_about(&client(1).data(7, b"x"));
+        serve(&mut rig, &[BOARD]);
+        rig.command(Command::Holder { entry, holder });
+        assert_eq!(went_to(&mut rig, &client(1).data(7, b"x")), BOARD);
+        assert_eq!(rig.state(&client(1).flow), Some(state), "{holder:?}");
+    }
+    // Terminated from now on: who is denied is answered.
+    let mut rig = rig();
+    let entry = rig.ask_about(&client(1).data(7, b"x"));
+    rig.command(http());
+    rig.command(Command::Holder { entry, holder: Holder::Nobody });
+    rig.pass(1_100);
+    assert!(rig.answer().flags.contains(Flags::RST));
+    assert_eq!(rig.state(&client(1).flow), None);
 }
 
 #[test]
@@ -156,8 +278,12 @@ fn a_packet_that_comes_before_the_boards_place_is_known_makes_no_entry() {
     let mut rig = Rig::with(Setup { boards_known: false, ..Setup::default() });
     serve(&mut rig, &[BOARD]);
     let client = client(1);
-    assert_eq!(rig.client(&client.data(0, b"x")), Verdict::Drop(Drop::NoBoardMac));
-    assert_eq!(rig.state(&client.flow), None);
+    assert_eq!(rig.client(&client.syn()), Verdict::Drop(Drop::NoBoardYet));
+    takes(&mut rig, BOARD, Takes::New);
+    assert_eq!(rig.client(&client.syn()), Verdict::Drop(Drop::NoBoardMac));
+    let entry = rig.ask_about(&client.data(0, b"x"));
+    rig.command(Command::Holder { entry, holder: Holder::Nobody });
+    assert_eq!((rig.state(&client.flow), rig.happened(Happening::OriginateFailed)), (None, 1));
 }
 
 #[test]
@@ -167,11 +293,19 @@ fn no_board_left_is_said_by_rst_and_counted() {
     takes(&mut rig, OTHER_BOARD, Takes::None);
     assert_eq!(rig.client(&client(1).syn()), Verdict::Answered);
     assert!(rig.answer().flags.contains(Flags::RST | Flags::ACK));
-    assert_eq!(board_of(&mut rig, &client(2).data(0, b"x")), BOARD, "it may be one of its old flows");
+    assert_eq!(
+        board_of_unclaimed(&mut rig, &client(2).data(0, b"x")),
+        BOARD,
+        "it may be one of its old flows"
+    );
     takes(&mut rig, BOARD, Takes::None);
-    assert_eq!(rig.client(&client(3).data(0, b"x")), Verdict::Answered);
-    assert!(rig.answer().flags.contains(Flags::RST));
-    assert_eq!(rig.client(&client(4).rst(0)), Verdict::Drop(Drop::StrayReset));
+    for (segment, resets) in [(client(3).data(0, b"x"), 1), (client(4).rst(0), 0)] {
+        let entry = rig.ask_about(&segment);
+        rig.command(Command::Holder { entry, holder: Holder::Nobody });
+        let answers = rig.segments_out();
+        assert!(answers.iter().all(|answer| answer.flags.contains(Flags::RST)));
+        assert_eq!((answers.len(), rig.state(&segment.flow)), (resets, None));
+    }
     assert_eq!(rig.happened(Happening::Layer4NoBoard), 3);
 }
 

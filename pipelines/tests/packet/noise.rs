@@ -324,6 +324,7 @@ fn in_segments(random: &mut Random, node: &Node, frame: &[u8]) -> Mbuf {
 fn make_noise(setup: Setup, into_farm: bool, seed: u64) {
     let mut random = Random(seed);
     let mut rig = Rig::with(setup);
+    let no_commands = rig.commands.room();
     let mut frames = corpus(&mut rig);
     for board in [BOARD, OTHER_BOARD] {
         rig.command(Command::Standing { service: LAYER4_NUMBER, board, takes: Takes::New });
@@ -371,7 +372,10 @@ fn make_noise(setup: Setup, into_farm: bool, seed: u64) {
             rig.command(Command::Services(if with_limits { limited_services() } else { services() }));
         }
         if random.below(1_000) == 0 {
-            // Cookies age and die: new handshakes for the same flows.
+            // Cookies age and die: new handshakes for the same flows, once all commands have been obeyed.
+            while rig.commands.room() < no_commands {
+                rig.poll();
+            }
             drain(&mut rig);
             frames = corpus(&mut rig);
         }
