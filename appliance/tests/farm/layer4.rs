@@ -16,7 +16,7 @@ use ipos_appliance::control::placement::Pools;
 use ipos_appliance::control::sink::Sink;
 use ipos_pipelines::counters::Happening;
 use ipos_pipelines::entry::State;
-use ipos_pipelines::handoff::{Command, Takes, WorkerId, queue};
+use ipos_pipelines::handoff::{Command, Event, Holder, Takes, WorkerId, queue};
 use ipos_pipelines::services::Services;
 use ipos_pipelines::steer::Owners;
 use ipos_pipelines::verdict::Verdict;
@@ -158,6 +158,20 @@ impl Two {
         assert_eq!(self.decided(), (1, 0));
     }
 
+    /// The same of a connection that no worker knows, and every board denies to have: it goes by the table.
+    #[track_caller]
+    fn is_relearned(&mut self, segment: &Seg) {
+        assert_eq!(self.client(0, segment), Verdict::Held);
+        for (worker, node) in self.pair.nodes.iter_mut().enumerate() {
+            while let Some(event) = node.events.receive() {
+                let Event::WhoHolds { entry, .. } = event else { panic!("a question, not {event:?}") };
+                let denied = Command::Holder { entry, holder: Holder::Nobody };
+                self.outlet.tell(WorkerId(worker as u8), denied);
+            }
+        }
+        assert_eq!(self.decided(), (1, 0));
+    }
+
     fn admitted(&self) -> Admitted {
         self.core.attempts.admission.shown(LAYER4_NUMBER).expect("it has limits").1
     }
@@ -271,7 +285,7 @@ fn what_a_restarted_appliance_relearns_is_not_counted_anew() {
     let mut two = Two::new(Admit { connections: Some(1), ..Admit::default() });
     let old: Vec<Client> = from(77).take(4).collect();
     for client in &old {
-        two.goes_on(&client.data(7, b"x"));
+        two.is_relearned(&client.data(7, b"x"));
     }
     assert_eq!((two.admitted().connections, two.refused(OverLimit::Connections)), (0, 0));
     let new = from(78).next().expect("a client");
