@@ -96,6 +96,31 @@ impl State {
     }
 }
 
+/// Whether the board of an idle connection is being asked if it still holds the endpoint, and how often it did not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked(u8);
+
+impl Asked {
+    /// A question is open.
+    const OPEN: u8 = 0x80;
+
+    /// Whether a question is open.
+    pub const fn is_open(self) -> bool {
+        self.0 & Self::OPEN != 0
+    }
+
+    /// A question is open from now on.
+    pub fn open(&mut self) {
+        self.0 |= Self::OPEN;
+    }
+
+    /// The question has ended without an answer; how many have by now, one after the other.
+    pub fn unanswered(&mut self) -> u8 {
+        self.0 = (self.0 & !Self::OPEN).saturating_add(1).min(!Self::OPEN);
+        self.0
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Entry {
@@ -117,8 +142,8 @@ pub struct Entry {
     pub client_fin: bool,
     /// The end was seen (RST, or the board's notice): the entry lingers.
     pub closing: bool,
-    /// The board is being asked whether it still holds the endpoint.
-    pub asked: bool,
+    /// What its board was asked since it was heard of.
+    pub asked: Asked,
     /// What it counts against ([`crate::ended`]).
     pub counted: Counted,
 }
@@ -184,7 +209,7 @@ impl Entry {
             syn_slot: 0,
             client_fin: false,
             closing: false,
-            asked: false,
+            asked: Asked::default(),
             counted: Counted::No,
         }
     }

@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use crate::admit;
 use crate::core::Core;
 use crate::counters::Happening;
-use crate::entry::{Stage, State};
+use crate::entry::{Asked, Stage, State};
 use crate::forward;
 use crate::handoff::{Answer, Event};
 use crate::layer4;
@@ -107,9 +107,15 @@ fn idle(core: &mut Core, entry: EntryRef) {
         } else {
             left_ms
         };
+        if found.asked != Asked::default()
+            && let Some(mut found) = core.shard.get_mut(entry)
+        {
+            // Its client has been heard since.
+            found.asked = Asked::default();
+        }
         return core.schedule_in(entry, wait_ms);
     }
-    if found.asked {
+    if found.asked.is_open() {
         // The control core owes an answer and has not given it; the next packet asks the farm again.
         core.happened(Happening::ExpiredIdle);
         return core.remove(entry);

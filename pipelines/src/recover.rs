@@ -9,7 +9,7 @@ use ipos_dpdk::mbuf::Mbuf;
 
 use crate::core::{Core, WAITING_MAX};
 use crate::counters::{Drop, Happening};
-use crate::entry::State;
+use crate::entry::{Asked, State};
 use crate::forward;
 use crate::handoff::{BoardId, Event, Holder};
 use crate::layer4;
@@ -27,6 +27,9 @@ const GRACE_MS: u32 = 1_000;
 /// Flows that may wait at once for denied packets to have their grace too: with more, a denied packet is answered right
 /// away. Otherwise a thousand made-up packets a second would take all places from connections that a board holds.
 const GRACE_WAITING_MAX: u32 = WAITING_MAX / 2;
+
+/// An idle connection whose board has not answered so many questions in a row, an idle time apart, is forgotten: its board may be gone for good.
+const UNANSWERED_MAX: u8 = 3;
 
 /// The control core always answers; after this long the question is given up all the same, milliseconds.
 const ANSWER_MS: u32 = 5_000;
@@ -137,14 +140,19 @@ fn found(core: &mut Core, entry: EntryRef, (board, migration_id): (BoardId, u64)
     }
 }
 
-/// The answer to an idle connection's question. An entry that is removed wrongly is rebuilt by its next packet.
+/// The answer to an idle connection's question. An entry that is removed wrongly is rebuilt by its next packet, but what was known of its
+/// requests and of its session is gone: a board that is cut off for a moment is asked again.
 fn still_held(core: &mut Core, entry: EntryRef, holder: Holder) {
     let idle_ms = core.config.timeouts.idle_ms;
     let Some(mut found) = core.shard.get_mut(entry) else { return };
-    if !found.asked {
+    if !found.asked.is_open() {
         return;
     }
-    found.asked = false;
+    if holder == Holder::Unknown && found.asked.unanswered() < UNANSWERED_MAX {
+        std::mem::drop(found);
+        return core.schedule_in(entry, idle_ms);
+    }
+    found.asked = Asked::default();
     match holder {
         Holder::Board(board, migration_id) => {
             let (before, is_closing) = (std::mem::replace(&mut found.board, board), found.closing);
@@ -178,10 +186,10 @@ fn still_held(core: &mut Core, entry: EntryRef, holder: Holder) {
 pub fn ask_if_held(core: &mut Core, entry: EntryRef, board: BoardId) {
     let Some(flow) = core.shard.flow(entry) else { return };
     let told = core.tell(Event::WhoHolds { entry, flow, board: Some(board) });
-    if let Some(mut found) = core.shard.get_mut(entry) {
-        found.asked = told;
-    }
     if told {
+        if let Some(mut found) = core.shard.get_mut(entry) {
+            found.asked.open();
+        }
         core.happened(Happening::HolderAsked);
     }
     core.schedule_in(entry, ANSWER_MS);

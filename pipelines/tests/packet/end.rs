@@ -233,10 +233,17 @@ fn an_idle_connection_that_another_board_holds_moves_there() {
 
 #[test]
 fn an_idle_connection_that_nobody_confirms_is_forgotten() {
-    for holder in [Holder::Nobody, Holder::Unknown] {
+    for (holder, questions) in [(Holder::Nobody, 1), (Holder::Unknown, 3)] {
         let mut rig = Rig::new();
         let mut client = Client::plain();
         rig.settle(&mut client);
+        // A board that is cut off for a moment may have the connection still.
+        for _ in 1..questions {
+            rig.pass(IDLE_MS);
+            let entry = asked(&mut rig, client.flow);
+            rig.command(Command::Holder { entry, holder });
+            assert_eq!(rig.state(&client.flow), Some(State::Forward));
+        }
         rig.pass(IDLE_MS);
         let entry = asked(&mut rig, client.flow);
         rig.command(Command::Holder { entry, holder });
@@ -246,6 +253,33 @@ fn an_idle_connection_that_nobody_confirms_is_forgotten() {
         rig.command(Command::Holder { entry, holder });
         rig.assert_silent();
     }
+}
+
+#[test]
+fn only_questions_in_a_row_without_an_answer_end_an_idle_connection() {
+    let mut rig = Rig::new();
+    let mut client = Client::plain();
+    rig.settle(&mut client);
+    for is_heard in [false, true, false] {
+        // Once its board answers, once its client sends something instead.
+        for _ in 0..2 {
+            rig.pass(IDLE_MS);
+            let entry = asked(&mut rig, client.flow);
+            rig.command(Command::Holder { entry, holder: Holder::Unknown });
+        }
+        if is_heard {
+            rig.pass(IDLE_MS);
+            let entry = asked(&mut rig, client.flow);
+            rig.command(Command::Holder { entry, holder: Holder::Board(BOARD, MIGRATION) });
+        } else {
+            rig.pass(IDLE_MS / 2);
+            assert_eq!(rig.client(&client.data(REQUEST_LEN, b"x")), Verdict::Forwarded);
+            rig.forwarded();
+            rig.pass(IDLE_MS / 2);
+        }
+    }
+    assert_eq!(rig.state(&client.flow), Some(State::Forward));
+    assert_eq!(rig.happened(Happening::ExpiredIdle), 0);
 }
 
 #[test]

@@ -445,6 +445,21 @@ fn a_board_that_knows_the_endpoint_by_another_attempt_ends_the_watch() {
 }
 
 #[test]
+fn a_board_that_is_cut_off_while_the_connection_is_idle_does_not_end_the_watch() {
+    let timeouts = Timeouts { idle_ms: 5_000, ..Timeouts::default() };
+    let rig = Rig::with(Setup { timeouts, ..Setup::default() });
+    let mut talk = Talk::with(rig, Client::of(MOVING_SERVICE), A);
+    talk.rig.pass(5_001);
+    let Event::WhoHolds { entry, .. } = only(talk.rig.told()) else { panic!("a question") };
+    talk.rig.command(Command::Holder { entry, holder: Holder::Unknown });
+    talk.is(State::Watched);
+    assert_eq!(talk.sends(B), Verdict::Held);
+    let place = talk.asked();
+    talk.moved(&place);
+    talk.goes_to(OTHER_BOARD_MAC, B);
+}
+
+#[test]
 fn whatever_is_not_sure_stays_where_it_is() {
     let chunked = "POST /a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let cases: [(String, Happening); 9] = [
