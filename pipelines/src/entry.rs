@@ -10,7 +10,7 @@ use ipos_wire::seq::Seq;
 use ipos_wire::tls::RecordScan;
 
 use crate::answers::Page;
-use crate::config::WINDOW_SCALE;
+use crate::config::{Timeouts, WINDOW_SCALE};
 use crate::handoff::{Answer, BoardId, Counted, PortIndex, Session, Table};
 use crate::handshake::cookie::{COOKIE_AGE_MAX_SLOTS, Cookie};
 use crate::request::assembly::{Handle, OffsetRange, WINDOW};
@@ -29,7 +29,7 @@ use crate::table::slab::EntryRef;
 ///      |                                      +--------> Local <-----+                     |
 ///      | unknown packet                                                                    |
 ///      +----------------> Asking ------------- a board holds it ---------------------------+
-///      | any packet to a service of kind `l4`
+///      | a SYN to a service of kind `l4`               (or Layer4, of kind `l4`, which a denial leads to as well)
 ///      +----------------> Layer4
 ///      | a SYN to one that has limits                  ^ admitted
 ///      +----------------> Admitting ------------------+
@@ -189,6 +189,12 @@ impl Entry {
     #[inline]
     pub fn is_open(&self) -> bool {
         self.state.is_at_board() && !self.closing
+    }
+
+    /// How long its client may be silent before its board is asked, milliseconds.
+    #[inline]
+    pub fn idle_limit_ms(&self, timeouts: &Timeouts) -> u32 {
+        if self.client_fin { timeouts.half_closed_ms } else { timeouts.idle_ms }
     }
 
     /// Its [`Pending`], if it has one: in some states what hangs on it is something else.

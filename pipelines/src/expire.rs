@@ -10,7 +10,7 @@ use crate::core::Core;
 use crate::counters::Happening;
 use crate::entry::{Asked, Stage, State};
 use crate::forward;
-use crate::handoff::{Answer, Event};
+use crate::handoff::{Answer, Event, Holder};
 use crate::layer4;
 use crate::local;
 use crate::migrate::{self, SETTLE_MS};
@@ -90,7 +90,6 @@ fn idle(core: &mut Core, entry: EntryRef) {
     if let Some(wait_ms) = migrate::repeat_ack(core, entry) {
         return core.schedule_in(entry, wait_ms);
     }
-    let timeouts = core.config.timeouts;
     let now_ms = core.now.ms;
     if let Some(pending) = core.pending_of(entry)
         && now_ms.wrapping_sub(pending.since_ms) >= SETTLE_MS
@@ -98,7 +97,7 @@ fn idle(core: &mut Core, entry: EntryRef) {
         forward::settle(core, entry);
     }
     let Some(found) = core.shard.get(entry) else { return };
-    let limit_ms = if found.client_fin { timeouts.half_closed_ms } else { timeouts.idle_ms };
+    let limit_ms = found.idle_limit_ms(&core.config.timeouts);
     let idle_ms = core.shard.idle_ms(entry, now_ms).unwrap_or(0);
     if idle_ms < limit_ms {
         let left_ms = limit_ms - idle_ms;
@@ -116,9 +115,8 @@ fn idle(core: &mut Core, entry: EntryRef) {
         return core.schedule_in(entry, wait_ms);
     }
     if found.asked.is_open() {
-        // The control core owes an answer and has not given it; the next packet asks the farm again.
-        core.happened(Happening::ExpiredIdle);
-        return core.remove(entry);
+        // The control core owes an answer and has not given it.
+        return recover::holder(core, entry, Holder::Unknown);
     }
     recover::ask_if_held(core, entry, found.board);
 }

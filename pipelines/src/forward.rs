@@ -101,11 +101,9 @@ fn settles(core: &mut Core, entry: EntryRef, packet: &TcpPacket) -> Option<Settl
 /// Lets go of what was held; from now on the entry is one of the many, or watched.
 pub fn settle(core: &mut Core, entry: EntryRef) {
     watch::settled(core, entry);
-    let (idle_ms, half_closed_ms) = (core.config.timeouts.idle_ms, core.config.timeouts.half_closed_ms);
     let Some(found) = core.shard.get(entry) else { return };
     if !found.closing {
-        let wait_ms = if found.client_fin { half_closed_ms } else { idle_ms };
-        core.schedule_in(entry, wait_ms);
+        core.schedule_in(entry, found.idle_limit_ms(&core.config.timeouts));
     }
 }
 

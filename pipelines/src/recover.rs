@@ -28,8 +28,11 @@ const GRACE_MS: u32 = 1_000;
 /// away. Otherwise a thousand made-up packets a second would take all places from connections that a board holds.
 const GRACE_WAITING_MAX: u32 = WAITING_MAX / 2;
 
-/// An idle connection whose board has not answered so many questions in a row, an idle time apart, is forgotten: its board may be gone for good.
-const UNANSWERED_MAX: u8 = 3;
+/// An idle connection whose board has not answered so many questions in a row is forgotten: its board may be gone for good.
+pub const UNANSWERED_MAX: u8 = 5;
+
+/// How long after a question without an answer the next one is asked, milliseconds; where less idle time is enough, after that.
+pub const ASK_AGAIN_MS: u32 = 30_000;
 
 /// The control core always answers; after this long the question is given up all the same, milliseconds.
 const ANSWER_MS: u32 = 5_000;
@@ -144,13 +147,15 @@ fn found(core: &mut Core, entry: EntryRef, (board, migration_id): (BoardId, u64)
 /// requests and of its session is gone: a board that is cut off for a moment is asked again.
 fn still_held(core: &mut Core, entry: EntryRef, holder: Holder) {
     let idle_ms = core.config.timeouts.idle_ms;
+    let since_ms = core.shard.idle_ms(entry, core.now.ms).unwrap_or(0);
     let Some(mut found) = core.shard.get_mut(entry) else { return };
     if !found.asked.is_open() {
         return;
     }
-    if holder == Holder::Unknown && found.asked.unanswered() < UNANSWERED_MAX {
+    let limit_ms = found.idle_limit_ms(&core.config.timeouts);
+    if holder == Holder::Unknown && (found.asked.unanswered() < UNANSWERED_MAX || since_ms < limit_ms) {
         std::mem::drop(found);
-        return core.schedule_in(entry, idle_ms);
+        return core.schedule_in(entry, limit_ms.min(ASK_AGAIN_MS));
     }
     found.asked = Asked::default();
     match holder {

@@ -250,9 +250,8 @@ fn back(core: &mut Core, entry: EntryRef) {
 
 /// How long the connection may be idle: a FIN may have been held with the request.
 fn idle_ms(core: &Core, entry: EntryRef) -> u32 {
-    let has_fin = core.shard.get(entry).is_some_and(|found| found.client_fin);
     let timeouts = &core.config.timeouts;
-    if has_fin { timeouts.half_closed_ms } else { timeouts.idle_ms }
+    core.shard.get(entry).map_or(timeouts.idle_ms, |found| found.idle_limit_ms(timeouts))
 }
 
 /// What is held goes to a board that was silent, which may have given the connection up: it is held on to, until the client shows that
