@@ -454,7 +454,7 @@ static __always_inline int who_holds(struct xdp_md *ctx, const struct flow *flow
 	struct endpoint *endpoint;
 	__be64 id = 0;
 	__u32 state;
-	int met;
+	int met, is_ours;
 
 	if ((void *)(frame + 1) > (void *)(long)ctx->data_end)
 		return drop(COUNT_MALFORMED);
@@ -472,7 +472,11 @@ static __always_inline int who_holds(struct xdp_md *ctx, const struct flow *flow
 	}
 	tuple_of(&tuple, flow, flow->endpoint_port);
 	met = socket_met(ctx, &tuple);
-	if (state != ENDPOINT_DETACHING && (owns_endpoint(met) || met == TCP_NEW_SYN_RECV)) {
+	is_ours = owns_endpoint(met);
+	/* In the making, of kind l4: the client may have answered already. */
+	if (met == TCP_NEW_SYN_RECV && !guarded(flow->endpoint_address, flow->endpoint_port))
+		is_ours = 1;
+	if (is_ours && state != ENDPOINT_DETACHING) {
 		/* Who asks takes the flow over, so the notice of its end goes there. */
 		if (endpoint && state == ENDPOINT_LIVE)
 			endpoint->appliance_address = appliance;

@@ -105,6 +105,8 @@ pub struct Core {
     pub resets: Limit,
     /// Bounds questions to the farm.
     pub questions: Limit,
+    /// Bounds those about connections that are not terminated here.
+    pub layer4_questions: Limit,
     /// Bounds messages about packets that do not fit.
     pub too_big: Limit,
     /// For normalising paths.
@@ -145,6 +147,7 @@ impl Core {
             tx: ports.iter().map(|_| Burst::new()).collect(),
             resets: Limit::per_second(RESETS_PER_SECOND),
             questions: Limit::per_second(QUESTIONS_PER_SECOND),
+            layer4_questions: Limit::per_second(QUESTIONS_PER_SECOND / 2),
             too_big: Limit::per_second(too_big::PER_SECOND),
             path_buffer: Box::new([0; PATH_OCTETS]),
             now: Now::default(),

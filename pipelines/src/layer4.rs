@@ -16,7 +16,7 @@ use ipos_wire::flow::Flow;
 use ipos_wire::tcp::Flags;
 
 use crate::admit;
-use crate::core::Core;
+use crate::core::{Core, WAITING_MAX};
 use crate::counters::{Drop, Happening};
 use crate::entry::{Entry, State};
 use crate::forward;
@@ -134,11 +134,27 @@ pub fn packet(
         return place(core, service, packet, mbuf);
     }
     // It may have been placed beside the table, by whoever was here before, or before it was idle.
-    match recover::ask(core, packet, mbuf) {
-        Ok(()) => Verdict::Held,
-        // Most were not.
-        Err((_, mbuf)) => place(core, service, packet, mbuf),
+    let (reason, mbuf) = if may_ask(core) {
+        match recover::ask(core, packet, mbuf) {
+            Ok(()) => return Verdict::Held,
+            Err(refused) => refused,
+        }
+    } else {
+        (Drop::AskLimit, mbuf)
+    };
+    // Most flows without an entry are those of before the start, and they come all at once: each is asked about in its turn.
+    if core.now.ms < HEARD_WITHIN_MS {
+        return Verdict::Drop(reason);
     }
+    core.happened(Happening::Layer4Unasked);
+    place(core, service, packet, mbuf)
+}
+
+/// Whether the farm may be asked about another flow: what is terminated here comes first, since it has no table to go by.
+fn may_ask(core: &mut Core) -> bool {
+    core.waiting.len() < WAITING_MAX / 4
+        && core.events.room() > core.events_room / 2
+        && core.layer4_questions.take(core.now.ms)
 }
 
 /// No board says that it holds the flow for which the farm was asked: its packet goes by the table.
@@ -180,7 +196,7 @@ enum Relation {
     Again,
     /// It begins another connection on the same addresses and ports.
     Anew,
-    /// Another one of the same flow waits for the farm's answer.
+    /// Another one of the same flow waits for the farm's answer. That is awaited by SYNs as well, which may be forged.
     Asked,
 }
 
@@ -195,7 +211,6 @@ fn relation(core: &Core, service: u16, entry: EntryRef, packet: &TcpPacket) -> R
             let is_known = found.pending.is_some_and(|hanging| core.admitting.is_known(hanging));
             Relation::Held(is_known.then_some(found.board))
         }
-        () if packet.flags.contains(Flags::SYN) && found.state == State::Asking => Relation::Anew,
         () if found.state == State::Asking => Relation::Asked,
         () if !packet.flags.contains(Flags::SYN) => Relation::Keeps { counts },
         () if !is_over && core.standings.takes(service, found.board) == Takes::New => {
@@ -314,13 +329,9 @@ pub fn no_board(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf) -> Verdict {
 
 /// A flow whose time has come. Its board is not asked: about a packet that still comes, the farm is.
 pub fn idle(core: &mut Core, entry: EntryRef) {
-    let timeouts = core.config.timeouts;
     let Some(found) = core.shard.get(entry) else { return };
-    let limit_ms = match () {
-        () if found.syn_irs.is_some() => HALF_OPEN_MS,
-        () if found.client_fin => timeouts.half_closed_ms,
-        () => timeouts.idle_ms,
-    };
+    let timeouts = &core.config.timeouts;
+    let limit_ms = if found.syn_irs.is_some() { HALF_OPEN_MS } else { found.idle_limit_ms(timeouts) };
     let idle_ms = core.shard.idle_ms(entry, core.now.ms).unwrap_or(u32::MAX);
     if idle_ms < limit_ms {
         return core.schedule_in(entry, limit_ms - idle_ms);

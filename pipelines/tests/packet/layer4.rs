@@ -208,16 +208,16 @@ fn after_a_restart_the_end_of_a_flow_goes_to_its_board_as_well() {
 }
 
 #[test]
-fn a_syn_does_not_wait_for_the_farms_answer_and_the_answer_changes_nothing() {
-    let mut rig = rig();
-    let client = client_of(&mut self::rig(), BOARD, 1);
-    let entry = rig.ask_about(&client.data(7, b"x"));
-    assert_eq!(board_of(&mut rig, &client.syn()), BOARD);
-    for holder in [Holder::Board(OTHER_BOARD, 0), Holder::Nobody, Holder::Unknown] {
+fn a_syn_waits_for_the_answer_about_its_flow_too() {
+    for (holder, board) in [(Holder::Board(OTHER_BOARD, 0), OTHER_BOARD), (Holder::Nobody, BOARD)] {
+        let mut rig = rig();
+        let client = client_of(&mut self::rig(), BOARD, 1);
+        let entry = rig.ask_about(&client.data(7, b"x"));
+        assert_eq!(rig.client(&client.syn()), Verdict::Drop(Drop::AwaitingHolder), "it may be forged");
         rig.command(Command::Holder { entry, holder });
+        assert_eq!(went_to(&mut rig, &client.data(7, b"x")), board);
+        assert_eq!(board_of(&mut rig, &client.syn()), board, "its client sends it again");
     }
-    rig.assert_silent();
-    assert_eq!(board_of(&mut rig, &client.ack(0)), BOARD);
 }
 
 #[test]
@@ -234,13 +234,39 @@ fn a_packet_about_which_the_farm_has_not_said_all_is_forgotten_and_the_next_one_
 }
 
 #[test]
-fn what_cannot_be_asked_about_goes_by_the_table() {
-    let mut rig = with(Setup { events: 1, ..Setup::default() });
-    let (one, other) = (client(1), client(2));
-    assert_eq!(rig.client(&one.data(7, b"x")), Verdict::Held);
-    let board = board_of(&mut rig, &other.data(7, b"x"));
-    assert_eq!(board_of(&mut rig, &other.syn()), board);
+fn what_is_too_much_to_ask_about_waits_right_after_the_start_and_goes_by_the_table_later() {
+    let mut rig = Rig::with(Setup { events: 1_024, ..Setup::default() });
+    serve(&mut rig, &[BOARD, OTHER_BOARD]);
+    takes(&mut rig, BOARD, Takes::New);
+    takes(&mut rig, OTHER_BOARD, Takes::New);
+    let ask = |rig: &mut Rig, ports: std::ops::RangeInclusive<u16>| {
+        ports.map(|port| rig.client(&client(port).data(7, b"x"))).collect::<Vec<_>>()
+    };
+    assert!(ask(&mut rig, 1..=256).iter().all(|verdict| *verdict == Verdict::Held));
+    assert_eq!(ask(&mut rig, 257..=257), [Verdict::Drop(Drop::AskLimit)], "its client sends it again");
+    assert_eq!(rig.state(&client(257).flow), None);
+    assert_eq!(rig.told().len(), 256);
+    rig.pass(HEARD_MS);
+    while !rig.worker.core().waiting.is_empty() {
+        rig.poll();
+    }
+    assert!(ask(&mut rig, 1..=256).iter().all(|verdict| *verdict == Verdict::Held));
+    let board = board_of(&mut rig, &client(257).data(7, b"x"));
+    assert_eq!(board_of(&mut rig, &client(257).syn()), board);
+    assert_eq!(rig.happened(Happening::Layer4Unasked), 1);
+    // Others have room left.
+    assert_eq!(rig.client(&Client::stranger(1).data(0, b"x")), Verdict::Held);
+}
+
+#[test]
+fn a_queue_that_is_half_full_is_left_to_others() {
+    let mut rig = with(Setup { events: 2, ..Setup::default() });
+    rig.ask(&Client::stranger(1));
+    assert_eq!(rig.client(&Client::stranger(2).data(0, b"x")), Verdict::Held);
+    board_of(&mut rig, &client(1).data(7, b"x"));
+    assert_eq!(rig.happened(Happening::Layer4Unasked), 1);
     assert_eq!(rig.told().len(), 1);
+    rig.ask_about(&client(2).data(7, b"x"));
 }
 
 #[test]
