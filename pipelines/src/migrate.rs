@@ -84,6 +84,7 @@ fn migrated(
         core.tell(Event::Abandon { entry, flow, migrated: Some((board, migration_id)) });
         return;
     };
+    let hanging = found.held();
     match found.state {
         // A repeated attempt, acknowledged after the client has shown that its board has the request, and perhaps asked for the
         // next thing: that board is no news, and what is held since is not for it.
@@ -102,8 +103,8 @@ fn migrated(
             std::mem::drop(found);
             core.change_state(entry, State::Forward);
             core.happened(Happening::Migrated);
-            if let Some(Pending { stage, complete_us, migrates_requests, .. }) = core.pending_of(entry) {
-                let (stage, complete_us, is_watched) = (*stage, *complete_us, *migrates_requests);
+            if let Some(pending) = hanging.and_then(|hanging| core.pending.get(hanging)) {
+                let Pending { stage, complete_us, migrates_requests: is_watched, .. } = *pending;
                 if stage.is_asked() {
                     held::moved(core, entry);
                 } else {
@@ -126,20 +127,21 @@ fn migrated(
             return;
         }
     }
-    let since_ms = core.now.ms;
-    if let Some(pending) = core.pending_of(entry) {
+    if let Some(hanging) = hanging
+        && let Some(pending) = core.pending.get_mut(hanging)
+    {
         pending.repeating = false;
-        pending.since_ms = since_ms;
-        replay(core, entry, &flow, board);
-        let wait_ms = ack_repeat_ms(core, entry).unwrap_or(SETTLE_MS);
+        pending.since_ms = core.now.ms;
+        replay(core, entry, hanging, (&flow, board));
+        let wait_ms = ack_repeat_ms(core, hanging).unwrap_or(SETTLE_MS);
         core.schedule_in(entry, wait_ms.min(core.config.timeouts.idle_ms));
     }
 }
 
 /// How long until the handshake's ACK is sent again; `None` where the client's own retransmissions see to it, because it has
 /// sent something, or where it was repeated often enough.
-fn ack_repeat_ms(core: &Core, entry: EntryRef) -> Option<u32> {
-    let pending = core.pending.get(core.shard.get(entry)?.held()?)?;
+fn ack_repeat_ms(core: &Core, hanging: EntryRef) -> Option<u32> {
+    let pending = core.pending.get(hanging)?;
     let is_bare = pending.kind.is_server_first() && core.assemblies.at(&pending.assembly).is_empty();
     (is_bare && pending.ack_repeats < ACK_REPEATS_MAX).then(|| ACK_REPEAT_MS << pending.ack_repeats)
 }
@@ -148,22 +150,23 @@ fn ack_repeat_ms(core: &Core, entry: EntryRef) -> Option<u32> {
 /// is made of may be lost, or have met a full accept queue, and nobody else would send it again. A socket that is there takes it
 /// for an old ACK. Returns how long until the next time, milliseconds; `None` when it is no such connection.
 pub fn repeat_ack(core: &mut Core, entry: EntryRef) -> Option<u32> {
-    ack_repeat_ms(core, entry)?;
-    let (flow, board) = (core.shard.flow(entry)?, core.shard.get(entry)?.board);
-    core.pending_of(entry)?.ack_repeats += 1;
-    let next_ms = ack_repeat_ms(core, entry);
+    let found = core.shard.get(entry)?;
+    let (hanging, board) = (found.held()?, found.board);
+    ack_repeat_ms(core, hanging)?;
+    let flow = core.shard.flow(entry)?;
+    core.pending.get_mut(hanging)?.ack_repeats += 1;
+    let next_ms = ack_repeat_ms(core, hanging);
     if next_ms.is_some() {
         core.happened(Happening::AckRepeated);
-        replay(core, entry, &flow, board);
+        replay(core, entry, hanging, (&flow, board));
     } else {
         let _ = repeat(core, entry);
     }
     Some(next_ms.unwrap_or(SETTLE_MS))
 }
 
-/// Sends what is held to the board, from the first octet on.
-pub fn replay(core: &mut Core, entry: EntryRef, flow: &Flow, board: BoardId) {
-    let Some(hanging) = core.shard.get(entry).and_then(|entry| entry.pending) else { return };
+/// Sends what is held for an entry, and hangs on it, to the board, from the first octet on.
+pub fn replay(core: &mut Core, entry: EntryRef, hanging: EntryRef, (flow, board): (&Flow, BoardId)) {
     let mut offset = 0;
     loop {
         let Some(pending) = core.pending.get(hanging) else { return };

@@ -20,7 +20,7 @@ use super::route::route;
 use crate::config::WINDOW_SCALE;
 use crate::core::Core;
 use crate::counters::{Drop, Happening, WorkerCounters};
-use crate::entry::{Pending, Stage, State, Timestamps};
+use crate::entry::{Entry, Pending, Stage, State, Timestamps};
 use crate::handoff::{Answer, Endpoint, Event, Place, Session};
 use crate::handshake::cookie::{Cookie, ecn_from_tsecr};
 use crate::handshake::echo;
@@ -249,7 +249,7 @@ pub(crate) struct Asked {
 }
 
 fn progress(core: &mut Core, entry: EntryRef, packet: &TcpPacket, mbuf: Mbuf, taken: Taken) -> Verdict {
-    let step = match look(core, entry) {
+    let step = match look(core, entry, packet.flow.client) {
         Some(step) => step,
         None => return Verdict::Drop(Drop::OldSegment),
     };
@@ -303,7 +303,7 @@ fn bad_request(core: &mut Core, entry: EntryRef, reason: BadReason) -> Verdict {
     Verdict::Answered
 }
 
-fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
+fn look(core: &mut Core, entry: EntryRef, client: Ipv4Addr) -> Option<Step> {
     let hanging = core.shard.get(entry)?.pending?;
     let pending = core.pending.get_mut(hanging)?;
     let assembly = core.assemblies.at(&pending.assembly);
@@ -315,7 +315,6 @@ fn look(core: &mut Core, entry: EntryRef) -> Option<Step> {
         Kind::Tls => hello::step(&mut pending.hello, contiguous, service, buffer),
         // Of the last three nothing is ever looked at here.
         Kind::Http | Kind::Tcp | Kind::L4 | Kind::Udp => {
-            let client = core.shard.flow(entry)?.client;
             head(&mut pending.scan, contiguous, (service, client), (buffer, &core.counters))
         }
     };
@@ -412,13 +411,12 @@ fn acknowledge(
 
 /// Tells the control core of a complete head, if it has not been told yet.
 pub fn place_if_owed(core: &mut Core, entry: EntryRef) {
-    if !core.pending_of(entry).is_some_and(|pending| pending.event_owed) {
-        return;
-    }
+    let Some(hanging) = core.shard.get(entry).and_then(Entry::held) else { return };
+    let Some(pending) = core.pending.get(hanging).filter(|pending| pending.event_owed) else { return };
+    let session = pending.session;
     let Some(place) = place(core, entry) else { return };
-    let session = core.pending_of(entry).map_or(Session::None, |pending| pending.session);
     let told = core.tell(Event::Place(place, session));
-    if let Some(pending) = core.pending_of(entry) {
+    if let Some(pending) = core.pending.get_mut(hanging) {
         pending.event_owed = !told;
     }
     if !told {

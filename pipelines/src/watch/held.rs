@@ -220,16 +220,17 @@ pub fn expired(core: &mut Core, entry: EntryRef) {
 /// Sends what is held to the board that has the connection. False where that is gone, and the connection with it.
 fn give_back(core: &mut Core, entry: EntryRef) -> bool {
     let Some(flow) = core.shard.flow(entry) else { return false };
-    let Some((board, id)) = core.shard.get(entry).map(|entry| (entry.board, entry.migration_id)) else {
-        return false;
-    };
+    let Some(found) = core.shard.get(entry) else { return false };
+    let (board, id, hanging) = (found.board, found.migration_id, found.held());
     if core.place_of(board).is_none() {
         // It was removed by force meanwhile, and its flows given up, but for those that were held.
         core.tell(Event::Abandon { entry, flow, migrated: Some((board, id)) });
         local::reset(core, entry);
         return false;
     }
-    migrate::replay(core, entry, &flow, board);
+    if let Some(hanging) = hanging {
+        migrate::replay(core, entry, hanging, (&flow, board));
+    }
     true
 }
 
