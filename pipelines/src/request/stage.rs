@@ -57,8 +57,12 @@ pub fn first(core: &mut Core, packet: &TcpPacket, mbuf: Mbuf, proof: Proof) -> V
             if proof.kind.is_server_first() {
                 return server_first(core, entry, packet, &mbuf);
             }
-            core.schedule_in(entry, core.config.timeouts.request_ms);
-            checked_segment(core, entry, packet, mbuf)
+            let verdict = checked_segment(core, entry, packet, mbuf);
+            // Mostly its head is whole already, and another time counts.
+            if core.shard.get(entry).is_some_and(|found| found.state == State::Temporary) {
+                core.schedule_in(entry, core.config.timeouts.request_ms);
+            }
+            verdict
         }
         Err(reason) => Verdict::Drop(reason),
     }
